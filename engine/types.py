@@ -1,0 +1,252 @@
+"""What the rooms of the engine say to each other: settings, events and failures.
+
+Nothing here imports another module of the project. Units are in the names; a plain count is in samples.
+
+    SottovoceError            one line that says what to do next; exit status 1
+    ├── UsageError            the request itself cannot be met; exit status 2
+    ├── ArtefactError         a model file is missing, damaged or of another version
+    ├── DeviceError           a sound device is missing, taken or gone
+    ├── AudioFileError        a sound file cannot be read or written
+    └── TokenFileError        an .svt file cannot be read
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+Codes = NDArray[np.int16]  # [K, T] or [K]; -1 where a quantizer was left out
+
+BACKGROUND_DB_MIN = -60.0
+BACKGROUND_DB_MAX = 0.0
+
+
+class SottovoceError(Exception):
+    """A failure of the world around us; its text is one line that says what to do next."""
+
+
+class UsageError(SottovoceError):
+    """The request cannot be met as it was put (unknown scene, gain out of range)."""
+
+
+class ArtefactError(SottovoceError):
+    """A model file is missing, damaged, or made for another version."""
+
+
+class DeviceError(SottovoceError):
+    """A sound device is missing, taken, or gone."""
+
+
+class AudioFileError(SottovoceError):
+    """A sound file cannot be read or written."""
+
+
+class TokenFileError(SottovoceError):
+    """An .svt file cannot be read at all."""
+
+
+class BackgroundMode(StrEnum):
+    """What becomes of the background stream."""
+
+    KEEP = "keep"
+    GAIN = "gain"
+    DROP = "drop"
+    SWAP = "swap"
+
+
+@dataclass(frozen=True)
+class Background:
+    """What becomes of the background: kept, turned by `gain_db`, dropped, or swapped for `scene` at `gain_db`."""
+
+    mode: BackgroundMode = BackgroundMode.DROP
+    gain_db: float = 0.0
+    scene: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Background:
+        """Read `keep | drop | DB | swap:SCENE[@DB]`; raises UsageError. Whether the scene exists is not checked here."""
+        word = text.strip()
+        if word in ("keep", "drop"):
+            return cls(BackgroundMode(word))
+        if word.startswith("swap:"):
+            scene, _, level = word.removeprefix("swap:").partition("@")
+            if not scene:
+                raise UsageError("swap needs a place: write --background swap:SCENE, for example swap:rain")
+            return cls(BackgroundMode.SWAP, _parse_db(level) if level else 0.0, scene)
+        return cls(BackgroundMode.GAIN, _parse_db(word))
+
+    @property
+    def linear_gain(self) -> float:
+        """Factor on the old background in the output (0 for drop and swap)."""
+        if self.mode is BackgroundMode.KEEP:
+            return 1.0
+        return 10.0 ** (self.gain_db / 20.0) if self.mode is BackgroundMode.GAIN else 0.0
+
+    def __str__(self) -> str:
+        if self.mode is BackgroundMode.GAIN:
+            return f"{self.gain_db:g}"
+        if self.mode is BackgroundMode.SWAP:
+            return f"swap:{self.scene}" + (f"@{self.gain_db:g}" if self.gain_db else "")
+        return self.mode.value
+
+
+def _parse_db(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise UsageError(
+            f"background is keep, drop, a gain in dB from -60 to 0, or swap:SCENE[@DB]; not {text!r}"
+        ) from None
+    if not math.isfinite(value) or not BACKGROUND_DB_MIN <= value <= BACKGROUND_DB_MAX:
+        raise UsageError(f"the background's gain goes from -60 to 0 dB; {text} is outside")
+    return value
+
+
+class Provider(StrEnum):
+    """Where ONNX Runtime computes."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+
+
+class CaptionTap(StrEnum):
+    """Which signal the recogniser hears."""
+
+    RAW = "raw"
+    ENHANCED = "enhanced"
+    TOKENS = "tokens"
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """All that a live run needs to know. Device ids are those of `engine.devices.list_devices`; None is the default."""
+
+    input: str | None = None
+    output: str | None = None
+    background: Background = Background()
+    tokens_only: bool = False
+    refiner: bool = True
+    quantizers: int | None = None
+    provider: Provider = Provider.AUTO
+    captions: bool = False
+    language: str | None = "en"
+    tap: CaptionTap = CaptionTap.ENHANCED
+    record_dir: str | None = None
+    virtual_mic: bool = False
+    block_ms: float = 10.0
+
+
+# Events ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Meters, latest value wins. Peaks and RMS in dBFS over the last report; spectra in dB, one row per hop.
+
+    time_s is on the engine's one clock: samples of input consumed at 16 kHz, over the rate.
+    """
+
+    time_s: float
+    input_peak_db: float
+    input_rms_db: float
+    output_peak_db: float
+    output_rms_db: float
+    speech_rms_db: float
+    background_rms_db: float
+    limiter_db: float
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Codes of one or more hops, with the sound they belong to, for pictures. Latest wins where the reader is slow.
+
+    codes_s, codes_b: [K, T]; mixture, output: [T * hop] at 16 kHz (mixture delayed to match output).
+    """
+
+    time_s: float
+    codes_s: Codes
+    codes_b: Codes
+    mixture: Samples
+    output: Samples
+    background: str
+
+
+@dataclass(frozen=True)
+class Residue:
+    """The recogniser's quantisation residue over one window: noise class, confidence, energy."""
+
+    time_s: float
+    noise_class: str
+    confidence: float
+    energy_db: float
+
+
+@dataclass(frozen=True)
+class Word:
+    """One recognised word and when it was spoken."""
+
+    text: str
+    start_s: float
+    end_s: float
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Words that became final since the last event, and the tail that may still change. Ordered, none lost.
+
+    final: never changes later. tentative: replaces the whole former tail. lag_s: newest sound to this event.
+    """
+
+    time_s: float
+    final: tuple[Word, ...]
+    tentative: tuple[Word, ...]
+    lag_s: float
+    language: str | None = None
+    source: str = "speech"
+
+
+@dataclass(frozen=True)
+class Stats:
+    """How the engine is doing. Latest value wins."""
+
+    time_s: float
+    state: str  # "running", "bypass", "muted", "stopped"
+    provider: str
+    algorithmic_latency_ms: float
+    delay_ms: float  # device block + resampling + algorithm + rings, as configured and seen now
+    delay_parts_ms: tuple[tuple[str, float], ...]
+    hop_ms_median: float
+    hop_ms_p99: float
+    hop_ms_max: float
+    load: float  # compute time over audio time
+    dropouts: int
+    caption_lag_s: float
+
+
+@dataclass(frozen=True)
+class DeviceChange:
+    """A device came, went, or was switched to."""
+
+    time_s: float
+    what: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something failed; `state` is what the engine does now instead. `text` is one line that says what to do."""
+
+    time_s: float
+    text: str
+    state: str
+
+
+Event = Levels | Tokens | Residue | Caption | Stats | DeviceChange | Problem
