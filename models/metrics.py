@@ -14,17 +14,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from engine.artefacts import Session, load_onnx
 from engine.types import Samples
-from models.peers import Package, fetch, session
+from models.peers import Weights, fetch
+from models.sources import Package
 
 RATE_HZ = 16_000
 NAN = float("nan")
-SPEECHMOS = Package(
-    "speechmos==0.0.1.1",
-    "31c4c9d3234f6ee10102edff74333014c50006a3f389daf7ecacae34e68ebbf7",
+SPEECHMOS = Weights(
+    Package(
+        "speechmos",
+        "pypi",
+        "0.0.1.1",
+        "31c4c9d3234f6ee10102edff74333014c50006a3f389daf7ecacae34e68ebbf7",
+        9_439_732,
+        "MIT",
+    ),
     ("speechmos/dnsmos_models/sig_bak_ovr.onnx",),
 )
 DNSMOS_WINDOW = 144_160  # 9.01 s, what the network was made for
@@ -150,15 +157,15 @@ def dnsmos(samples: Samples) -> Dnsmos:
     for index in range(count):
         window = sound[index * RATE_HZ : index * RATE_HZ + DNSMOS_WINDOW]
         if len(window) == DNSMOS_WINDOW:
-            rows.append(graph.run(None, {"input_1": window[None]})[0][0])
+            rows.append(graph.run({"input_1": window[None]})["Identity:0"][0])
     raw = np.asarray(rows, dtype=np.float64)
     scores = [float(np.mean(np.polyval(row, raw[:, i]))) for i, row in enumerate(DNSMOS_POLYNOMIALS)]
     return Dnsmos(*scores)
 
 
 @functools.cache
-def _dnsmos_graph() -> onnxruntime.InferenceSession:
-    return session(fetch("dnsmos", SPEECHMOS) / "sig_bak_ovr.onnx")
+def _dnsmos_graph() -> Session:
+    return load_onnx(fetch("dnsmos", SPEECHMOS) / "sig_bak_ovr.onnx")
 
 
 @dataclass(frozen=True)

