@@ -1,0 +1,225 @@
+"""The sound path, one hop at a time: encode, decode, refine, mix. Synchronous, no threads, no files.
+
+    hop ─► encoder ─► codes ─► decoder ─► speech, background ─┐
+     └──────────────────────────────────────────────► refiner ┴► speech, background ─► correction to the delayed hop
+
+With the refiner the output is the delayed original plus a correction, (g - 1) * background (+ scene), so that a gain of
+one gives back the original bit for bit. engine.pipeline does the same at any sample rate: only the correction is
+resampled and added to the untouched original, and what lies above the models' band is the original's under a gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.artefacts import CodecInfo, Models
+from engine.mix import HighGain, Ramp, RunningLevel
+from engine.ring import DelayLine
+from engine.scenes import ScenePlayer, load_scene
+from engine.types import Background, BackgroundMode, Codes, Samples, UsageError
+
+SceneSource = Callable[[str], Codes]
+DROP = Background(BackgroundMode.DROP)
+
+
+@dataclass(frozen=True)
+class HopOutput:
+    """One hop at the models' rate; all sounds [hop] and in line with each other, `lag` samples behind the input.
+
+    out: as heard, before the limiter; mixture: the delayed input, bit for bit; speech, background: refined, or decoded
+    where the refiner is off; scene: what was swapped in, at its level. codes_*: [K] as encoded; codes_b_out: the background
+    tokens that go on (blank when dropped, the scene's when swapped).
+    base: the part of `out` that is the input itself (1 or 0); correction: out - base * mixture.
+    high: [hop] gain of what lies above the models' band, minus base.
+    """
+
+    out: Samples
+    mixture: Samples
+    speech: Samples
+    background: Samples
+    scene: Samples
+    codes_s: Codes
+    codes_b: Codes
+    codes_b_out: Codes
+    high_gain: Samples
+    correction: Samples
+    base: float
+    high: Samples
+
+
+class BackgroundMixer:
+    """What is added to the voice: the old background under its gain, and a scene at its level. Changes are ramped."""
+
+    def __init__(self, models: Models, background: Background, scenes: SceneSource | None = None) -> None:
+        self._models, self._scenes = models, scenes
+        info = models.info
+        self._old = RunningLevel(info.hop_samples / info.sample_rate_hz)
+        self._playing: ScenePlayer | None = None
+        self._leaving: ScenePlayer | None = None
+        self.background = background
+        self.gain = Ramp(background.linear_gain, info.hop_samples)
+        self._silence = np.zeros(info.hop_samples, dtype=np.float32)
+        self.set(background)
+
+    def set(self, background: Background) -> None:
+        """Change what becomes of the background, from the next hop on. Raises UsageError for an unknown scene."""
+        now = self.background
+        same_scene = self._playing is not None and background.scene == now.scene
+        if background.mode is not BackgroundMode.SWAP:
+            self._leave()
+        elif same_scene and self._playing is not None:
+            self._playing.level.gain_db = background.gain_db
+        else:
+            codes = self._find(background.scene or "")
+            self._leave()
+            self._playing = ScenePlayer(self._models, codes, background.gain_db)
+        self.background = background
+
+    def _find(self, name: str) -> Codes:
+        if self._scenes is not None:
+            return self._scenes(name)
+        return load_scene(name, codec_id=self._models.info.codec_id)
+
+    def _leave(self) -> None:
+        self._leaving, self._playing = self._playing or self._leaving, None
+
+    def next(self, old: Samples, codes_b: Codes) -> tuple[Samples | np.float32, Samples, Codes]:
+        """Gain on the old background, the scene's hop, and the background tokens that go on."""
+        self._old.add(old)
+        scene, codes_out = self._silence, self._codes_out(codes_b)
+        if self._playing is not None:
+            codes_out, sound = self._playing.next()
+            scene = self._playing.level.apply(sound, self._old.rms)
+        if self._leaving is not None:
+            scene = scene + self._leaving.level.apply(self._leaving.next()[1], 0.0, fade_out=True)
+            self._leaving = None
+        return self.gain.next(self.background.linear_gain), scene, codes_out
+
+    def _codes_out(self, codes_b: Codes) -> Codes:
+        if self.background.mode is BackgroundMode.DROP:
+            return self._models.info.blank().astype(np.int16)
+        return codes_b
+
+
+def kept_rows(info: CodecInfo, quantizers: int | None) -> int:
+    """Rows of codes left when only the first `quantizers` stages are kept (None: all). Raises UsageError."""
+    if quantizers is None:
+        return info.rows
+    if not 1 <= quantizers <= info.stages:
+        raise UsageError(f"--quantizers goes from 1 to {info.stages}, not {quantizers}")
+    return info.gain_rows + quantizers * info.rows_per_stage
+
+
+class Pipeline:
+    """One hop in, one hop out, at the models' rate; the limiter is the caller's.
+
+    tokens_only: nothing but decoded tokens is heard. refiner=False: decoded tokens, and the original's band above
+    theirs where there is one. quantizers: stages kept of each stream. scenes: name -> codes, else those in assets.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        background: Background = DROP,
+        tokens_only: bool = False,
+        refiner: bool = True,
+        quantizers: int | None = None,
+        scenes: SceneSource | None = None,
+    ) -> None:
+        self.info = models.info
+        self.tokens_only, self.refined = tokens_only, refiner and not tokens_only
+        self._encoder, self._decoder = models.encoder.clone(), models.decoder.clone()
+        self._refiner = models.refiner.clone() if self.refined else None
+        self._rows = kept_rows(self.info, quantizers)
+        self._mixer = BackgroundMixer(models, background, scenes)
+        self._ones = np.ones(2, dtype=np.float32)
+        self._delay = DelayLine(self.lag)
+        self._high = HighGain(self.info.hop_samples, 0.0)
+
+    @property
+    def lag(self) -> int:
+        """Samples by which the output is behind the input, beyond the hop itself."""
+        return self.info.lag_refined if self.refined else self.info.lag_tokens
+
+    @property
+    def algorithmic_latency_ms(self) -> float:
+        return self.info.algorithmic_latency_ms(self.refined)
+
+    @property
+    def background(self) -> Background:
+        return self._mixer.background
+
+    def set_background(self, background: Background) -> None:
+        """From the next hop on; the change is ramped over that hop. Raises UsageError for an unknown scene."""
+        self._mixer.set(background)
+
+    def step(self, hop: Samples) -> HopOutput:
+        """hop f32 [hop_samples] -> HopOutput. Raises ValueError for any other length."""
+        if hop.shape != (self.info.hop_samples,):
+            raise ValueError(f"a hop has {self.info.hop_samples} samples, not {hop.shape}")
+        row = hop[None, :]
+        codes = self._encoder.step(hop=row)
+        codes_s, codes_b = (self._keep(codes[name]) for name in ("codes_s", "codes_b"))
+        decoded = self._decoder.step(codes_s=codes_s, codes_b=codes_b, gains=self._ones)
+        speech, background = decoded["speech"].reshape(-1), decoded["background"].reshape(-1)
+        if self._refiner is not None:
+            refined = self._refiner.step(mixture=row, speech=decoded["speech"], background=decoded["background"])
+            speech, background = refined["refined_speech"].reshape(-1), refined["refined_background"].reshape(-1)
+            high_gain = refined["high_gain"].reshape(-1)
+        else:
+            high_gain = _power_share(speech, background)
+        return self._mix(self._delay.process(hop), speech, background, high_gain, codes_s, codes_b)
+
+    def _keep(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self._rows < len(codes):
+            codes = codes.copy()
+            codes[self._rows :] = -1
+        return codes
+
+    def _mix(
+        self,
+        mixture: Samples,
+        speech: Samples,
+        background: Samples,
+        high_gain: Samples,
+        codes_s: NDArray[np.int64],
+        codes_b: NDArray[np.int64],
+    ) -> HopOutput:
+        codes_b16 = codes_b.astype(np.int16)
+        gain, scene, codes_out = self._mixer.next(background, codes_b16)
+        base = 1.0 if self.refined else 0.0
+        correction = (gain - np.float32(1.0)) * background if self.refined else speech + gain * background
+        correction = correction + scene
+        return HopOutput(
+            out=mixture + correction if self.refined else correction,
+            mixture=mixture,
+            speech=speech,
+            background=background,
+            scene=scene,
+            codes_s=codes_s.astype(np.int16),
+            codes_b=codes_b16,
+            codes_b_out=codes_out,
+            high_gain=high_gain,
+            correction=correction,
+            base=base,
+            high=self._high_curve(gain, high_gain, base),
+        )
+
+    def _high_curve(self, gain: Samples | np.float32, high_gain: Samples, base: float) -> Samples:
+        """Gain above the band, minus base: g + (1 - g) * high_gain, which is exactly one where g is."""
+        curve = self._high.next(high_gain)
+        if self.tokens_only:
+            return np.zeros_like(curve)
+        one = np.float32(1.0)
+        return (one - gain) * (curve - one) + np.float32(1.0 - base)
+
+
+def _power_share(speech: Samples, background: Samples) -> Samples:
+    """[2]: speech power over all power in each half hop; stands in for the refiner's high gain where it is off."""
+    power_s = np.square(speech).reshape(2, -1).mean(axis=1)
+    power_b = np.square(background).reshape(2, -1).mean(axis=1)
+    return (power_s / (power_s + power_b + np.float32(1e-9))).astype(np.float32)
