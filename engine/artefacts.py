@@ -6,6 +6,7 @@ handed back on the next step from the output `state_out.` of the same name. All 
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import functools
 import hashlib
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from engine.paths import assets_dir as default_assets_dir
-from engine.types import ArtefactError, Provider
+from engine.types import ArtefactError, Provider, UsageError
 
 FORMAT_VERSION = "1"
 ROLES = ("encoder", "decoder", "refiner")
@@ -108,54 +109,60 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0][:160] if text else type(error).__name__
 
 
-def load_onnx(path: str | Path) -> Session:
-    """Open any ONNX file (not one of ours) on the CPU; raises ArtefactError when it is missing or damaged."""
-    if not Path(path).is_file():
-        raise ArtefactError(f"model file {path} is missing; {REINSTALL}")
-    return Session(Path(path))
-
-
-class StreamModel:
+class StreamModel(Session):
     """A session with the state of one stream. `step` moves it one hop on; `clone` starts another stream."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.output_names = [n for n in session.outputs if not n.startswith(STATE_OUT)]
-        self._states = [n for n in session.inputs if n.startswith(STATE_IN)]
-        missing = [n for n in self._states if STATE_OUT + n.removeprefix(STATE_IN) not in session.outputs]
-        if missing:
-            raise ArtefactError(f"{session.path} takes {missing[0]} but never returns it; {REINSTALL}")
-        self.input_names = [n for n in session.inputs if not n.startswith(STATE_IN)]
+    def __init__(self, path: Path, provider: Provider = Provider.CPU) -> None:
+        super().__init__(path, provider)
+        self.output_names = [n for n in self.outputs if not n.startswith(STATE_OUT)]
+        self.input_names = [n for n in self.inputs if not n.startswith(STATE_IN)]
+        self._states = [n for n in self.inputs if n.startswith(STATE_IN)]
         # results come in this order: what is wanted, then the states in the order in which they are fed again
         self._fetch = self.output_names + [STATE_OUT + n.removeprefix(STATE_IN) for n in self._states]
+        missing = [n for n in self._fetch if n not in self.outputs]
+        if missing:
+            raise ArtefactError(f"{path} never gives {missing[0]} back; {REINSTALL}")
         self._feeds: dict[str, Array] = {}
         self.reset()
 
     @property
-    def metadata(self) -> dict[str, str]:
-        return self.session.metadata
+    def session(self) -> Session:
+        """The loaded network, without regard to this stream's state."""
+        return self
 
     def reset(self) -> None:
         """Back to the state before the first hop."""
-        self._feeds = {n: np.zeros(self.session.shapes[n], dtype=self.session.dtypes[n]) for n in self._states}
+        self._feeds = {n: np.zeros(self.shapes[n], dtype=self.dtypes[n]) for n in self._states}
 
     def clone(self) -> StreamModel:
         """A new stream from the start; the loaded network is shared."""
-        return StreamModel(self.session)
+        other = copy.copy(self)
+        other.reset()
+        return other
 
     def step(self, **inputs: Array) -> dict[str, Array]:
         """One hop: inputs by name -> outputs by name; states are carried inside."""
         feeds = self._feeds
         feeds.update(inputs)
-        results = self.session.raw.run(self._fetch, feeds)
+        results = self.raw.run(self._fetch, feeds)
         split = len(self.output_names)
         feeds.update(zip(self._states, results[split:], strict=True))
         return dict(zip(self.output_names, results[:split], strict=True))
 
 
+def load_onnx(path: str | Path, provider: Provider = Provider.CPU) -> StreamModel:
+    """Open any ONNX file, ours or not, unchecked. One without `state_in.` inputs has no state to carry: use `run`.
+
+    Raises ArtefactError when it is missing or damaged.
+    """
+    if not Path(path).is_file():
+        raise ArtefactError(f"model file {path} is missing; {REINSTALL}")
+    return StreamModel(Path(path), provider)
+
+
 @dataclass(frozen=True)
 class CodecInfo:
-    """What the host needs to know of the networks. Lags in samples at sample_rate_hz; sizes: codes per row."""
+    """What the host needs to know of the networks. Lags in samples at sample_rate_hz; sizes: codes in each row."""
 
     codec_id: str
     sample_rate_hz: int
@@ -169,11 +176,6 @@ class CodecInfo:
     stages: int
 
     @property
-    def rows(self) -> int:
-        """K, rows of codes per stream."""
-        return len(self.sizes_s)
-
-    @property
     def frame_rate_hz(self) -> float:
         return self.sample_rate_hz / self.hop_samples
 
@@ -181,11 +183,29 @@ class CodecInfo:
         """Hop and lag together."""
         return 1000.0 * (self.hop_samples + (self.lag_refined if refined else self.lag_tokens)) / self.sample_rate_hz
 
-    def blank(self) -> NDArray[np.int64]:
-        """One frame [K] of codes that decodes to digital silence."""
-        codes = np.full(self.rows, -1, dtype=np.int64)
+    def blank_s(self) -> NDArray[np.int64]:
+        """One frame [K_s] of speech codes that decodes to digital silence."""
+        return self._blank(len(self.sizes_s))
+
+    def blank_b(self) -> NDArray[np.int64]:
+        """One frame [K_b] of background codes that decodes to digital silence."""
+        return self._blank(len(self.sizes_b))
+
+    def _blank(self, rows: int) -> NDArray[np.int64]:
+        codes = np.full(rows, -1, dtype=np.int64)
         codes[: self.gain_rows] = 0
         return codes
+
+    def kept_rows(self, quantizers: int | None) -> int:
+        """Rows left in each stream when the first `quantizers` stages are kept; one stream may have fewer at all.
+
+        None keeps all. Raises UsageError when there are not that many.
+        """
+        if quantizers is None:
+            return max(len(self.sizes_s), len(self.sizes_b))
+        if not 1 <= quantizers <= self.stages:
+            raise UsageError(f"quantizers go from 1 to {self.stages}, not {quantizers}; choose one of these")
+        return self.gain_rows + quantizers * self.rows_per_stage
 
 
 @dataclass(frozen=True)
@@ -263,7 +283,7 @@ def shared_models(provider: Provider = Provider.AUTO) -> Models:
 
 
 def _load(paths: Mapping[str, Path], provider: Provider) -> Models:
-    models = {role: StreamModel(Session(path, provider)) for role, path in paths.items()}
+    models = {role: load_onnx(path, provider) for role, path in paths.items()}
     for role, model in models.items():
         _check(role, model)
     ids = {m.metadata["codec_id"] for m in models.values()}
@@ -273,7 +293,7 @@ def _load(paths: Mapping[str, Path], provider: Provider) -> Models:
 
 
 def _check(role: str, model: StreamModel) -> None:
-    path, metadata = model.session.path, model.metadata
+    path, metadata = model.path, model.metadata
     if metadata.get("format_version") != FORMAT_VERSION:
         found = metadata.get("format_version", "none")
         raise ArtefactError(f"{path} has format version {found}, this program reads {FORMAT_VERSION}; {REINSTALL}")

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artefacts import CodecInfo, Models
+from engine.artefacts import Models
 from engine.mix import HighGain, Ramp, RunningLevel
 from engine.ring import DelayLine
 from engine.scenes import ScenePlayer, load_scene
-from engine.types import Background, BackgroundMode, Codes, Samples, UsageError
+from engine.types import Background, BackgroundMode, Codes, Samples
 
 SceneSource = Callable[[str], Codes]
 DROP = Background(BackgroundMode.DROP)
@@ -31,7 +31,7 @@ class HopOutput:
     """One hop at the models' rate; all sounds [hop] and in line with each other, `lag` samples behind the input.
 
     out: as heard, before the limiter; mixture: the delayed input, bit for bit; speech, background: refined, or decoded
-    where the refiner is off; scene: what was swapped in, at its level. codes_*: [K] as encoded; codes_b_out: the background
+    where the refiner is off; scene: what was swapped in, at its level. codes_*: [K_s], [K_b] as encoded; codes_b_out: the background
     tokens that go on (blank when dropped, the scene's when swapped).
     base: the part of `out` that is the input itself (1 or 0); correction: out - base * mixture.
     high: [hop] gain of what lies above the models' band, minus base.
@@ -101,17 +101,8 @@ class BackgroundMixer:
 
     def _codes_out(self, codes_b: Codes) -> Codes:
         if self.background.mode is BackgroundMode.DROP:
-            return self._models.info.blank().astype(np.int16)
+            return self._models.info.blank_b().astype(np.int16)
         return codes_b
-
-
-def kept_rows(info: CodecInfo, quantizers: int | None) -> int:
-    """Rows of codes left when only the first `quantizers` stages are kept (None: all). Raises UsageError."""
-    if quantizers is None:
-        return info.rows
-    if not 1 <= quantizers <= info.stages:
-        raise UsageError(f"--quantizers goes from 1 to {info.stages}, not {quantizers}")
-    return info.gain_rows + quantizers * info.rows_per_stage
 
 
 class Pipeline:
@@ -134,7 +125,7 @@ class Pipeline:
         self.tokens_only, self.refined = tokens_only, refiner and not tokens_only
         self._encoder, self._decoder = models.encoder.clone(), models.decoder.clone()
         self._refiner = models.refiner.clone() if self.refined else None
-        self._rows = kept_rows(self.info, quantizers)
+        self._rows = self.info.kept_rows(quantizers)
         self._mixer = BackgroundMixer(models, background, scenes)
         self._ones = np.ones(2, dtype=np.float32)
         self._delay = DelayLine(self.lag)

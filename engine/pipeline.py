@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from engine.artefacts import Models
-from engine.mix import Limiter, Ramp
 from engine.hop import HopOutput, Pipeline
+from engine.mix import Limiter, Ramp
 from engine.resample import LIVE_DELAY_S, LIVE_RATES_HZ, FileResampler, LiveResampler
 from engine.ring import DelayLine, Fifo
 from engine.types import Background, Samples, UsageError

@@ -65,7 +65,7 @@ class ScenePlayer:
         info = models.info
         self._decoder = models.decoder.clone()
         self._codes = codes.astype(np.int64)
-        self._blank = info.blank()
+        self._blank = info.blank_s()
         self._gains = np.array([0.0, 1.0], dtype=np.float32)
         self._at = 0
         self.level = SceneLevel(info.hop_samples, info.hop_samples / info.sample_rate_hz, gain_db)

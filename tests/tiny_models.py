@@ -1,7 +1,7 @@
 """Three tiny networks that obey the artefacts' interface, for tests that must not depend on the trained ones.
 
 Speech is 0.75 of the sound and background 0.25 of it, always. Tokens hold the peak of a hop and the means of 32
-segments of 10 samples, coarse in stage 1 and finer in stage 2. The lags are those of the real networks.
+segments of 10 samples, coarse in stage 1 and, for speech, finer in stage 2. The lags are those of the real networks.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 HOP, LAG_ENCODER, LAG_TOKENS, LAG_REFINED = 320, 40, 80, 160
 SEGMENTS, STAGES = 32, 2
-ROWS = 1 + STAGES * SEGMENTS
-SIZES = [64] * ROWS
+ROWS = {"codes_s": 1 + STAGES * SEGMENTS, "codes_b": 1 + SEGMENTS}  # the background has one stage only
 SPEECH_SHARE = 0.75
 HIGH_GAIN = 0.125
 CODEC_ID = hashlib.sha256(b"tiny").hexdigest()
@@ -73,8 +72,8 @@ def _save(graph: _Graph, path: Path, role: str, inputs: dict[str, list[int]], ou
         "sample_rate_hz": "16000",
         "hop_samples": str(HOP),
         "output_lag_samples": str(lag),
-        "codes_s_sizes": json.dumps(SIZES),
-        "codes_b_sizes": json.dumps(SIZES),
+        "codes_s_sizes": json.dumps([64] * ROWS["codes_s"]),
+        "codes_b_sizes": json.dumps([64] * ROWS["codes_b"]),
         "gain_rows": "1",
         "rows_per_stage": str(SEGMENTS),
         "stages": str(STAGES),
@@ -99,9 +98,10 @@ def _encoder(path: Path) -> None:
         fine = g.op("Round", g.op("Mul", rest, g.const(31.0 * 62.0)))
         rows = [g.op("Reshape", gain, g.const([1], "int64"))]
         rows += [g.op("Clip", g.op("Add", v, g.const(32.0)), g.const(1.0), g.const(63.0)) for v in (coarse, fine)]
+        rows = rows if name == "codes_s" else rows[:2]
         g.op("Cast", g.op("Concat", *rows, axis=0), out=name, to=TensorProto.INT64)
     state = [1, LAG_ENCODER]
-    outputs = {"codes_s": [ROWS], "codes_b": [ROWS], "state_out.late": state}
+    outputs = {n: [k] for n, k in ROWS.items()} | {"state_out.late": state}
     _save(g, path, "encoder", {"hop": [1, HOP], "state_in.late": state}, outputs)
 
 
@@ -111,19 +111,21 @@ def _decoder(path: Path) -> None:
     for index, (codes, sound) in enumerate(names.items()):
         values = g.op("Cast", codes, to=TensorProto.FLOAT)
         there = g.op("Cast", g.op("GreaterOrEqual", codes, g.const(0, "int64")), to=TensorProto.FLOAT)
-        centred = g.op("Mul", g.op("Sub", values, g.const([0.0] + [32.0] * (ROWS - 1))), there)
+        centred = g.op("Mul", g.op("Sub", values, g.const([0.0] + [32.0] * (ROWS[codes] - 1))), there)
         gain, coarse, fine = (
             g.op("Slice", centred, g.const([a], "int64"), g.const([b], "int64"))
-            for a, b in ((0, 1), (1, 1 + SEGMENTS), (1 + SEGMENTS, ROWS))
+            for a, b in ((0, 1), (1, 1 + SEGMENTS), (1 + SEGMENTS, ROWS["codes_s"]))
         )
-        unit = g.op("Add", g.op("Div", coarse, g.const(31.0)), g.op("Div", fine, g.const(31.0 * 62.0)))
+        unit = g.op("Div", coarse, g.const(31.0))
+        if codes == "codes_s":
+            unit = g.op("Add", unit, g.op("Div", fine, g.const(31.0 * 62.0)))
         scale = g.op("Mul", g.op("Div", gain, g.const(63.0)), g.op("Gather", "gains", g.const([index], "int64")))
         means = g.op("Reshape", g.op("Mul", unit, scale), g.const([SEGMENTS, 1], "int64"))
         held = g.op("Expand", means, g.const([SEGMENTS, HOP // SEGMENTS], "int64"))
         hop = g.op("Reshape", held, g.const([1, HOP], "int64"))
         g.op("Identity", g.delay(hop, f"late_{sound}", LAG_TOKENS - LAG_ENCODER), out=sound)
     states = {f"late_{sound}": [1, LAG_TOKENS - LAG_ENCODER] for sound in names.values()}
-    inputs = {"codes_s": [ROWS], "codes_b": [ROWS], "gains": [2]} | {f"state_in.{n}": s for n, s in states.items()}
+    inputs = {n: [k] for n, k in ROWS.items()} | {"gains": [2]} | {f"state_in.{n}": s for n, s in states.items()}
     outputs = {"speech": [1, HOP], "background": [1, HOP]} | {f"state_out.{n}": s for n, s in states.items()}
     _save(g, path, "decoder", inputs, outputs)
 
