@@ -1,0 +1,194 @@
+"""Write the artefacts through the parity gate: `python -m models.export [--checkpoint FILE] [--out DIR]`.
+
+Each part becomes one ONNX graph for one hop, with every state tensor as an input `state_in.NAME` and an output
+`state_out.NAME`. The gate runs 500 hops of real sound hop by hop in ONNX Runtime, with carried state, against one
+whole-file pass in torch, and refuses to write when they differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import typer
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from engine.paths import assets_dir
+from models.checkpoint import Bundle, default_checkpoint, load_bundle
+from models.config import FORMAT_VERSION
+from models.front import State
+from models.manifest import update_row
+from models.parity import ParityError, check_parity
+from models.quantize import GRID
+
+OPSET = 17
+
+
+class _OneHop(nn.Module):
+    """A part of the codec as a function of one hop and its states, in the order the graph names them."""
+
+    def __init__(self, part: nn.Module, inputs: list[str], names: list[str]) -> None:
+        super().__init__()
+        self.part, self.inputs, self.names = part, inputs, names
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        count = len(self.inputs)
+        state = dict(zip(self.names, tensors[count:], strict=True))
+        codes = [t[None, None] if name.startswith("codes") else t for name, t in zip(self.inputs, tensors[:count], strict=True)]
+        *outputs, new = self.part(*codes, state)
+        flat = [t[0, 0] if t.dtype == torch.int64 else t for t in outputs]
+        return (*flat, *(new[name] for name in self.names))
+
+
+def export_part(part: nn.Module, inputs: dict[str, Tensor], outputs: list[str], metadata: dict[str, str], path: Path) -> None:
+    """One part -> one ONNX file at `path` (unchecked)."""
+    state: State = part.initial_state(1)  # type: ignore[operator]
+    names = list(state)
+    wrapper = _OneHop(part, list(inputs), names).eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns of every Python branch on a shape; shapes are fixed here
+        torch.onnx.export(
+            wrapper,
+            (*inputs.values(), *state.values()),
+            str(path),
+            input_names=[*inputs, *(f"state_in.{n}" for n in names)],
+            output_names=[*outputs, *(f"state_out.{n}" for n in names)],
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    graph = onnx.load(str(path))
+    for initializer in list(graph.graph.initializer):
+        _pack(graph.graph, initializer)
+    for key, value in metadata.items():
+        graph.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(graph)
+    onnx.save(graph, str(path))
+
+
+def _pack(graph: onnx.GraphProto, initializer: onnx.TensorProto) -> None:
+    """Store a large tensor in the smallest type that holds it exactly; ONNX Runtime unfolds it when it loads."""
+    values = numpy_helper.to_array(initializer)
+    if values.dtype != np.float32 or values.size < 4096:
+        return
+    grid = values * GRID
+    if np.array_equal(grid, np.clip(np.round(grid), -127, 127)):
+        small, scale = grid.astype(np.int8), 1.0 / GRID
+    elif np.array_equal(values, values.astype(np.float16).astype(np.float32)):
+        small, scale = values.astype(np.float16), None
+    else:
+        return
+    name = initializer.name
+    graph.initializer.remove(initializer)
+    graph.initializer.append(numpy_helper.from_array(small, f"{name}.small"))
+    cast = name if scale is None else f"{name}.cast"
+    nodes = [helper.make_node("Cast", [f"{name}.small"], [cast], to=TensorProto.FLOAT)]
+    if scale is not None:
+        graph.initializer.append(numpy_helper.from_array(np.float32(scale), f"{name}.scale"))
+        nodes.append(helper.make_node("Mul", [cast, f"{name}.scale"], [name]))
+    for position, node in enumerate(nodes):
+        graph.node.insert(position, node)
+
+
+def codec_id(bundle: Bundle) -> str:
+    """sha256 over codebooks and the decoder's transform: the same for every precision of the networks."""
+    digest = hashlib.sha256(json.dumps(bundle.config.to_dict(), sort_keys=True).encode())
+    for quantizer in (bundle.codec.encoder.speech, bundle.codec.encoder.background):
+        for band in range(bundle.config.bands):
+            digest.update((quantizer.books(band) * GRID).round().to(torch.int8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _metadata(bundle: Bundle, role: str, lag: int) -> dict[str, str]:
+    c = bundle.config
+    return {
+        "format_version": str(FORMAT_VERSION),
+        "role": role,
+        "codec_id": codec_id(bundle),
+        "sample_rate_hz": str(c.sample_rate_hz),
+        "hop_samples": str(c.hop),
+        "output_lag_samples": str(lag),
+        "codes_s_sizes": json.dumps(c.row_sizes(c.speech_stages)),
+        "codes_b_sizes": json.dumps(c.row_sizes(c.background_stages)),
+        "gain_rows": str(c.bands),
+        "rows_per_stage": str(c.bands),
+        "stages": str(c.speech_stages),
+    }
+
+
+def write_parts(bundle: Bundle, folder: Path) -> dict[str, Path]:
+    """Export encoder, decoder and refiner into `folder` (unchecked)."""
+    c = bundle.config
+    hop = torch.zeros(1, c.hop)
+    codes = {
+        "codes_s": torch.zeros(len(c.row_sizes(c.speech_stages)), dtype=torch.int64),
+        "codes_b": torch.zeros(len(c.row_sizes(c.background_stages)), dtype=torch.int64),
+    }
+    plan: list[tuple[str, nn.Module, dict[str, Tensor], list[str], int]] = [
+        ("encoder", bundle.codec.encoder, {"hop": hop}, ["codes_s", "codes_b"], 0),
+        ("decoder", bundle.codec.decoder, {**codes, "gains": torch.ones(2)}, ["speech", "background"], c.token_lag),
+        (
+            "refiner",
+            bundle.refiner,
+            {"mixture": hop, "speech": hop, "background": hop},
+            ["speech", "background", "high_gain"],
+            c.refined_lag,
+        ),
+    ]
+    paths = {}
+    for role, part, inputs, outputs, lag in plan:
+        paths[role] = folder / f"{role}.onnx"
+        clashes = {name: f"refined_{name}" for name in outputs if name in inputs}
+        export_part(part, inputs, [clashes.get(n, n) for n in outputs], _metadata(bundle, role, lag), paths[role])
+    return paths
+
+
+def main(checkpoint: Path | None = None, out: Path | None = None, sound: Path | None = None, command: str = "") -> None:
+    """Export a checkpoint (default: the committed one) into `out` (default: assets/) through the parity gate."""
+    source = checkpoint or default_checkpoint()
+    folder = out or assets_dir()
+    bundle = load_bundle(source)
+    bundle.snap()
+    scratch = folder / ".export"
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        paths = write_parts(bundle, scratch)
+        report = check_parity(bundle, paths, sound)
+        typer.echo(report.text())
+        for role, path in paths.items():
+            path.replace(folder / f"{role}.onnx")
+            update_row(folder, _row(bundle, role, folder / f"{role}.onnx", command))
+    except ParityError as error:
+        typer.echo(f"not exported: {error}", err=True)
+        raise typer.Exit(1) from None
+    finally:
+        for leftover in scratch.glob("*"):
+            leftover.unlink()
+        scratch.rmdir()
+
+
+def _row(bundle: Bundle, role: str, path: Path, command: str) -> dict[str, Any]:
+    c = bundle.config
+    lag = {"encoder": 0, "decoder": c.token_lag, "refiner": c.refined_lag}[role]
+    return {
+        "name": role,
+        "file": path.name,
+        "kind": "model",
+        "license": "MIT",
+        "ancestors": bundle.ancestors,
+        "sample_rate_hz": c.sample_rate_hz,
+        "hop_samples": c.hop,
+        "output_lag_samples": lag,
+        "data": bundle.data,
+        "command": command or "python -m models.train && python -m models.export",
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,88 @@
+"""The refiner: the microphone's own sound under a gain that the decoded tokens dictate.
+
+It starts as the Wiener gain of the two decoded spectra, |S|² / (|S|² + |B|²), and learns what to add to its logit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.config import ModelConfig
+from models.front import State
+from models.transforms import dft_basis, frames_of, inverse_dft_basis, overlap_add, refiner_windows
+
+FLOOR = 1e-7  # power of a bin below which nothing can be told (about -70 dBFS over the frame)
+HIGH_BAND = 192  # bin of 6 kHz: what stands for the sound above 8 kHz
+
+
+class Refiner(nn.Module):
+    """Mixture, decoded voice and decoded background -> refined voice and background, which add up to the mixture."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        bins = config.frame // 2 + 1
+        analysis, synthesis = refiner_windows(config.frame, config.step, config.overlap)
+        cosine, sine = dft_basis(config.frame)
+        inverse_re, inverse_im = inverse_dft_basis(config.frame)
+        span = config.step + config.overlap
+        self.register_buffer("cosine", analysis[:, None] * cosine, persistent=False)
+        self.register_buffer("sine", analysis[:, None] * sine, persistent=False)
+        self.register_buffer("inv_re", inverse_re[:, -span:] * synthesis, persistent=False)
+        self.register_buffer("inv_im", inverse_im[:, -span:] * synthesis, persistent=False)
+        self.slope = nn.Parameter(torch.ones(bins))
+        self.offset = nn.Parameter(torch.zeros(bins))
+        self.input = nn.Linear(3 * bins, config.refiner_units)
+        self.first = nn.GRU(config.refiner_units, config.refiner_units, batch_first=True)
+        self.second = nn.GRU(config.refiner_units, config.refiner_units, batch_first=True)
+        self.output = nn.Linear(2 * config.refiner_units, bins)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def initial_state(self, batch: int) -> State:
+        """{"delay": [B, overlap], "history": [B, 3, frame - step], "past": [B, overlap], "tail": [B, overlap], "gru": [2, B, H]}."""
+        c = self.config
+        return {
+            "delay": torch.zeros(batch, c.overlap),
+            "history": torch.zeros(batch, 3, c.frame - c.step),
+            "past": torch.zeros(batch, c.overlap),
+            "tail": torch.zeros(batch, c.overlap),
+            "gru": torch.zeros(2, batch, c.refiner_units),
+        }
+
+    def mask(self, power: Tensor, gru: Tensor) -> tuple[Tensor, Tensor]:
+        """Log power of mixture, voice, background [B, T, 3, bins] -> the voice's gain [B, T, bins] in 0..1."""
+        hidden = torch.nn.functional.silu(self.input(power.flatten(2) * 0.25))
+        first, h1 = self.first(hidden, gru[0:1])
+        second, h2 = self.second(first, gru[1:2])
+        wiener = (power[:, :, 1] - power[:, :, 2]).clamp(-12.0, 12.0)
+        learned = self.output(torch.cat([second, hidden], dim=2))
+        return torch.sigmoid(self.slope * wiener + self.offset + learned), torch.cat([h1, h2])
+
+    def forward(self, mixture: Tensor, speech: Tensor, background: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor, State]:
+        """Sound [B, T * hop] each, the last two behind by the decoder's lag.
+
+        Returns refined voice and background [B, T * hop] (behind by `refined_lag`), the gain for sound above 8 kHz
+        [B, T * hop / step], and the new state.
+        """
+        c = self.config
+        joined = torch.cat([state["delay"], mixture], dim=1)
+        delayed = joined[:, : mixture.shape[1]]
+        signals = torch.stack([delayed, speech, background], dim=1)
+        cut = frames_of(state["history"].flatten(0, 1), signals.flatten(0, 1), c.frame, c.step)
+        frames, history = cut[0].unflatten(0, (-1, 3)), cut[1].unflatten(0, (-1, 3))
+        real, imag = frames @ self.cosine, frames @ self.sine  # [B, 3, T, bins]
+        power = torch.log(real.square() + imag.square() + FLOOR).transpose(1, 2)
+        gain, gru = self.mask(power, state["gru"])
+        pieces = (gain * real[:, 0]) @ self.inv_re + (gain * imag[:, 0]) @ self.inv_im
+        voice, tail = overlap_add(state["tail"], pieces, c.step)
+        past = torch.cat([state["past"], delayed], dim=1)
+        new = {
+            "delay": joined[:, mixture.shape[1] :],
+            "history": history,
+            "past": past[:, mixture.shape[1] :],
+            "tail": tail,
+            "gru": gru,
+        }
+        return voice, past[:, : mixture.shape[1]] - voice, gain[:, :, HIGH_BAND:].mean(2), new

@@ -1,0 +1,90 @@
+"""Fixed transforms as plain matrices, so that training, export and ONNX Runtime compute the same products.
+
+    samples            │<────────────── frame 512 ──────────────>│ newest
+    lapped transform                  │<── 80 ──│─── 240 ───│─ 80 ──>│      400 samples, output lags by 80
+    refiner synthesis                         │<─ 80 ─│─ 80 ─│─ 80 ─>│      240 samples, steps of 160
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def lapped_basis(hop: int, overlap: int) -> Tensor:
+    """MDCT with a low-overlap sine window (Princen and Bradley 1987): [hop + overlap, hop], window included.
+
+    Analysis is `x @ basis` on the newest hop + overlap samples; synthesis `c @ basis.T`, overlap-added by `hop`.
+    """
+    dead = (hop - overlap) // 2
+    window = torch.zeros(2 * hop, dtype=torch.float64)
+    rise = torch.sin(math.pi / 2 * (torch.arange(overlap, dtype=torch.float64) + 0.5) / overlap)
+    window[dead : dead + overlap] = rise
+    window[dead + overlap : 2 * hop - dead - overlap] = 1.0
+    window[2 * hop - dead - overlap : 2 * hop - dead] = rise.flip(0)
+    n = torch.arange(2 * hop, dtype=torch.float64)[:, None]
+    k = torch.arange(hop, dtype=torch.float64)[None, :]
+    basis = math.sqrt(2 / hop) * torch.cos(math.pi / hop * (n + 0.5 + hop / 2) * (k + 0.5))
+    return (window[:, None] * basis)[dead : 2 * hop - dead].float()
+
+
+def dft_basis(frame: int) -> tuple[Tensor, Tensor]:
+    """Real DFT as two matrices [frame, frame // 2 + 1]: cosine part and sine part (X = x @ c + 1j * x @ s)."""
+    n = torch.arange(frame, dtype=torch.float64)[:, None]
+    k = torch.arange(frame // 2 + 1, dtype=torch.float64)[None, :]
+    phase = 2 * math.pi * n * k / frame
+    return torch.cos(phase).float(), (-torch.sin(phase)).float()
+
+
+def inverse_dft_basis(frame: int) -> tuple[Tensor, Tensor]:
+    """Inverse of `dft_basis`: two matrices [frame // 2 + 1, frame]; x = re @ a + im @ b."""
+    weight = torch.full((frame // 2 + 1, 1), 2.0 / frame, dtype=torch.float64)
+    weight[0] = weight[-1] = 1.0 / frame
+    cosine, sine = dft_basis(frame)
+    return (cosine.double().T * weight).float(), (sine.double().T * weight).float()
+
+
+def refiner_windows(frame: int, step: int, overlap: int) -> tuple[Tensor, Tensor]:
+    """Analysis window [frame] with a long rise and a short fall, and its synthesis window [step + overlap].
+
+    Their product on the newest step + overlap samples is a trapezoid with sin² flanks, which sums to one at `step`.
+    """
+    span = step + overlap
+    head = frame - span
+    ramp = (torch.arange(overlap, dtype=torch.float64) + 0.5) / overlap
+    fall = torch.cos(math.pi / 2 * ramp)
+    analysis = torch.ones(frame, dtype=torch.float64)
+    analysis[:head] = torch.sin(math.pi / 2 * (torch.arange(head, dtype=torch.float64) + 0.5) / head)
+    analysis[-overlap:] = fall
+    synthesis = torch.ones(span, dtype=torch.float64)
+    synthesis[:overlap] = torch.sin(math.pi / 2 * ramp) ** 2
+    synthesis[-overlap:] = fall
+    return analysis.float(), synthesis.float()
+
+
+def frames_of(history: Tensor, x: Tensor, size: int, step: int) -> tuple[Tensor, Tensor]:
+    """Cut overlapping frames that end at every `step` new samples.
+
+    history: [B, size - step], x: [B, n * step] -> frames [B, n, size], new history [B, size - step].
+    """
+    joined = torch.cat([history, x], dim=1)
+    count = x.shape[1] // step
+    if count <= 2:  # one hop: slices export to ONNX without any index arithmetic
+        frames = torch.stack([joined[:, i * step : i * step + size] for i in range(count)], dim=1)
+    else:
+        frames = joined.unfold(1, size, step)
+    return frames, joined[:, joined.shape[1] - (size - step) :]
+
+
+def overlap_add(tail: Tensor, frames: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """Overlap-add of frames [B, n, step + overlap] with overlap <= step.
+
+    tail: [B, overlap], what the last call left over -> samples [B, n * step], new tail [B, overlap].
+    """
+    overlap = frames.shape[2] - step
+    ends = torch.cat([tail[:, None], frames[:, :-1, step:]], dim=1)
+    head = frames[:, :, :overlap] + ends
+    body = torch.cat([head, frames[:, :, overlap:step]], dim=2)
+    return body.flatten(1), frames[:, -1, step:]
