@@ -1,0 +1,299 @@
+"""The command line: `sottovoce COMMAND`. What each command takes is told here; what it does is in app/commands_*.py.
+
+    0    done (warnings on standard error)
+    1    failed: one line on standard error says what to do next, and no OUT is left
+    2    wrong use
+    130  after Ctrl-C: what was done is finalised and playable
+
+Commands are imported when they are run, so that `--help` is there at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal
+
+import typer
+
+from app import console
+
+ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
+CaptionFormat = Literal["srt", "vtt", "txt", "json"]
+Tap = Literal["raw", "enhanced", "tokens"]
+
+BACKGROUND_HELP = "What becomes of the background: keep, drop, a gain in dB from -60 to 0, or swap:SCENE[@DB]."
+BackgroundOption = Annotated[str, typer.Option("--background", metavar="WHAT", help=BACKGROUND_HELP)]
+QuantizersOption = Annotated[
+    int | None, typer.Option("--quantizers", metavar="N", help="Keep the first N stages of tokens only.")
+]
+ProviderOption = Annotated[ProviderName, typer.Option("--provider", help="Where the networks run.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT when it exists.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+LanguageOption = Annotated[
+    str | None, typer.Option("--language", metavar="XX", help="What is spoken, as a two-letter code.")
+]
+InFile = Annotated[Path, typer.Argument(metavar="IN", show_default=False)]
+OutFile = Annotated[Path, typer.Argument(metavar="OUT", show_default=False)]
+
+cli = typer.Typer(
+    name="sottovoce",
+    help="Hear the voice, keep or drop the world around it, and read what is said.",
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@cli.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(version_of("sottovoce"))
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(console.WRONG_USE)
+
+
+@cli.command()
+def gui(
+    demo: Annotated[bool, typer.Option("--demo", help="Play the shipped recording instead of a microphone.")] = False,
+    quit_after: Annotated[
+        float | None, typer.Option("--quit-after", metavar="S", help="Close after S seconds.")
+    ] = None,
+    screenshot: Annotated[
+        Path | None, typer.Option("--screenshot", metavar="FILE.png", help="Save the window before closing.")
+    ] = None,
+    provider: ProviderOption = "auto",
+) -> None:
+    """Open the window."""
+    from app.commands_live import gui as run
+
+    raise typer.Exit(run(demo, quit_after, screenshot, provider))
+
+
+@cli.command()
+def live(
+    input_id: Annotated[
+        str | None, typer.Option("--input", metavar="ID", help="The microphone; see sottovoce devices.")
+    ] = None,
+    output_id: Annotated[str | None, typer.Option("--output", metavar="ID", help="Where the clean sound goes.")] = None,
+    virtual_mic: Annotated[bool, typer.Option("--virtual-mic", help="Offer the clean sound as a microphone.")] = False,
+    background: BackgroundOption = "drop",
+    captions: Annotated[bool, typer.Option("--captions", help="Print what is said on standard output.")] = False,
+    language: LanguageOption = "en",
+    record: Annotated[Path | None, typer.Option("--record", metavar="DIR", help="Record into this folder.")] = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", metavar="N", help="Stop after N seconds.")] = None,
+    provider: ProviderOption = "auto",
+) -> None:
+    """Clean a microphone as it goes, until Ctrl-C."""
+    from app.commands_live import LiveRequest, live_run
+
+    request = LiveRequest(input_id, output_id, virtual_mic, background, captions, language, record, seconds, provider)
+    raise typer.Exit(live_run(request))
+
+
+@cli.command()
+def demo(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", show_default=False, help="A recording of your own.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go.")] = Path("sottovoce-out"),
+    seconds: Annotated[float | None, typer.Option("--seconds", metavar="N", help="Only the first N seconds.")] = None,
+    captions: Annotated[bool, typer.Option("--captions/--no-captions", help="Caption the speech.")] = True,
+    background: BackgroundOption = "drop",
+    provider: ProviderOption = "auto",
+) -> None:
+    """Stream a noisy recording through the live engine and draw what happened."""
+    from app.demo import DemoRequest, run_demo
+
+    raise typer.Exit(run_demo(DemoRequest(file, out, seconds, captions, background, provider)))
+
+
+@cli.command()
+def enhance(
+    source: InFile,
+    out: OutFile,
+    background: BackgroundOption = "drop",
+    tokens_only: Annotated[bool, typer.Option("--tokens-only", help="Only what the tokens hold is heard.")] = False,
+    quantizers: QuantizersOption = None,
+    no_refiner: Annotated[bool, typer.Option("--no-refiner", help="Leave the refiner out.")] = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    provider: ProviderOption = "auto",
+) -> None:
+    """Clean a recording: IN's rate, channels and length are kept."""
+    from app.commands_files import EnhanceRequest
+    from app.commands_files import enhance as run
+
+    request = EnhanceRequest(source, out, background, tokens_only, quantizers, not no_refiner, force, as_json, provider)
+    raise typer.Exit(run(request))
+
+
+@cli.command()
+def caption(
+    source: InFile,
+    out: Annotated[Path | None, typer.Argument(metavar="[OUT]", show_default=False)] = None,
+    form: Annotated[
+        CaptionFormat | None, typer.Option("--format", help="Else OUT's extension says, or srt.", show_default=False)
+    ] = None,
+    language: LanguageOption = "en",
+    tap: Annotated[Tap, typer.Option("--from", help="Which sound the recogniser hears.")] = "raw",
+    force: ForceOption = False,
+    provider: ProviderOption = "auto",
+) -> None:
+    """Write what is said in a recording, with times."""
+    from app.commands_files import CaptionRequest
+    from app.commands_files import caption as run
+
+    raise typer.Exit(run(CaptionRequest(source, out, form, language, tap, force, provider)))
+
+
+@cli.command()
+def encode(
+    source: InFile,
+    out: Annotated[Path, typer.Argument(metavar="OUT.svt", show_default=False)],
+    quantizers: QuantizersOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    provider: ProviderOption = "auto",
+) -> None:
+    """Write a recording as tokens, speech and background apart."""
+    from app.commands_files import encode as run
+
+    raise typer.Exit(run(source, out, quantizers, force, as_json, provider))
+
+
+@cli.command()
+def decode(
+    source: Annotated[Path, typer.Argument(metavar="IN.svt", show_default=False)],
+    out: OutFile,
+    background: BackgroundOption = "drop",
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    provider: ProviderOption = "auto",
+) -> None:
+    """Turn tokens back into sound."""
+    from app.commands_files import decode as run
+
+    raise typer.Exit(run(source, out, background, force, as_json, provider))
+
+
+@cli.command()
+def devices(as_json: JsonOption = False) -> None:
+    """List microphones and outputs."""
+    from app.commands_live import devices as run
+
+    raise typer.Exit(run(as_json))
+
+
+@cli.command()
+def models(
+    action: Annotated[Literal["list", "get", "verify", "import"], typer.Argument()] = "list",
+    what: Annotated[str | None, typer.Argument(metavar="[NAME|FILE]", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models, get NAME's weights, verify what is there, or import FILE."""
+    from app.commands_models import models as run
+
+    raise typer.Exit(run(action, what, as_json))
+
+
+@cli.command()
+def bench(
+    what: Annotated[Literal["codec", "live", "memory"], typer.Argument()] = "codec",
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", metavar="N", help="Length of the sound measured with.")
+    ] = None,
+    as_json: JsonOption = False,
+    provider: ProviderOption = "cpu",
+) -> None:
+    """Measure speed, delay or memory on this machine."""
+    from app.bench import bench as run
+
+    raise typer.Exit(run(what, seconds, as_json, provider))
+
+
+@cli.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Tell what is installed, loaded and found, and what to do about what is not."""
+    from app.doctor import doctor as run
+
+    raise typer.Exit(run(as_json))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's) and give its exit status; tells failures on standard error."""
+    console.quiet_libraries()
+    command = typer.main.get_command(cli)
+    try:
+        status = command.main(args=arguments, prog_name="sottovoce", standalone_mode=False)
+    except typer.exceptions.TyperException as error:
+        message = error.format_message().rstrip(".").replace("Value error, ", "")
+        console.say(f"{message[:1].lower()}{message[1:]}; see {_command_of(error)} --help")
+        return error.exit_code
+    except _engine_errors() as error:  # looked up only when something was raised
+        console.say(error)
+        return _status_of(error)
+    except KeyboardInterrupt:
+        console.say("stopped")
+        return console.INTERRUPTED
+    except MemoryError:
+        console.say("out of memory; close other programs and try again")
+        return console.FAILED
+    except OSError as error:
+        return _tell_os_error(error)
+    return status if isinstance(status, int) else console.DONE
+
+
+def _engine_errors() -> type[Exception]:
+    """What the engine raises; imported late, because the engine's types bring numpy with them."""
+    from engine.types import SottovoceError
+
+    return SottovoceError
+
+
+def _status_of(error: Exception) -> int:
+    from engine.types import UsageError
+
+    return console.WRONG_USE if isinstance(error, UsageError) else console.FAILED
+
+
+def _command_of(error: typer.exceptions.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "sottovoce"
+
+
+def _tell_os_error(error: OSError) -> int:
+    if error.errno == errno.EPIPE:  # whoever read our output has gone, as `head` does; there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return console.FAILED
+    advice = "make room on the disk" if error.errno == errno.ENOSPC else "check the name and its permissions"
+    console.say(f"{error.filename or 'a file'}: {error.strerror or error}; {advice}")
+    return console.FAILED
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """The program `sottovoce`."""
+    sys.excepthook = console.tell_of_bugs
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # being told to stop is Ctrl-C, however it is told
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _stop)
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""`sottovoce doctor`: what is installed, loaded and found, and what to do about what is not."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from app import console
+from engine.types import SottovoceError
+
+State = Literal["ok", "note", "missing"]
+RUN_SETUP = "run ./run again, it installs what is pinned"
+NEEDED_FREE_GB = 1.0
+QT_LIBRARIES = ("xcb-cursor", "xkbcommon-x11", "xcb-icccm", "xcb-keysyms", "EGL")
+QT_TRIAL = "from PySide6.QtGui import QGuiApplication as A; print(A([]).platformName())"
+PACKAGES = (
+    *("numpy", "torch", "openai-whisper", "PySide6-Essentials", "pyqtgraph", "sounddevice", "soundfile", "av"),
+    *("soxr", "typer", "rich", "platformdirs", "pydantic", "pysubs2", "matplotlib", "psutil"),
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. state: ok, note (works, but less well) or missing (it is needed); do: what helps."""
+
+    what: str
+    state: State
+    found: str
+    do: str = ""
+
+
+def doctor(as_json: bool = False) -> int:
+    """Run every check and print it; FAILED when something needed is missing."""
+    checks: list[Check] = []
+    for find in CHECKS:
+        for check in find():
+            checks.append(check)
+            if not as_json:
+                _print(check)
+    missing = [c for c in checks if c.state == "missing"]
+    if as_json:
+        console.print_json({"ok": not missing, "checks": [asdict(c) for c in checks]})
+    if missing:
+        console.say(f"{len(missing)} needed: {', '.join(c.what for c in missing)}; do what is told beside each")
+    return console.FAILED if missing else console.DONE
+
+
+def _print(check: Check) -> None:
+    mark = {"ok": "ok     ", "note": "note   ", "missing": "MISSING"}[check.state]
+    print(f"{mark}  {check.what:<18} {check.found}", flush=True)
+    if check.do:
+        print(f"{'':9}{'':<18} -> {check.do}", flush=True)
+
+
+def version_of(package: str) -> str | None:
+    """The installed version, None where it is not installed. Nothing is imported."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _python() -> Iterator[Check]:
+    found = f"{platform.python_version()} at {sys.executable}"
+    old = sys.version_info < (3, 11)
+    yield Check("python", "missing" if old else "ok", found, "install Python 3.11 or newer, then ./run" if old else "")
+    yield Check("system", "ok", f"{platform.platform()}, {os.cpu_count()} cores")
+
+
+def _packages() -> Iterator[Check]:
+    versions = {name: version_of(name) for name in PACKAGES}
+    absent = [name for name, version in versions.items() if version is None]
+    found = ", ".join(f"{n} {v}" for n, v in versions.items() if v is not None)
+    if absent:
+        yield Check("packages", "missing", f"not installed: {', '.join(absent)}", RUN_SETUP)
+    yield Check("packages", "ok", found)
+
+
+def onnxruntime_check(cpu: str | None, gpu: str | None) -> Check:
+    """The two packages hold the same files: with both, whichever came last half overwrites the other."""
+    if cpu and gpu:
+        do = "uninstall both onnxruntime and onnxruntime-gpu with pip, then run ./run again"
+        return Check("onnxruntime", "missing", f"both onnxruntime {cpu} and onnxruntime-gpu {gpu} are installed", do)
+    if cpu or gpu:
+        return Check("onnxruntime", "ok", f"onnxruntime{'-gpu' if gpu else ''} {gpu or cpu}")
+    return Check("onnxruntime", "missing", "not installed", RUN_SETUP)
+
+
+def _onnxruntime() -> Iterator[Check]:
+    check = onnxruntime_check(version_of("onnxruntime"), version_of("onnxruntime-gpu"))
+    yield check
+    if check.state == "ok":
+        yield from _providers()
+
+
+def _providers() -> Iterator[Check]:
+    """Whether the networks load on each provider; a GPU that is not there is no fault."""
+    from engine.artefacts import load_models
+    from engine.types import Provider
+
+    for provider in (Provider.CPU, Provider.CUDA, Provider.TENSORRT):
+        try:
+            models = load_models(provider)
+        except SottovoceError as error:
+            state: State = "missing" if provider is Provider.CPU else "note"
+            yield Check(f"provider {provider}", state, console.one_line(error))
+            continue
+        info = models.info
+        found = f"codec {info.codec_id[:12]}, {info.algorithmic_latency_ms():g} ms algorithmic latency"
+        yield Check(f"provider {provider}", "ok", found)
+
+
+def _artefacts() -> Iterator[Check]:
+    from engine.artefacts import checked_file, read_manifest
+    from engine.paths import assets_dir
+
+    try:
+        names = [str(row["name"]) for row in read_manifest(assets_dir())]
+    except SottovoceError as error:
+        yield Check("artefacts", "missing", console.one_line(error), "restore assets/ from its source")
+        return
+    good = 0
+    for name in names:
+        try:
+            checked_file(assets_dir(), name)
+            good += 1
+        except SottovoceError as error:
+            yield Check(f"artefact {name}", "missing", console.one_line(error), "restore assets/ from its source")
+    yield Check("artefacts", "ok", f"{good} of {len(names)} match their sha256, in {assets_dir()}")
+
+
+def _qt() -> Iterator[Check]:
+    if sys.platform.startswith("linux"):
+        absent = [name for name in QT_LIBRARIES if ctypes.util.find_library(name) is None]
+        if absent:
+            do = "sudo apt install libxcb-cursor0 libxkbcommon-x11-0 libxcb-icccm4 libxcb-keysyms1 libegl1"
+            yield Check("Qt libraries", "note", f"not found: {', '.join(absent)}; the window may not open", do)
+    screen = not sys.platform.startswith("linux") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    environment = os.environ if screen else {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+    try:
+        trial = subprocess.run(
+            [sys.executable, "-c", QT_TRIAL], env=environment, capture_output=True, text=True, timeout=30
+        )
+    except subprocess.TimeoutExpired:
+        yield Check("window", "note", "Qt did not answer within 30 s", "check the screen, or use the command line")
+        return
+    if trial.returncode:
+        last = console.one_line((trial.stderr.strip().splitlines() or ["Qt stopped without a word"])[-1])
+        yield Check("window", "note", last, "install Qt's system libraries, or use the command line")
+    elif not screen:
+        yield Check("window", "note", "Qt loads; no screen here", "use sottovoce demo, live or enhance")
+    else:
+        yield Check("window", "ok", f"Qt opens on {trial.stdout.strip()}")
+
+
+def _folders() -> Iterator[Check]:
+    from engine.paths import cache_dir, config_dir
+
+    for name, folder in (("cache folder", cache_dir()), ("settings folder", config_dir())):
+        yield folder_check(name, folder)
+
+
+def folder_check(name: str, folder: Path) -> Check:
+    """Whether files can be made in `folder`, or in what would hold it, and the room there."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        return Check(name, "missing", f"{folder}: {error.strerror}", f"make {there} writable for yourself")
+    free_gb = shutil.disk_usage(there).free / 1e9
+    if free_gb < NEEDED_FREE_GB:
+        return Check(name, "note", f"{folder}, {free_gb:.1f} GB free", f"make room, {NEEDED_FREE_GB:g} GB or more")
+    return Check(name, "ok", f"{folder}, {free_gb:.0f} GB free")
+
+
+def _sound() -> Iterator[Check]:
+    raise NotImplementedError
+
+
+def _weights() -> Iterator[Check]:
+    raise NotImplementedError
+
+
+CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
+    _python,
+    _packages,
+    _onnxruntime,
+    _artefacts,
+    _weights,
+    _sound,
+    _qt,
+    _folders,
+)
