@@ -1,10 +1,10 @@
 """The sound path at any sample rate: what live runs and files both use for one channel.
 
-                ┌─ delay ──────────────────────────────── original ─┐
-    block ──────┤                                                   ├─ original + correction + high gain * (original - low) ─► limiter
-                └─ to 16 kHz ─► Pipeline ─► correction, low, high ─►┘  (these three brought back to the block's rate)
+            ┌─ delay ──────────────────────────────── original ─┐
+    block ──┤                                                   ├─ original + correction + high * (original - low) ─► limiter
+            └─ to 16 kHz ─► Pipeline ─► correction, low, high ─►┘  (these three brought back to the block's rate)
 
-`LiveStream` has a fixed lag and short filters; `FileStream` has steep filters and gives sound back in line with its input.
+`LiveStream` has a fixed lag and short filters; `FileStream` has steep ones and gives sound back in line with its input.
 Both work in blocks of one hop inside, so the output does not depend on how the input was cut up.
 """
 
@@ -95,10 +95,7 @@ class LiveStream:
         if self.on_hop is not None:
             self.on_hop(hop)
         original = self._original.process(x)
-        if self._same_rate:
-            y = hop.out
-        else:
-            y = _native(original, self._up.process(_columns(hop)), hop.base)
+        y = hop.out if self._same_rate else _native(original, self._up.process(_columns(hop)), hop.base)
         return self._choose(original, self.limiter.process(y))
 
     def bypass_hop(self, x: Samples) -> Samples:
@@ -167,7 +164,7 @@ class FileStream:
         return self._mix_ready()
 
     def _owed(self) -> int:
-        """Samples at the models' rate that have been fed and whose output has not come yet, once the start is skipped."""
+        """Samples fed at the models' rate whose output has not come yet, once the start is skipped."""
         return self.pipeline.lag - self._to_skip
 
     def _take_block(self, block: Samples) -> Samples:
@@ -198,7 +195,7 @@ class FileStream:
 def Stream(
     models: Models, sample_rate_hz: int, *, live: bool, on_hop: OnHop | None = None, **options: Any
 ) -> LiveStream | FileStream:
-    """A LiveStream or a FileStream. options are those of Pipeline: background, tokens_only, refiner, quantizers, scenes."""
+    """A LiveStream or a FileStream. options: background, tokens_only, refiner, quantizers, scenes (see Pipeline)."""
     kind = LiveStream if live else FileStream
     return kind(models, sample_rate_hz, on_hop, **options)
 

@@ -59,7 +59,7 @@ class Ring:
         return n
 
     def read_into(self, out: Samples) -> int:
-        """Fill out [N, C]; what is not there yet becomes zeros and counts as underrun. Returns the frames that were there."""
+        """Fill out [N, C]; what is not there becomes zeros and counts as underrun. Returns how many were there."""
         n = min(len(out), self.fill)
         start = self._read % self.capacity
         head = min(n, self.capacity - start)
@@ -71,7 +71,7 @@ class Ring:
         return n
 
     def read(self, n: int) -> Samples:
-        """The next n frames as a new [n, C]; zeros where they run out, counted as underrun. Check `fill` to avoid that."""
+        """The next n frames as a new [n, C]; zeros, counted as underrun, where they run out (see `fill`)."""
         out = np.empty((n, self.channels), dtype=np.float32)
         self.read_into(out)
         return out

@@ -51,7 +51,9 @@ def load_scene(name: str, assets_dir: str | Path | None = None, codec_id: str | 
         raise UsageError(f"there is no scene {name!r}; choose one of: {', '.join(scenes) or 'none are installed'}")
     scene = scenes[name]
     if codec_id is not None and scene.codec_id != codec_id:
-        raise TokenFileError(f"scene {name} was made by codec {scene.codec_id[:12]}, not {codec_id[:12]}; make it again")
+        raise TokenFileError(
+            f"scene {name} was made by codec {scene.codec_id[:12]}, not {codec_id[:12]}; make it again"
+        )
     codes = read_svt(scene.path).codes_b
     if codes.shape[1] == 0:
         raise TokenFileError(f"scene {name} is empty; make it again")

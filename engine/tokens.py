@@ -5,14 +5,15 @@
 
 Kinds: "header" (JSON, padded to a fixed size; at the start twice, so that one damaged copy does no harm), "frames"
 (frames first .. first + count of one channel, each frame the speech rows and then the background rows, highest bit
-first), "words" (JSON list of [text, start_s, end_s, probability]). A reader looks for SYNC and believes a block only when its
-checksum is right; so a cut or damaged file gives back every whole block, and says what is missing.
+first), "words" (JSON list of [text, start_s, end_s, probability]). A reader looks for SYNC and believes a block only
+when its checksum is right; so a cut or damaged file gives back every whole block, and says what is missing.
 
 Codes are [K, T], -1 where a quantizer was left out. A file stores the first `rows_s` and `rows_b` rows.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import struct
@@ -206,10 +207,8 @@ class SvtWriter:
 
     def abort(self) -> None:
         """Close without completing anything."""
-        try:
+        with contextlib.suppress(OSError):  # the disk may be full: there is nothing left to save
             self._file.close()
-        except OSError:
-            pass  # the disk may be full: there is nothing left to save
 
     def _flush(self, channel: int) -> None:
         frames = self._waiting[channel][:BLOCK_FRAMES]
@@ -240,7 +239,9 @@ class SvtWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

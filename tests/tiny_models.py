@@ -91,7 +91,9 @@ def _encoder(path: Path) -> None:
         peak = g.op("ReduceMax", g.op("Abs", part), keepdims=0)
         gain = g.op("Clip", g.op("Ceil", g.op("Mul", peak, g.const(63.0))), g.const(0.0), g.const(63.0))
         scale = g.op("Max", g.op("Div", gain, g.const(63.0)), g.const(1e-6))
-        means = g.op("ReduceMean", g.op("Reshape", part, g.const([SEGMENTS, -1], "int64")), g.const([1], "int64"), keepdims=0)
+        means = g.op(
+            "ReduceMean", g.op("Reshape", part, g.const([SEGMENTS, -1], "int64")), g.const([1], "int64"), keepdims=0
+        )
         unit = g.op("Div", means, scale)
         coarse = g.op("Round", g.op("Mul", unit, g.const(31.0)))
         rest = g.op("Sub", unit, g.op("Div", coarse, g.const(31.0)))
