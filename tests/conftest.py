@@ -1,0 +1,67 @@
+"""What every test gets: no screen needed, fixed seeds, and failure on what a user would see.
+
+A test fails when a Python or Qt warning appears that pyproject.toml does not name, and when a thread that it started
+is still alive after it. Sound servers are private (engine/pulse.py); the person's own is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before anything imports Qt or opens a sound device. ./run test shows the window on Xvfb; else there is no screen.
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ["PULSE_SERVER"] = "unix:/nonexistent/pulse"  # never the sound server of the person's session
+
+import numpy as np
+import pytest
+
+THREAD_GRACE_S = 3.0
+# Threads that a library keeps for the life of the process.
+LASTING = ("pymp", "ThreadPoolExecutor", "QThread", "Dummy", "QueueFeederThread", "tqdm_monitor")
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """The same draw for every test, whatever ran before it."""
+    random.seed(1)
+    np.random.seed(1)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator of its own, with a fixed seed."""
+    return np.random.default_rng(1)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    """Fail a test whose threads outlive it."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + THREAD_GRACE_S
+    while (left := _started_since(before)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not left, f"threads left running: {', '.join(thread.name for thread in left)}"
+
+
+def _started_since(before: set[threading.Thread]) -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t not in before and t.is_alive() and not t.name.startswith(LASTING)]
+
+
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The person's settings are neither read nor written; the cache (weights) is the real one."""
+    folder = tmp_path_factory.mktemp("config")
+    monkeypatch.setenv("SOTTOVOCE_CONFIG", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).resolve().parent.parent
