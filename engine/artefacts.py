@@ -39,9 +39,9 @@ TRIAL_HOPS = 20
 REINSTALL = "install Sottovoce again, or restore assets/ from its source"
 
 # onnxruntime's exceptions have no common base of their own
-ORT_ERRORS = tuple(
-    e for e in vars(ort_state).values() if isinstance(e, type) and issubclass(e, Exception) and e is not Exception
-)
+ORT_ERRORS: tuple[type[Exception], ...] = tuple(
+    e for e in vars(ort_state).values() if isinstance(e, type) and issubclass(e, Exception)
+) + (RuntimeError, ValueError)
 ort.set_default_logger_severity(4)  # a machine without a GPU is not worth a page of warnings
 log = logging.getLogger(__name__)
 Array = NDArray[Any]
@@ -87,7 +87,7 @@ def _open(path: Path, provider: Provider, options: ort.SessionOptions) -> ort.In
         chain.append(PROVIDER_NAMES[Provider.CPU])
     try:
         session = ort.InferenceSession(str(path), options, providers=chain)
-    except (*ORT_ERRORS, RuntimeError, ValueError) as error:
+    except ORT_ERRORS as error:
         raise ArtefactError(f"{path} cannot be loaded ({_first_line(error)}); {REINSTALL}") from error
     if session.get_providers()[0] != wanted:
         raise ArtefactError(f"ONNX Runtime did not load {provider} on this machine; use --provider cpu or auto")

@@ -120,14 +120,19 @@ def enhance_file(
 ) -> EnhanceReport:
     """Enhance a sound file into another of the same rate, channels and frame count.
 
-    Raises UsageError (target there already, unknown scene, extension), AudioFileError, ArtefactError, KeyboardInterrupt.
+    Raises UsageError (target there, unknown scene, extension), AudioFileError, ArtefactError, KeyboardInterrupt.
     """
     check_target(source, target, force)
     chosen = as_background(background)
     models = models or shared_models(provider)
     began = time.perf_counter()
     with SoundReader(source) as reader:
-        options = {"tokens_only": tokens_only, "quantizers": quantizers, "refiner": refiner, "scenes": scenes}
+        options: dict[str, Any] = {
+            "tokens_only": tokens_only,
+            "quantizers": quantizers,
+            "refiner": refiner,
+            "scenes": scenes,
+        }
         streams = [
             FileStream(models, reader.sample_rate_hz, background=chosen, **options) for _ in range(reader.channels)
         ]

@@ -213,4 +213,5 @@ def _power_share(speech: Samples, background: Samples) -> Samples:
     """[2]: speech power over all power in each half hop; stands in for the refiner's high gain where it is off."""
     power_s = np.square(speech).reshape(2, -1).mean(axis=1)
     power_b = np.square(background).reshape(2, -1).mean(axis=1)
-    return (power_s / (power_s + power_b + np.float32(1e-9))).astype(np.float32)
+    share: Samples = power_s / (power_s + power_b + np.float32(1e-9))
+    return share

@@ -114,4 +114,5 @@ class Limiter:
         gain_db = np.minimum(lowest + rise, 0.0)
         self.gain_db = float(gain_db[-1])
         limited = (x * 10.0 ** (gain_db / 20.0)).astype(np.float32)
-        return np.clip(limited, -self._limit, self._limit)
+        clipped: Samples = np.clip(limited, -self._limit, self._limit)  # rounding may have gone one step beyond
+        return clipped

@@ -1,7 +1,7 @@
 """The sound path at any sample rate: what live runs and files both use for one channel.
 
             ┌─ delay ──────────────────────────────── original ─┐
-    block ──┤                                                   ├─ original + correction + high * (original - low) ─► limiter
+    block ──┤                                                   ├─ original + correction + high * (original - low) ─►
             └─ to 16 kHz ─► Pipeline ─► correction, low, high ─►┘  (these three brought back to the block's rate)
 
 `LiveStream` has a fixed lag and short filters; `FileStream` has steep ones and gives sound back in line with its input.

@@ -55,7 +55,8 @@ class LiveResampler:
         phase = np.arange(self._up)[:, None] / (self._up * self.in_hz)
         age_s = phase + np.arange(self._taps)[None, ::-1] / self.in_hz
         h = _prototype(age_s - self.delay_s, self.delay_s, CUTOFF * min(self.in_hz, self.out_hz) / 2.0)
-        return (h / h.sum(axis=1, keepdims=True)).astype(np.float32)
+        normed: Samples = (h / h.sum(axis=1, keepdims=True)).astype(np.float32)
+        return normed
 
     @property
     def delay_samples(self) -> float:
@@ -83,16 +84,19 @@ class LiveResampler:
         if len(index) == 0:
             return data[:0]
         windows = np.lib.stride_tricks.sliding_window_view(data, self._taps, axis=0)
+        y: Samples
         if self._up == 1:  # every output has the same filter: one matrix product
-            return np.ascontiguousarray(windows[index[0] : index[-1] + 1 : self._down] @ self._phases[0])
-        if self._down == 1:  # every input position serves all filters in turn
+            y = windows[index[0] : index[-1] + 1 : self._down] @ self._phases[0]
+        elif self._down == 1:  # every input position serves all filters in turn
             first, last = index[0], index[-1]
             every = windows[first : last + 1] @ self._phases.T  # [n, up] or [n, C, up]
             every = every.reshape(-1) if data.ndim == 1 else every.transpose(0, 2, 1).reshape(-1, data.shape[1])
-            return np.ascontiguousarray(every[phase[0] : phase[0] + len(index)])
-        if data.ndim == 1:
-            return np.einsum("nt,nt->n", windows[index], self._phases[phase])
-        return np.einsum("nct,nt->nc", windows[index], self._phases[phase])
+            y = every[phase[0] : phase[0] + len(index)]
+        elif data.ndim == 1:
+            y = np.einsum("nt,nt->n", windows[index], self._phases[phase])
+        else:
+            y = np.einsum("nct,nt->nc", windows[index], self._phases[phase])
+        return np.ascontiguousarray(y)
 
 
 class FileResampler:

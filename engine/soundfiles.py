@@ -142,15 +142,18 @@ class SoundReader:
         waiting: list[Samples] = []
         try:
             for frame in self._container.decode(stream):
-                waiting += [f.to_ndarray().reshape(-1, self.channels) for f in same.resample(frame)]
+                waiting += [self._rows(f) for f in same.resample(frame)]
                 if sum(map(len, waiting)) >= self.sample_rate_hz * BLOCK_S:
                     yield np.concatenate(waiting)
                     waiting.clear()
-            waiting += [f.to_ndarray().reshape(-1, self.channels) for f in same.resample(None)]
+            waiting += [self._rows(f) for f in same.resample(None)]
         except av.FFmpegError as error:
             raise AudioFileError(f"{self.path} cannot be read on ({error}); repair or convert it first") from error
         if waiting:
             yield np.concatenate(waiting)
+
+    def _rows(self, frame: av.AudioFrame) -> Samples:
+        return frame.to_ndarray().astype(np.float32, copy=False).reshape(-1, self.channels)
 
     def close(self) -> None:
         """Let go of the file; harmless when done twice."""

@@ -121,7 +121,7 @@ def bits_for(size: int) -> int:
 def _layout(bits: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each bit of a frame: the row it belongs to, and how far to the right that row's code must be moved."""
     rows = np.repeat(np.arange(len(bits)), bits)
-    shifts = np.concatenate([np.arange(b - 1, -1, -1) for b in bits] or [np.zeros(0)]).astype(np.int64)
+    shifts = np.concatenate([np.arange(b - 1, -1, -1) for b in bits] or [np.zeros(0, dtype=np.int64)])
     return rows, shifts
 
 
@@ -399,7 +399,7 @@ def _parse_header(payload: bytes, path: Path) -> SvtHeader:
         version = int(values["version"])
         if version > VERSION:
             raise TokenFileError(f"{path} has version {version}, this program reads {VERSION}; take a newer Sottovoce")
-        kept = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
         return SvtHeader(**kept)
     except (KeyError, TypeError, ValueError) as error:
         raise TokenFileError(f"{path} has a header that cannot be read; make it again with sottovoce encode") from error
