@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from engine.artefacts import Models
+
 HOP, LAG_ENCODER, LAG_TOKENS, LAG_REFINED = 320, 40, 80, 160
 SEGMENTS, STAGES = 32, 2
 ROWS = {"codes_s": 1 + STAGES * SEGMENTS, "codes_b": 1 + SEGMENTS}  # the background has one stage only
@@ -158,3 +160,10 @@ def build(folder: Path) -> Path:
         tables.append(f'[[artefact]]\nname = "{role}"\nfile = "{path.name}"\nkind = "model"\nsha256 = "{digest}"\n')
     (folder / "manifest.toml").write_text("\n".join(tables), encoding="utf-8")
     return folder
+
+
+def background_codes(models: Models, sound: np.ndarray) -> np.ndarray:
+    """Background tokens [K, T] of sound [N], as a scene would hold them."""
+    encoder = models.encoder.clone()
+    hops = sound[: len(sound) // HOP * HOP].reshape(-1, 1, HOP).astype(np.float32)
+    return np.stack([encoder.step(hop=hop)["codes_b"] for hop in hops], axis=1)
