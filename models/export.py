@@ -7,6 +7,7 @@ whole-file pass in torch, and refuses to write when they differ.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import warnings
@@ -51,7 +52,9 @@ def export_part(part: nn.Module, inputs: dict[str, Tensor], outputs: list[str], 
     """One part -> one ONNX file at `path` (unchecked)."""
     state: State = part.initial_state(1)  # type: ignore[operator]
     names = list(state)
-    wrapper = _OneHop(part, list(inputs), names).eval()
+    wrapper = _OneHop(copy.deepcopy(part), list(inputs), names).eval()
+    for module in wrapper.modules():  # fixed matrices become named, shared tensors instead of a copy at every use
+        module._non_persistent_buffers_set.clear()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of every Python branch on a shape; shapes are fixed here
         torch.onnx.export(
@@ -61,6 +64,7 @@ def export_part(part: nn.Module, inputs: dict[str, Tensor], outputs: list[str], 
             input_names=[*inputs, *(f"state_in.{n}" for n in names)],
             output_names=[*outputs, *(f"state_out.{n}" for n in names)],
             opset_version=OPSET,
+            do_constant_folding=False,  # ONNX Runtime folds when it loads; here it would store transposed copies
             dynamo=False,
         )
     graph = onnx.load(str(path))
@@ -163,7 +167,7 @@ def main(checkpoint: Path | None = None, out: Path | None = None, sound: Path | 
         typer.echo(report.text())
         for role, path in paths.items():
             path.replace(folder / f"{role}.onnx")
-            update_row(folder, _row(bundle, role, folder / f"{role}.onnx", command))
+            update_row(manifest=folder / "manifest.toml", **_row(bundle, role, folder / f"{role}.onnx", command))
     except ParityError as error:
         typer.echo(f"not exported: {error}", err=True)
         raise typer.Exit(1) from None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ModelConfig
-from models.transforms import dft_basis, inverse_dft_basis
+from models.transforms import dft_basis, inverse_dft_weight
 
 State = dict[str, Tensor]
 
@@ -41,8 +41,7 @@ class Front(nn.Module):
         bins = config.frame // 2 + 1
         self.units = config.front_units
         cosine, sine = dft_basis(config.frame)
-        inverse_re, inverse_im = inverse_dft_basis(config.frame)
-        for name, basis in (("cosine", cosine), ("sine", sine), ("inv_re", inverse_re), ("inv_im", inverse_im)):
+        for name, basis in (("cosine", cosine), ("sine", sine), ("weight", inverse_dft_weight(config.frame))):
             self.register_buffer(name, basis, persistent=False)
         self.spectral = TwoLayerLSTM(bins, self.units)
         self.spectral_mask = nn.Linear(self.units, bins)
@@ -61,8 +60,8 @@ class Front(nn.Module):
         real, imag = frames @ self.cosine, frames @ self.sine
         magnitude = (real.square() + imag.square() + 1e-12).sqrt()
         hidden, spectral = self.spectral(magnitude, state["front_spectral"])
-        mask = torch.sigmoid(self.spectral_mask(hidden))
-        basis = self.analysis((mask * real) @ self.inv_re + (mask * imag) @ self.inv_im)
+        mask = torch.sigmoid(self.spectral_mask(hidden)) * self.weight
+        basis = self.analysis((mask * real) @ self.cosine.T + (mask * imag) @ self.sine.T)
         hidden, learned = self.learned(self.norm(basis), state["front_learned"])
         voice = self.synthesis(torch.sigmoid(self.learned_mask(hidden)) * basis)
         return voice, {"front_spectral": spectral, "front_learned": learned}

@@ -26,6 +26,7 @@ class BandQuantizer(nn.Module):
         for band in range(config.bands):
             width = config.band_edges[band + 1] - config.band_edges[band]
             self.register_buffer(f"book_{band}", torch.zeros(stages, config.codebook, width))
+            self.register_buffer(f"bias_{band}", torch.zeros(stages, config.codebook), persistent=False)
         level = torch.arange(config.gain_levels, dtype=torch.float32)
         gain = 10 ** ((config.gain_top_db + config.gain_step_db * (level - config.gain_levels + 1)) / 20)
         gain[0] = 0.0
@@ -64,7 +65,7 @@ class BandQuantizer(nn.Module):
         codes = []
         for stage in range(self.stages):
             book = books[stage]
-            code = (residual @ book.T - 0.5 * book.square().sum(1)).argmax(1)
+            code = nn.functional.linear(residual, book, self.get_buffer(f"bias_{band}")[stage]).argmax(1)
             residual = residual - book[code]
             codes.append(code)
         return torch.stack(codes, dim=1)
@@ -105,10 +106,11 @@ class BandQuantizer(nn.Module):
 
     @torch.no_grad()
     def snap(self) -> None:
-        """Round every codebook entry to the int8 grid."""
+        """Round every codebook entry to the int8 grid, and set what is derived from the codebooks."""
         for band in range(self.config.bands):
             book = self.books(band)
             book.copy_((book * GRID).round().clamp(-127, 127) / GRID)
+            self.get_buffer(f"bias_{band}").copy_(-0.5 * book.square().sum(2))  # nearest = largest of x·c - |c|²/2
 
 
 @torch.no_grad()
@@ -130,6 +132,7 @@ def fit(quantizer: BandQuantizer, frames: Tensor, iterations: int = 8, seed: int
             residual = residual - book[_nearest(residual, book)]
             snrs.append(float(10 * torch.log10(power / residual.square().mean())))
         report.append(snrs)
+    quantizer.snap()
     return report
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.config import ModelConfig
 from models.front import State
-from models.transforms import dft_basis, frames_of, inverse_dft_basis, overlap_add, refiner_windows
+from models.transforms import dft_basis, frames_of, inverse_dft_weight, overlap_add, refiner_windows
 
 FLOOR = 1e-7  # power of a bin below which nothing can be told (about -70 dBFS over the frame)
 HIGH_BAND = 192  # bin of 6 kHz: what stands for the sound above 8 kHz
@@ -25,12 +25,10 @@ class Refiner(nn.Module):
         bins = config.frame // 2 + 1
         analysis, synthesis = refiner_windows(config.frame, config.step, config.overlap)
         cosine, sine = dft_basis(config.frame)
-        inverse_re, inverse_im = inverse_dft_basis(config.frame)
-        span = config.step + config.overlap
-        self.register_buffer("cosine", analysis[:, None] * cosine, persistent=False)
-        self.register_buffer("sine", analysis[:, None] * sine, persistent=False)
-        self.register_buffer("inv_re", inverse_re[:, -span:] * synthesis, persistent=False)
-        self.register_buffer("inv_im", inverse_im[:, -span:] * synthesis, persistent=False)
+        self.span = config.step + config.overlap
+        constants = {"cosine": cosine, "sine": sine, "weight": inverse_dft_weight(config.frame)}
+        for name, value in (constants | {"analysis": analysis, "synthesis": synthesis}).items():
+            self.register_buffer(name, value, persistent=False)
         self.slope = nn.Parameter(torch.ones(bins))
         self.offset = nn.Parameter(torch.zeros(bins))
         self.input = nn.Linear(3 * bins, config.refiner_units)
@@ -72,11 +70,13 @@ class Refiner(nn.Module):
         signals = torch.stack([delayed, speech, background], dim=1)
         cut = frames_of(state["history"].flatten(0, 1), signals.flatten(0, 1), c.frame, c.step)
         frames, history = cut[0].unflatten(0, (-1, 3)), cut[1].unflatten(0, (-1, 3))
+        frames = frames * self.analysis
         real, imag = frames @ self.cosine, frames @ self.sine  # [B, 3, T, bins]
         power = torch.log(real.square() + imag.square() + FLOOR).transpose(1, 2)
         gain, gru = self.mask(power, state["gru"])
-        pieces = (gain * real[:, 0]) @ self.inv_re + (gain * imag[:, 0]) @ self.inv_im
-        voice, tail = overlap_add(state["tail"], pieces, c.step)
+        scaled, newest = gain * self.weight, slice(-self.span, None)
+        pieces = (scaled * real[:, 0]) @ self.cosine[newest].T + (scaled * imag[:, 0]) @ self.sine[newest].T
+        voice, tail = overlap_add(state["tail"], pieces * self.synthesis, c.step)
         past = torch.cat([state["past"], delayed], dim=1)
         new = {
             "delay": joined[:, mixture.shape[1] :],

@@ -38,12 +38,11 @@ def dft_basis(frame: int) -> tuple[Tensor, Tensor]:
     return torch.cos(phase).float(), (-torch.sin(phase)).float()
 
 
-def inverse_dft_basis(frame: int) -> tuple[Tensor, Tensor]:
-    """Inverse of `dft_basis`: two matrices [frame // 2 + 1, frame]; x = re @ a + im @ b."""
-    weight = torch.full((frame // 2 + 1, 1), 2.0 / frame, dtype=torch.float64)
+def inverse_dft_weight(frame: int) -> Tensor:
+    """[frame // 2 + 1]: x = (re * w) @ c.T + (im * w) @ s.T undoes `dft_basis`."""
+    weight = torch.full((frame // 2 + 1,), 2.0 / frame)
     weight[0] = weight[-1] = 1.0 / frame
-    cosine, sine = dft_basis(frame)
-    return (cosine.double().T * weight).float(), (sine.double().T * weight).float()
+    return weight
 
 
 def refiner_windows(frame: int, step: int, overlap: int) -> tuple[Tensor, Tensor]:
