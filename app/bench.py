@@ -33,6 +33,7 @@ VERSIONS = ("sottovoce", "numpy", "onnxruntime-gpu", "onnxruntime", "soxr", "sou
 
 def bench(what: str, seconds: float | None, as_json: bool, provider: str) -> int:
     """Measure and print; `seconds` replaces the usual length."""
+    figures: dict[str, Any]
     if what == "codec":
         figures = {"codec": measure_codec(seconds or CODEC_SECONDS, provider)}
         figures["memory"] = measure_memory((10.0, seconds or 60.0))

@@ -10,14 +10,18 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
-Advance = Callable[[float], None]  # takes the fraction done, 0 to 1
+
+class Advance(Protocol):
+    """Moves a progress bar: the fraction done, 0 to 1, and what is being done when that has changed."""
+
+    def __call__(self, fraction: float, title: str | None = None) -> None: ...
 
 
 def one_line(text: object) -> str:
@@ -66,7 +70,7 @@ def tell_of_bugs(kind: type[BaseException], error: BaseException, trace: Traceba
 def progress(title: str, quiet: bool = False) -> Iterator[Advance]:
     """A bar on standard error while the block runs, on a terminal only; the block calls it with the fraction done."""
     if quiet or not sys.stderr.isatty():
-        yield lambda fraction: None
+        yield lambda fraction, title=None: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -79,7 +83,7 @@ def progress(title: str, quiet: bool = False) -> Iterator[Advance]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(title, total=1.0)
-        yield lambda fraction: bars.update(task, completed=min(1.0, fraction))
+        yield lambda fraction, title=None: bars.update(task, completed=min(1.0, fraction), description=title)
 
 
 def clock(seconds: float) -> str:

@@ -191,7 +191,14 @@ def _sound() -> Iterator[Check]:
 
 
 def _weights() -> Iterator[Check]:
-    raise NotImplementedError
+    from engine.weights import DEFAULT_NAME, find_weights
+
+    found = find_weights(DEFAULT_NAME)
+    if found is None:
+        do = f"sottovoce models get {DEFAULT_NAME}, or sottovoce models import FILE"
+        yield Check("Whisper", "missing", "no weights here that can be trusted; captions need them", do)
+    else:
+        yield Check("Whisper", "ok", f"{found.name}, sha256 {found.sha256[:16]}, {found.source}, {found.path}")
 
 
 CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (

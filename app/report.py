@@ -55,7 +55,8 @@ def spectrogram_db(sound: Samples, sample_rate_hz: int) -> tuple[NDArray[np.floa
     power = np.empty((size // 2 + 1, len(frames)), dtype=np.float32)
     for column, frame in enumerate(frames):  # one at a time: a long recording must not be held several times over
         power[:, column] = np.abs(np.fft.rfft(frame * window)) / (0.5 * window.sum())
-    return 20.0 * np.log10(np.maximum(power, 1e-6)), step / sample_rate_hz
+    levels: NDArray[np.float32] = 20.0 * np.log10(np.maximum(power, np.float32(1e-6)))
+    return levels, step / sample_rate_hz
 
 
 def error_db(mixture: Samples, decoded: Samples, hop: int) -> NDArray[np.float32]:
@@ -65,7 +66,8 @@ def error_db(mixture: Samples, decoded: Samples, hop: int) -> NDArray[np.float32
     wrong = decoded[: count * hop].reshape(count, hop) - sound
     floor = 1e-8  # -80 dBFS: below it a hop counts as silent, and its error is told relative to that level
     level = np.maximum(np.mean(sound**2, axis=1), floor)
-    return (10.0 * np.log10(np.maximum(np.mean(wrong**2, axis=1), 1e-10) / level)).astype(np.float32)
+    share: NDArray[np.float32] = np.maximum(np.mean(wrong**2, axis=1), 1e-10) / level
+    return 10.0 * np.log10(share)
 
 
 def draw_report(report: Report, path: str | Path) -> None:
