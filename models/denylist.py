@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from engine.types import SottovoceError
 
@@ -84,9 +84,9 @@ def _any_match(patterns: tuple[str, ...], value: str) -> bool:
     return bool(value) and any(fnmatchcase(low, pattern.lower()) for pattern in patterns)
 
 
-def _entry(table: dict[str, object]) -> Entry:
+def _entry(table: dict[str, Any]) -> Entry:
     unknown = set(table) - {"use", "why", *_FIELDS}
     if unknown or table.get("use") not in ("test", "reserved") or not any(f in table for f in _FIELDS):
         raise SottovoceError(f"denylist.toml has an entry that bans nothing or is misspelt: {table}; mend the entry")
-    lists = {field: tuple(table.get(field, ())) for field in _FIELDS}  # type: ignore[call-overload]
-    return Entry(use=table["use"], why=str(table.get("why", "")), **lists)  # type: ignore[arg-type]
+    lists: dict[str, tuple[str, ...]] = {field: tuple(table.get(field, ())) for field in _FIELDS}
+    return Entry(use=table["use"], why=str(table.get("why", "")), **lists)

@@ -1,7 +1,7 @@
 """Shards: 16 kHz mono int16 sound in one memory-mapped array per package, kind and split, with a manifest beside it.
 
     NAME.npy    int16 [N], all clips one after the other
-    NAME.json   package, version, licence, hashes and one row per clip (path, speaker, class, transcript, offset, length)
+    NAME.json   package, version, licence, hashes; a row per clip: path, speaker, class, transcript, offset, length
 
 The manifest is written last, so a shard whose manifest is there is whole. Every clip passes the denylist here.
 """
@@ -41,6 +41,7 @@ KINDS: tuple[Kind, ...] = ("speech", "background")
 VALIDATION_ONE_IN = 10
 
 Int16 = NDArray[np.int16]
+Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,13 @@ def to_int16(mono: NDArray[np.float32], rate_hz: int) -> Int16:
     """Resample float samples to 16 kHz and round them to int16, with the overshoot of the filter clamped."""
     if rate_hz != RATE_HZ:
         mono = soxr.resample(mono, rate_hz, RATE_HZ)
-    return np.clip(np.rint(mono * 32767.0), -32768, 32767).astype(np.int16)
+    whole: Int16 = np.clip(np.rint(mono * 32767.0), -32768, 32767).astype(np.int16)
+    return whole
+
+
+def to_float(sound: Int16) -> Samples:
+    """int16 as float32 in [-1, 1)."""
+    return np.multiply(sound, np.float32(1 / 32768), dtype=np.float32)
 
 
 def trim(sound: Int16, floor_db: float = 45.0, keep_s: float = 0.1) -> Int16:

@@ -91,6 +91,12 @@ def read_table(file: Path = SOURCES_FILE) -> tuple[Source, ...]:
     )
 
 
+def package_for_test(name: str, file: Path = SOURCES_FILE) -> Package:
+    """A package that the public test takes files from, by name; training's own packages are among them."""
+    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    return next(_package(t) for key in ("test", "companion", "source") for t in tables[key] if t["name"] == name)
+
+
 # --- neural voices (models/voices.py) ---------------------------------------------------------------------------
 
 

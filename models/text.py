@@ -11,32 +11,67 @@ import re
 import numpy as np
 
 WORDS: dict[str, str] = {
-    "who": "the nurse|my older brother|our new neighbour|the young teacher|a tired driver|the engineer|the chef|her cousin"
-    "|the tall man at the door|nobody in the office|the choir|a stranger with a yellow scarf|the librarian|my grandmother"
-    "|the electrician|their youngest daughter|the whole team|a friend from school|the judge|the pilot",
-    "name": "Martha|Oliver|Joyce|Victor|Ingrid|Samuel|Yasmin|Theo|Charlotte|Hugh|Priya|George|Zoe|Felix|Naomi|Walter|Beth",
-    "saw": "found|carried|repaired|painted|measured|borrowed|dropped|sold|noticed|photographed|hid|described|returned",
-    "thing": "a leather suitcase|the broken clock|two wooden chairs|a jar of honey|the blue bicycle|an old map|the garden hose"
-    "|a box of screws|the silver kettle|three thick books|a pair of gloves|the guitar|a bunch of keys|the measuring tape"
-    "|a basket of mushrooms|the wet umbrella|a small radio|the chessboard|a shovel|the birthday cake",
-    "place": "behind the garage|near the harbour|in the upstairs hall|at the end of the street|under the stone bridge"
-    "|outside the museum|on the third floor|beside the swimming pool|across the valley|in the back of the shop"
-    "|between the two villages|at the edge of the forest|in the waiting room|by the north gate|on the kitchen shelf",
-    "when": "yesterday evening|early this morning|last Thursday|just before lunch|during the summer holidays|after the meeting"
-    "|in the middle of the night|a week ago|on the first of March|at half past seven|as soon as the rain stopped|on Sunday",
-    "future": "tomorrow afternoon|next Wednesday|before the end of the month|in about twenty minutes|after dinner|this winter",
-    "why": "because the road was closed|so that everyone could see it|although no one had asked|because the price was fair"
-    "|while the others were asleep|since the weather was changing|without saying a word|in spite of the noise"
-    "|before anybody could object|just to be on the safe side|as if it were the easiest thing in the world",
-    "do": "check the oil|water the tomatoes|call the bank|finish the report|sweep the stairs|book the tickets|sharpen the knives"
-    "|write to the council|feed the horses|change the light bulb|charge the battery|wash the curtains|back up the files",
-    "number": "seven|twelve|nineteen|thirty four|fifty|sixty eight|ninety|a hundred and five|two hundred and forty|six|eleven",
+    "who": (
+        "the nurse|my older brother|our new neighbour|the young teacher|a tired driver|the engineer|the chef"
+        "|her cousin|the tall man at the door|nobody in the office|the choir|a stranger with a yellow scarf"
+        "|the librarian|my grandmother|the electrician|their youngest daughter|the whole team"
+        "|a friend from school|the judge|the pilot"
+    ),
+    "name": (
+        "Martha|Oliver|Joyce|Victor|Ingrid|Samuel|Yasmin|Theo|Charlotte|Hugh|Priya|George|Zoe|Felix|Naomi|Walter|Beth"
+    ),
+    "saw": (
+        "found|carried|repaired|painted|measured|borrowed|dropped|sold|noticed|photographed|hid|described|returned"
+    ),
+    "thing": (
+        "a leather suitcase|the broken clock|two wooden chairs|a jar of honey|the blue bicycle|an old map"
+        "|the garden hose|a box of screws|the silver kettle|three thick books|a pair of gloves|the guitar"
+        "|a bunch of keys|the measuring tape|a basket of mushrooms|the wet umbrella|a small radio"
+        "|the chessboard|a shovel|the birthday cake"
+    ),
+    "place": (
+        "behind the garage|near the harbour|in the upstairs hall|at the end of the street"
+        "|under the stone bridge|outside the museum|on the third floor|beside the swimming pool"
+        "|across the valley|in the back of the shop|between the two villages|at the edge of the forest"
+        "|in the waiting room|by the north gate|on the kitchen shelf"
+    ),
+    "when": (
+        "yesterday evening|early this morning|last Thursday|just before lunch|during the summer holidays"
+        "|after the meeting|in the middle of the night|a week ago|on the first of March|at half past seven"
+        "|as soon as the rain stopped|on Sunday"
+    ),
+    "future": (
+        "tomorrow afternoon|next Wednesday|before the end of the month|in about twenty minutes|after dinner|this winter"
+    ),
+    "why": (
+        "because the road was closed|so that everyone could see it|although no one had asked"
+        "|because the price was fair|while the others were asleep|since the weather was changing"
+        "|without saying a word|in spite of the noise|before anybody could object|just to be on the safe side"
+        "|as if it were the easiest thing in the world"
+    ),
+    "do": (
+        "check the oil|water the tomatoes|call the bank|finish the report|sweep the stairs|book the tickets"
+        "|sharpen the knives|write to the council|feed the horses|change the light bulb|charge the battery"
+        "|wash the curtains|back up the files"
+    ),
+    "number": (
+        "seven|twelve|nineteen|thirty four|fifty|sixty eight|ninety|a hundred and five|two hundred and forty|six|eleven"
+    ),
     "unit": "kilometres|pounds|minutes|litres|pages|dollars|steps|degrees|boxes|guests|metres",
-    "adj": "quiet|narrow|generous|rough|purple|cheerful|fragile|enormous|ordinary|sour|gentle|thorough|awkward|smooth|vague",
-    "noun": "path|choice|voice|village|measure|question|journey|kitchen|answer|cloud|orchestra|machine|letter|fashion|youth",
-    "weather": "cloudy with a little sunshine|bitterly cold|warmer than usual|foggy in the valleys|dry but windy|wet and grey",
+    "adj": (
+        "quiet|narrow|generous|rough|purple|cheerful|fragile|enormous|ordinary|sour|gentle|thorough|awkward"
+        "|smooth|vague"
+    ),
+    "noun": (
+        "path|choice|voice|village|measure|question|journey|kitchen|answer|cloud|orchestra|machine|letter|fashion|youth"
+    ),
+    "weather": (
+        "cloudy with a little sunshine|bitterly cold|warmer than usual|foggy in the valleys|dry but windy|wet and grey"
+    ),
     "city": "Bristol|Toronto|Chicago|Dublin|Sydney|Oxford|Boston|Glasgow|Auckland|Seattle|Leeds|Denver",
-    "food": "fresh bread|peach jam|fish soup|roasted carrots|ginger tea|a cheese sandwich|orange juice|boiled eggs|plum pie",
+    "food": (
+        "fresh bread|peach jam|fish soup|roasted carrots|ginger tea|a cheese sandwich|orange juice|boiled eggs|plum pie"
+    ),
     "animal": "fox|sheep|goose|mouse|giraffe|squirrel|owl|trout|donkey|bee|hedgehog|whale|thrush",
     "sound": "hum|rattle|whistle|whisper|splash|thud|buzz|chime|crash|sigh",
     "feel": "relieved|annoyed|curious|exhausted|proud|a little nervous|quite sure|surprised|grateful|thirsty",

@@ -47,7 +47,7 @@ def speaker_of(voice: str) -> str:
 def synthesise(
     text: str, voice: str, speed: float = 1.0, purpose: Literal["train", "test"] = "train"
 ) -> tuple[Samples, int]:
-    """Speak one sentence: float32 mono in [-1, 1] and its rate. Held-out voices raise DeniedError unless for the test."""
+    """Speak one sentence: float32 mono in [-1, 1], and its rate; held-out voices raise DeniedError but for the test."""
     return speak([text], voice, speed, purpose)[0]
 
 
