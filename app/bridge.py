@@ -1,0 +1,264 @@
+"""The only meeting point of Qt and the engine.
+
+    GUI thread       a QTimer at 30 Hz drains engine.poll() and the answers of the commands, and emits typed signals
+    command thread   makes, starts, sets and stops the engine, lists devices and scenes: all that may block
+
+The engine never calls Qt and the command thread never emits: it leaves answers in a queue that the timer drains.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from enum import StrEnum
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from PySide6.QtCore import QObject, Qt, QTimer, Signal
+
+from engine.types import (
+    Caption,
+    DeviceChange,
+    EngineConfig,
+    Event,
+    Levels,
+    Problem,
+    Residue,
+    SottovoceError,
+    Stats,
+    Tokens,
+)
+
+POLL_MS = 33
+HIDDEN_POLL_MS = 200
+LOG = logging.getLogger("sottovoce.window")
+
+
+class LiveEngine(Protocol):
+    """What the window needs of engine.live.Engine."""
+
+    def start(self) -> None: ...
+
+    def poll(self) -> list[Event]: ...
+
+    def set(self, **changes: Any) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+EngineFactory = Callable[[EngineConfig], LiveEngine]
+Answer = Callable[[], None]
+
+
+class RunState(StrEnum):
+    """What the command thread has brought the engine to."""
+
+    OFF = "off"
+    STARTING = "starting"
+    ON = "on"
+    STOPPING = "stopping"
+
+
+class CommandThread:
+    """Runs commands one after another, off the GUI thread; what they return is handed to `then` on the GUI thread."""
+
+    def __init__(self) -> None:
+        self.answers: SimpleQueue[Answer] = SimpleQueue()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="sottovoce-commands", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[str], None]) -> None:
+        """Queue `work`; afterwards `then(result)` or `failed(one line)` waits among the answers."""
+        self._jobs.put(lambda: self._do(work, then, failed))
+
+    def finish(self) -> None:
+        """Let the thread end when what is queued is done."""
+        self._jobs.put(None)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _do(self, work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[str], None]) -> None:
+        try:
+            result = work()
+        except (SottovoceError, OSError) as error:
+            text = str(error)
+            self.answers.put(lambda: failed(text))
+        except Exception as error:  # noqa: BLE001  top of a thread: the person must learn of it
+            LOG.exception("a command failed")
+            text = f"something went wrong in the engine ({type(error).__name__}: {error}); switch it on again"
+            self.answers.put(lambda: failed(text))
+        else:
+            self.answers.put(lambda: then(result))
+
+
+class Bridge(QObject):
+    """Typed signals out of the engine, commands into it. Every method returns at once.
+
+    Signals carry one event each, but run_state (RunState), devices (list of DeviceInfo), scenes (list of SceneInfo),
+    failed (a line for a person) and closed (the engine is down and the thread has ended).
+    """
+
+    levels = Signal(Levels)
+    tokens = Signal(Tokens)
+    residue = Signal(Residue)
+    caption = Signal(Caption)
+    stats = Signal(Stats)
+    device_change = Signal(DeviceChange)
+    problem = Signal(Problem)
+    run_state = Signal(object)
+    devices = Signal(list)
+    scenes = Signal(list)
+    failed = Signal(str)
+    frame = Signal()  # after each poll: time to repaint
+    closed = Signal()
+
+    def __init__(
+        self,
+        make_engine: EngineFactory,
+        list_devices: Callable[[], list[Any]],
+        list_scenes: Callable[[], list[Any]],
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._make_engine = make_engine
+        self._list_devices = list_devices
+        self._list_scenes = list_scenes
+        self._engine: LiveEngine | None = None  # GUI thread's view; written when a command has been answered
+        self._owned: LiveEngine | None = None  # command thread's view; nobody else touches it
+        self._pending: dict[str, Any] = {}  # settings not yet taken by the command thread; under _pending_lock
+        self._pending_lock = threading.Lock()
+        self._commands = CommandThread()
+        self._closing = False
+        self.state = RunState.OFF
+        self._signals: dict[type, Any] = {
+            Tokens: self.tokens,
+            Caption: self.caption,
+            Residue: self.residue,
+            DeviceChange: self.device_change,
+            Problem: self.problem,
+        }
+        self._timer = QTimer(self)
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._timer.timeout.connect(self.poll)
+        self._timer.start(POLL_MS)
+
+    # Commands ---------------------------------------------------------------------------------------------------------
+
+    def start(self, config: EngineConfig) -> None:
+        """Bring up an engine with these settings, in place of one that runs."""
+        self._to_state(RunState.STARTING)
+        self._commands.submit(lambda: self._replace(config), self._started, self._start_failed)
+
+    def stop(self) -> None:
+        """Take the engine down."""
+        self._to_state(RunState.STOPPING)
+        self._commands.submit(self._take_down, lambda _: self._stopped(), self._stop_failed)
+
+    def set(self, **changes: Any) -> None:
+        """Change settings of the running engine. A slider may call this at any rate: the latest values win."""
+        with self._pending_lock:
+            queued = bool(self._pending)
+            self._pending.update(changes)
+        if not queued:
+            self._commands.submit(self._apply_pending, lambda _: None, self.failed.emit)
+
+    def refresh_devices(self) -> None:
+        """List devices; `devices` is emitted when they are known."""
+        self._commands.submit(self._list_devices, self.devices.emit, self.failed.emit)
+
+    def refresh_scenes(self) -> None:
+        """List scenes; `scenes` is emitted when they are known."""
+        self._commands.submit(self._list_scenes, self.scenes.emit, self.failed.emit)
+
+    def close(self) -> None:
+        """Take the engine down and end the thread; `closed` is emitted when both are done."""
+        if self._closing:
+            return
+        self._closing = True
+        self.stop()
+        self._commands.finish()
+
+    def set_hidden(self, hidden: bool) -> None:
+        """Nobody looks: poll seldom. No event is lost by that."""
+        self._timer.setInterval(HIDDEN_POLL_MS if hidden else POLL_MS)
+
+    # GUI thread -------------------------------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        """Drain answers and events, emit them; meters: only the newest."""
+        while not self._commands.answers.empty():
+            self._commands.answers.get()()
+        if self._engine is not None:
+            self._emit_events(self._engine.poll())
+        self.frame.emit()
+        if self._closing and not self._commands.alive and self._commands.answers.empty():
+            self._timer.stop()
+            self.closed.emit()
+
+    def _emit_events(self, events: list[Event]) -> None:
+        newest: dict[type, Event] = {}
+        for event in events:
+            signal = self._signals.get(type(event))
+            if signal is None:
+                newest[type(event)] = event
+            else:
+                signal.emit(event)
+        if Levels in newest:
+            self.levels.emit(newest[Levels])
+        if Stats in newest:
+            self.stats.emit(newest[Stats])
+
+    def _started(self, engine: LiveEngine) -> None:
+        self._engine = engine
+        self._to_state(RunState.ON)
+
+    def _start_failed(self, text: str) -> None:
+        self._engine = None
+        self._to_state(RunState.OFF)
+        self.failed.emit(text)
+
+    def _stopped(self) -> None:
+        if self._engine is not None:
+            self._emit_events(self._engine.poll())  # the last words
+        self._engine = None
+        self._to_state(RunState.OFF)
+
+    def _stop_failed(self, text: str) -> None:
+        self._stopped()
+        self.failed.emit(text)
+
+    def _to_state(self, state: RunState) -> None:
+        self.state = state
+        self.run_state.emit(state)
+
+    # Command thread ---------------------------------------------------------------------------------------------------
+
+    def _replace(self, config: EngineConfig) -> LiveEngine:
+        self._take_down()
+        engine = self._make_engine(config)
+        try:
+            engine.start()
+        except BaseException:
+            engine.stop()
+            raise
+        self._owned = engine
+        return engine
+
+    def _take_down(self) -> None:
+        engine, self._owned = self._owned, None
+        if engine is not None:
+            engine.stop()
+
+    def _apply_pending(self) -> None:
+        with self._pending_lock:
+            changes, self._pending = self._pending, {}
+        if self._owned is not None and changes:
+            self._owned.set(**changes)

@@ -1,0 +1,179 @@
+"""The caption panel: final words stay where they are, the tentative tail after them is lighter and may change."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Signal
+from PySide6.QtGui import QColor, QGuiApplication, QTextBlockFormat, QTextCharFormat, QTextCursor
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QTextEdit, QToolButton, QVBoxLayout
+
+from app.theme import Theme, scaled_font
+from engine.types import Caption, Word
+
+PARAGRAPH_PAUSE_S = 1.5
+MOST_PARAGRAPHS = 3000
+WAITING = "Words appear here as they are spoken."
+
+
+class CaptionText(QTextEdit):
+    """Committed text, then the tail. Committed text is only ever appended to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setReadOnly(True)
+        self.setUndoRedoEnabled(False)
+        self.setTabChangesFocus(True)
+        self.setAccessibleName("Captions")
+        self.setFont(scaled_font(1.35))
+        self.document().setMaximumBlockCount(MOST_PARAGRAPHS)
+        self.document().setDocumentMargin(2)
+        self.setPlaceholderText(WAITING)
+        self._final_end_s: float | None = None
+        self._tail_length = 0
+        self._colours = (QColor("white"), QColor("grey"))
+
+    @property
+    def final_text(self) -> str:
+        """What will not change any more."""
+        text = self.toPlainText()
+        return text[: len(text) - self._tail_length]
+
+    @property
+    def tentative_text(self) -> str:
+        text = self.toPlainText()
+        return text[len(text) - self._tail_length :]
+
+    def set_theme(self, theme: Theme) -> None:
+        """Recolour what is there."""
+        self._colours = (QColor(theme.text), QColor(theme.muted))
+        cursor = QTextCursor(self.document())
+        cursor.select(QTextCursor.SelectionType.Document)
+        tail = self._tail_length
+        cursor.mergeCharFormat(self._format(tentative=False))
+        if tail:
+            self._tail_cursor().mergeCharFormat(self._format(tentative=True))
+
+    def show_caption(self, caption: Caption) -> None:
+        """Append what became final and put the new tail after it; follows the end unless the reader scrolled away."""
+        bar = self.verticalScrollBar()
+        follows = bar.value() >= bar.maximum() - 4
+        at = bar.value()
+        self._tail_cursor().removeSelectedText()
+        self._tail_length = 0
+        for word in caption.final:
+            self._append(word)
+        self._append_tail(caption.tentative)
+        bar.setValue(bar.maximum() if follows else at)
+
+    def forget(self) -> None:
+        """Empty the panel."""
+        self.clear()
+        self._tail_length = 0
+        self._final_end_s = None
+
+    def _append(self, word: Word) -> None:
+        cursor = self._end()
+        text = word.text.strip()
+        if self._final_end_s is None:
+            self._style_block(cursor)
+        elif word.start_s - self._final_end_s > PARAGRAPH_PAUSE_S:
+            cursor.insertBlock()
+            self._style_block(cursor)
+        else:
+            text = " " + text
+        cursor.insertText(text, self._format(tentative=False))
+        self._final_end_s = word.end_s
+
+    def _append_tail(self, words: tuple[Word, ...]) -> None:
+        if not words:
+            return
+        text = " ".join(word.text.strip() for word in words)
+        cursor = self._end()
+        pause = self._final_end_s is not None and words[0].start_s - self._final_end_s > PARAGRAPH_PAUSE_S
+        if pause:
+            cursor.insertBlock()
+            self._style_block(cursor)
+        elif self._final_end_s is not None:
+            text = " " + text
+        cursor.insertText(text, self._format(tentative=True))
+        self._tail_length = len(text) + int(pause)
+
+    def _end(self) -> QTextCursor:
+        cursor = QTextCursor(self.document())
+        cursor.movePosition(QTextCursor.MoveOperation.End)
+        return cursor
+
+    def _tail_cursor(self) -> QTextCursor:
+        cursor = self._end()
+        at = cursor.position()
+        cursor.setPosition(at - self._tail_length)
+        cursor.setPosition(at, QTextCursor.MoveMode.KeepAnchor)
+        return cursor
+
+    def _format(self, tentative: bool) -> QTextCharFormat:
+        form = QTextCharFormat()
+        form.setForeground(self._colours[int(tentative)])
+        return form
+
+    @staticmethod
+    def _style_block(cursor: QTextCursor) -> None:
+        form = QTextBlockFormat()
+        form.setLineHeight(125.0, QTextBlockFormat.LineHeightTypes.ProportionalHeight.value)
+        form.setBottomMargin(4)
+        cursor.setBlockFormat(form)
+
+
+class CaptionView(QFrame):
+    """Captions with a heading, a switch, and what may be done with them."""
+
+    wanted = Signal(bool)  # captions were switched on or off
+
+    def __init__(self, on: bool) -> None:
+        super().__init__()
+        self.setObjectName("card")
+        self.text = CaptionText()
+        self.note = QLabel()
+        self.note.setProperty("tone", "muted")
+        self.switch = _quiet_button("On" if on else "Off", "Captions on or off", "Listen for words (Ctrl+T)")
+        self.switch.setShortcut("Ctrl+T")
+        self.switch.setCheckable(True)
+        self.switch.setChecked(on)
+        self.switch.toggled.connect(self._switched)
+        self.copy = _quiet_button("Copy", "Copy captions", "Put all final words on the clipboard")
+        self.copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.text.final_text.strip()))
+        self.empty = _quiet_button("Clear", "Clear captions", "Empty this panel")
+        self.empty.clicked.connect(self.text.forget)
+        title = QLabel("Captions")
+        title.setFont(scaled_font(0.95, bold=True))
+        head = QHBoxLayout()
+        head.setSpacing(6)
+        for widget in (title, self.note):
+            head.addWidget(widget)
+        head.addStretch(1)
+        for widget in (self.switch, self.copy, self.empty):
+            head.addWidget(widget)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(16, 8, 10, 10)
+        box.setSpacing(2)
+        box.addLayout(head)
+        box.addWidget(self.text, 1)
+
+    def set_theme(self, theme: Theme) -> None:
+        self.text.set_theme(theme)
+
+    def set_available(self, why_not: str) -> None:
+        """Say why there are no captions; an empty line means there are."""
+        self.note.setText(why_not)
+
+    def _switched(self, on: bool) -> None:
+        self.switch.setText("On" if on else "Off")
+        self.text.setPlaceholderText(WAITING if on else "Captions are off.")
+        self.wanted.emit(on)
+
+
+def _quiet_button(text: str, name: str, tip: str) -> QToolButton:
+    button = QToolButton()
+    button.setObjectName("quiet")
+    button.setText(text)
+    button.setToolTip(tip)
+    button.setAccessibleName(name)
+    return button

@@ -1,0 +1,170 @@
+"""What the views show, kept for five minutes: one column per hop, addressed by its number since the engine started.
+
+No Qt here. Memory is fixed: a ring of columns for each picture.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.theme import DIM_STEPS, SWAPPED
+from engine.types import Background, BackgroundMode, Samples, Tokens, UsageError
+
+HISTORY_S = 300.0
+HOP_S = 0.02  # until the first event tells the real one
+BANDS = 96
+FLOOR_DB, CEILING_DB = -92.0, -28.0
+FFT = 1024
+WINDOW = 512
+DIM_RANGE_DB = 30.0  # a background turned down by this much is shown as dimmed as a dropped one
+
+
+class ColumnRing:
+    """The newest `capacity` columns of a picture [columns, rows]; a column's number never changes."""
+
+    def __init__(self, capacity: int, rows: int, fill: int, dtype: type[np.generic]) -> None:
+        self.fill = fill
+        self.rows = rows
+        self.head = 0  # number of the column that comes next
+        self._data: NDArray[Any] = np.full((capacity, rows), fill, dtype=dtype)
+
+    @property
+    def tail(self) -> int:
+        """Number of the oldest column still held."""
+        return max(0, self.head - len(self._data))
+
+    def put(self, first: int, columns: NDArray[Any]) -> None:
+        """Write columns [n, rows] from number `first` on; a hole between is filled, what is too old is left out."""
+        capacity = len(self._data)
+        for number in range(max(self.head, first - capacity), first):
+            self._data[number % capacity] = self.fill
+        last = first + len(columns)
+        begin = max(first, last - capacity, self.head - capacity)
+        if begin < last:
+            self._data[np.arange(begin, last) % capacity] = columns[begin - first :]
+        self.head = max(self.head, last)
+
+    def view(self, end: int, count: int) -> NDArray[Any]:
+        """Columns [count, rows] before number `end`; those not held are the fill."""
+        numbers = np.arange(end - count, end)
+        picture = self._data[numbers % len(self._data)]
+        picture[(numbers < self.tail) | (numbers >= self.head)] = self.fill
+        return picture
+
+
+class Spectrum:
+    """Sound to columns of the spectrogram: BANDS mel-spaced bands, a byte each from FLOOR_DB to CEILING_DB."""
+
+    def __init__(self, sample_rate_hz: int, hop: int) -> None:
+        self._hop = hop
+        self._past: Samples = np.zeros(WINDOW - hop, dtype=np.float32)
+        self._window = np.hanning(WINDOW).astype(np.float32)
+        self._window *= 2.0 / self._window.sum()
+        self._bands = _mel_bands(sample_rate_hz)
+
+    def process(self, samples: Samples) -> NDArray[np.uint8]:
+        """Samples [T * hop] to columns [T, BANDS]."""
+        sound = np.concatenate([self._past, samples])
+        self._past = sound[len(sound) - len(self._past) :]
+        frames = np.lib.stride_tricks.sliding_window_view(sound, WINDOW)[:: self._hop]
+        power = np.abs(np.fft.rfft(frames * self._window, FFT, axis=1)) ** 2
+        level_db = 10.0 * np.log10(power @ self._bands + 1e-12)
+        scaled = (level_db - FLOOR_DB) * (255.0 / (CEILING_DB - FLOOR_DB))
+        return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def mel(hz: float | NDArray[np.float64]) -> Any:
+    """Hertz to mel."""
+    return 2595.0 * np.log10(1.0 + np.asarray(hz) / 700.0)
+
+
+def _mel_bands(sample_rate_hz: int) -> NDArray[np.float64]:
+    """Weights [FFT // 2 + 1, BANDS]: mean of a triangle one band wide, or between the two nearest bins where narrower."""
+    bins = np.arange(FFT // 2 + 1) * sample_rate_hz / FFT
+    top = mel(sample_rate_hz / 2)
+    edges = 700.0 * (10.0 ** (np.linspace(0.0, top, BANDS + 2) / 2595.0) - 1.0)
+    spacing = sample_rate_hz / FFT
+    left = np.minimum(edges[:-2], edges[1:-1] - spacing)
+    right = np.maximum(edges[2:], edges[1:-1] + spacing)
+    rising = (bins[:, None] - left) / (edges[1:-1] - left)
+    falling = (right - bins[:, None]) / (right - edges[1:-1])
+    weights: NDArray[np.float64] = np.clip(np.minimum(rising, falling), 0.0, None)
+    return weights / weights.sum(axis=0)
+
+
+def treatment(background: str) -> int:
+    """How background tokens are shown: 0 kept, up to DIM_STEPS dropped, SWAPPED for another place's."""
+    try:
+        wish = Background.parse(background)
+    except UsageError:
+        return 0
+    if wish.mode is BackgroundMode.SWAP:
+        return SWAPPED
+    if wish.mode is BackgroundMode.DROP:
+        return DIM_STEPS
+    gain_db = wish.gain_db if wish.mode is BackgroundMode.GAIN else 0.0
+    return round(DIM_STEPS * min(1.0, -gain_db / DIM_RANGE_DB))
+
+
+class Timeline:
+    """Pictures of the last five minutes, fed by Tokens events.
+
+    heard, sent: spectrograms [columns, BANDS]. voice, background: codes [columns, K], -1 where left out, or None before
+    the first event. treated: how each background column was treated [columns, 1].
+    """
+
+    def __init__(self) -> None:
+        self.hop_s = HOP_S
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything: another run begins."""
+        capacity = round(HISTORY_S / self.hop_s)
+        self.heard = ColumnRing(capacity, BANDS, 0, np.uint8)
+        self.sent = ColumnRing(capacity, BANDS, 0, np.uint8)
+        self.treated = ColumnRing(capacity, 1, 0, np.uint8)
+        self.voice: ColumnRing | None = None
+        self.background: ColumnRing | None = None
+        self._spectra: tuple[Spectrum, Spectrum] | None = None
+        self.sample_rate_hz = 16_000
+
+    @property
+    def head(self) -> int:
+        """Number of the column that comes next."""
+        return self.treated.head
+
+    @property
+    def tail(self) -> int:
+        return self.treated.tail
+
+    def add(self, event: Tokens) -> None:
+        """Take in the hops of one event; time that went back means a new run."""
+        count = event.codes_s.shape[1]
+        if count == 0:
+            return
+        hop = len(event.mixture) // count
+        self.hop_s = hop / self.sample_rate_hz
+        first = round(event.time_s / self.hop_s) - count
+        if first + count < self.head:
+            self.clear()
+        self._prepare(event, hop)
+        assert self.voice is not None and self.background is not None and self._spectra is not None
+        first = max(first, 0)
+        self.heard.put(first, self._spectra[0].process(event.mixture))
+        self.sent.put(first, self._spectra[1].process(event.output))
+        self.voice.put(first, event.codes_s.T)
+        self.background.put(first, event.codes_b.T)
+        self.treated.put(first, np.full((count, 1), treatment(event.background), dtype=np.uint8))
+
+    def _prepare(self, event: Tokens, hop: int) -> None:
+        """Make what depends on the model's shape, at the first event of a run."""
+        if self._spectra is None:
+            self._spectra = (Spectrum(self.sample_rate_hz, hop), Spectrum(self.sample_rate_hz, hop))
+        capacity = round(HISTORY_S / self.hop_s)
+        for name, codes in (("voice", event.codes_s), ("background", event.codes_b)):
+            ring = getattr(self, name)
+            if ring is None or ring.rows != codes.shape[0]:
+                setattr(self, name, ColumnRing(capacity, codes.shape[0], -1, np.int16))
