@@ -6,6 +6,7 @@ Everything that can go wrong becomes an AudioFileError of one line. Memory does 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,8 @@ class SoundReader:
         self._require_file()
         self._sound: soundfile.SoundFile | None = None
         self._container: Any = None
+        self._seconds: float | None = None
+        self._broke_off = False
         try:
             self._sound = soundfile.SoundFile(self.path)
         except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a headerless format
@@ -101,12 +104,14 @@ class SoundReader:
     def duration_s(self) -> float | None:
         """As declared; None when unknown."""
         if self.frames is None:
-            return getattr(self, "_seconds", None)
+            return self._seconds
         return self.frames / self.sample_rate_hz
 
     @property
     def warning(self) -> str | None:
         """What was amiss, once all blocks have been read."""
+        if self._broke_off:
+            return f"{self.path} is damaged: it can be read for {self.frames_read / self.sample_rate_hz:.2f} s only"
         if self.frames is None or self.frames_read == self.frames:
             return None
         return f"{self.path} ends early: {self.frames_read} of {self.frames} frames are there"
@@ -133,7 +138,10 @@ class SoundReader:
             while len(block := self._sound.read(size, dtype="float32", always_2d=True)):
                 yield block
         except soundfile.SoundFileError as error:
-            raise AudioFileError(f"{self.path} cannot be read on ({error}); repair or convert it first") from error
+            if self.frames_read == 0:
+                raise AudioFileError(
+                    f"{self.path} is damaged and cannot be read; repair or convert it first"
+                ) from error
 
     def _from_container(self) -> Iterator[Samples]:
         stream = self._container.streams.audio[0]
@@ -148,7 +156,11 @@ class SoundReader:
                     waiting.clear()
             waiting += [self._rows(f) for f in same.resample(None)]
         except av.FFmpegError as error:
-            raise AudioFileError(f"{self.path} cannot be read on ({error}); repair or convert it first") from error
+            if self.frames_read == 0:
+                raise AudioFileError(
+                    f"{self.path} is damaged and cannot be read; repair or convert it first"
+                ) from error
+            self._broke_off = True
         if waiting:
             yield np.concatenate(waiting)
 
@@ -213,9 +225,21 @@ class SoundWriter:
             self._sound = soundfile.SoundFile(self._temp, "w", sample_rate_hz, channels, subtype, format=container)
         except (soundfile.SoundFileError, ValueError) as error:
             self.discard()
+            if self._can_hold(container, subtype):
+                raise self._full() from error
             raise AudioFileError(
                 f"{self.path.suffix} cannot hold {channels} channels at {sample_rate_hz} Hz; write .wav instead"
             ) from error
+
+    def _can_hold(self, container: str, subtype: str) -> bool:
+        """Whether the format takes such sound at all, asked without the disk."""
+        try:
+            soundfile.SoundFile(
+                io.BytesIO(), "w", self.sample_rate_hz, self.channels, subtype, format=container
+            ).close()
+        except (soundfile.SoundFileError, ValueError):
+            return False
+        return True
 
     def _format(self, integer: bool, frames: int | None) -> tuple[str, str]:
         extension = self.path.suffix.lower()

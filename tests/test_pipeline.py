@@ -63,7 +63,7 @@ def _lag(reference: np.ndarray, output: np.ndarray) -> int:
     return int(np.argmax(np.fft.irfft(spectrum, size)[: len(reference)]))
 
 
-# Chunks, lags, exactness ----------------------------------------------------------------------------------------------
+# Chunks, lags, exactness ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("live", [True, False], ids=["live", "file"])
@@ -148,7 +148,7 @@ def test_process_hop_saves_the_hop_that_process_waits_for(tiny: Models, rng: np.
     assert stream.lag_native - stream.lag_hop_native == 960
 
 
-# The band above the models --------------------------------------------------------------------------------------------
+# The band above the models -------------------------------------------------------------------------------------------
 
 
 def _band_rms(x: np.ndarray, rate: int, low_hz: float) -> float:
@@ -177,7 +177,7 @@ def test_tokens_only_has_nothing_above_its_band(tiny: Models, rng: np.random.Gen
     assert _band_rms(with_band, 48000, 9500) == pytest.approx(_band_rms(x, 48000, 9500), rel=0.05)
 
 
-# What becomes of the background ---------------------------------------------------------------------------------------
+# What becomes of the background --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_a_scene_can_be_changed_and_left(
     assert not pipeline.step(x[:HOP]).scene.any()
 
 
-# Requests that cannot be met ------------------------------------------------------------------------------------------
+# Requests that cannot be met -----------------------------------------------------------------------------------------
 
 
 def test_unknown_scene_leaves_everything_as_it_was(tiny: Models, rng: np.random.Generator) -> None:
