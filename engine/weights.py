@@ -1,4 +1,4 @@
-"""Whisper's weights: found, checked, fetched, imported. Never fetched by the running app: only `get_weights` opens a network.
+"""Whisper's weights: found, checked, fetched, imported. Only `get_weights` opens a network; the running app never does.
 
 Looked for in this order: a checkpoint that openai-whisper already cached (its sha256 is in openai-whisper's own list);
 openai-whisper's own download; for `base`, the copy that comes in packages (half precision, converted by engine.ct2).
@@ -68,7 +68,7 @@ class Weights:
 
 
 def official_models() -> dict[str, str]:
-    """openai-whisper's own list, name -> address with the sha256 in it, read from its source: importing it takes seconds."""
+    """openai-whisper's own list, name -> address (with the sha256), read from its source: an import takes seconds."""
     spec = importlib.util.find_spec("whisper")
     if spec is None or spec.origin is None:
         return {}

@@ -1,0 +1,372 @@
+"""What becomes of recognised words: which are final, which are nonsense, and how they are written down. Pure text.
+
+Words never lose their times: seconds on the one clock of the samples fed since the start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import unicodedata
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import pysubs2
+
+from engine.types import SottovoceError, UsageError, Word
+
+FORMATS = ("srt", "vtt", "txt", "json")
+LINE_CHARS, LINES, CUE_S = 42, 2, 6.0
+GAP_S = 1.5  # a pause this long ends a caption
+MIN_CUE_S = 0.5  # shorter captions are held this long where the next leaves room
+SENTENCE_ENDS = ".?!。？！…"
+OPENING = frozenset("\"'“‘¿¡([{-–—„«")
+
+SPACELESS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3000, 0x30FF), (0x3400, 0x9FFF), (0xFF00, 0xFFEF))
+
+MAX_COMPRESSION = 2.4  # openai-whisper's own limit: text that packs better than this repeats itself
+NO_SPEECH_LIMIT = 0.6
+LOGPROB_LIMIT = -1.0
+NGRAM_LONGEST = 12
+ECHO_WORDS = 3
+FASTEST_WORDS_PER_S = 9.0
+# What Whisper says when nobody speaks, most of it learnt from subtitles. Dropped only where nothing else was said
+# and the voice was short or doubtful, because people do say these.
+INVENTED = frozenset(
+    {
+        "thank you",
+        "thanks for watching",
+        "thank you for watching",
+        "thank you very much",
+        "please subscribe",
+        "subtitles by the amara org community",
+        "you",
+        "bye",
+        "untertitel der amara org community",
+        "untertitel im auftrag des zdf für funk 2017",
+        "sous titres réalisés par la communauté d amara org",
+        "subtítulos realizados por la comunidad de amara org",
+        "sottotitoli creati dalla comunità amara org",
+        "продолжение следует",
+        "субтитры сделал dimatorzok",
+        "titulky vytvořil johnyx",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Heard(Word):
+    """A word of a hypothesis, with the recogniser's tokens that spell it."""
+
+    tokens: tuple[int, ...] = ()
+
+
+W = TypeVar("W", bound=Word)
+
+
+def normalised(text: str) -> str:
+    """Letters and digits alone, case folded: how two hypotheses are compared."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(c for c in folded if c.isalnum())
+
+
+class Agreement(Generic[W]):
+    """LocalAgreement-2: a word is final when two hypotheses in a row begin with the same words up to it.
+
+    With `agree` false every word before the horizon is final at once (the policy of AlignAtt). Final words are never
+    seen again: each hypothesis holds only what follows them.
+    """
+
+    def __init__(self, agree: bool = True) -> None:
+        self.agree = agree
+        self._before: list[str] = []
+
+    def update(self, tail: Sequence[W], horizon_s: float) -> tuple[list[W], list[W]]:
+        """One more hypothesis of what follows the final words -> (words now final, words that may change).
+
+        Words that end after `horizon_s` stay tentative: the sound that would tell is not there yet.
+        """
+        said = [normalised(word.text) for word in tail]
+        count = 0
+        for word, text in zip(tail, said, strict=True):
+            known = count < len(self._before) and self._before[count] == text
+            if word.end_s > horizon_s or (self.agree and not known):
+                break
+            count += 1
+        self._before = said[count:]
+        return list(tail[:count]), list(tail[count:])
+
+    def finish(self, tail: Sequence[W]) -> list[W]:
+        """The last hypothesis before a pause: all of it is final."""
+        self._before = []
+        return list(tail)
+
+
+class Transcript:
+    """Final words in order and the tail that may change. Times never run backwards."""
+
+    def __init__(self) -> None:
+        self.final: list[Word] = []
+        self.tentative: tuple[Word, ...] = ()
+
+    def add(self, final: Iterable[Word], tentative: Iterable[Word] = ()) -> None:
+        """Append final words, replace the tail."""
+        for word in final:
+            start = max(word.start_s, self.final[-1].start_s if self.final else 0.0)
+            self.final.append(replace(word, start_s=start, end_s=max(word.end_s, start)))
+        self.tentative = tuple(tentative)
+
+    @property
+    def text(self) -> str:
+        return join_words([*self.final, *self.tentative])
+
+
+def join_words(words: Iterable[Word]) -> str:
+    """Words as running text, with spaces where the writing has them."""
+    text = ""
+    for word in words:
+        part = word.text.strip()
+        glued = not text or (part and _is_spaceless(text[-1]) and _is_spaceless(part[0]))
+        text += part if glued or not part else " " + part
+    return text
+
+
+def _is_spaceless(letter: str) -> bool:
+    """Chinese, Japanese, Thai, Lao, Burmese and Khmer letters, and the full-width punctuation beside them."""
+    code = ord(letter)
+    ranges = (
+        (0x0E00, 0x0EFF),
+        (0x1000, 0x109F),
+        (0x1780, 0x17FF),
+        (0x3000, 0x30FF),
+        (0x3400, 0x9FFF),
+        (0xFF00, 0xFFEF),
+    )
+    return any(low <= code <= high for low, high in ranges)
+
+
+def merge_pieces(pieces: Sequence[Heard]) -> list[Heard]:
+    """Whisper's pieces -> words. What has no leading space goes on with the word before (commas, "-hearted").
+
+    A piece without a letter never stands alone: at the very start it waits for the word after it, and is shown there
+    only if it is an opening mark, because a closing one belongs to a word that is final already.
+    """
+    words: list[Heard] = []
+    waiting: list[Heard] = []
+    for piece in pieces:
+        mark = not normalised(piece.text)
+        opens = piece.text.strip() in OPENING
+        if words and not waiting and not opens and (mark or _goes_on(words[-1].text, piece.text)):
+            words[-1] = _joined([words[-1], piece])
+        elif mark:
+            waiting.append(piece)
+        else:
+            words.append(_joined([*waiting, piece]))
+            waiting = []
+    if waiting and words:
+        words[-1] = _joined([words[-1], *waiting])
+    return words
+
+
+def _goes_on(before: str, text: str) -> bool:
+    return not text.startswith(" ") and not (_is_spaceless(before[-1:] or " ") or _is_spaceless(text[:1] or " "))
+
+
+def _joined(pieces: Sequence[Heard]) -> Heard:
+    """One word of several pieces; the time is that of the pieces with letters."""
+    lettered = [p for p in pieces if normalised(p.text)] or list(pieces)
+    start = next(i for i, p in enumerate(pieces) if p is lettered[0])
+    shown = [p.text.strip() for i, p in enumerate(pieces) if i >= start or p.text.strip() in OPENING]
+    tokens = tuple(token for piece in pieces for token in piece.tokens)
+    probability = min(p.probability for p in lettered)
+    return Heard("".join(shown), lettered[0].start_s, lettered[-1].end_s, probability, tokens)
+
+
+# Guards ---------------------------------------------------------------------------------------------------------------
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes over packed bytes; high for text that repeats itself."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data)) if data else 0.0
+
+
+def token_cap(speech_s: float, language: str | None) -> int:
+    """The most tokens that can have been spoken in this time: English at its fastest, other tongues cost more each."""
+    return int((7.0 if language == "en" else 12.0) * speech_s) + 8
+
+
+def loop_start(items: Sequence[object]) -> int | None:
+    """Where a loop begins to repeat: the index after its first round, or None.
+
+    One item five times in a row, two or three items four times, longer runs three times. Speech repeats, but not so.
+    """
+    best: int | None = None
+    for size in range(1, NGRAM_LONGEST + 1):
+        rounds = 5 if size == 1 else 4 if size <= 3 else 3
+        run = 0
+        for index in range(size, len(items)):
+            run = run + 1 if items[index] == items[index - size] else 0
+            if run >= size * (rounds - 1):
+                start = index - run + 1
+                best = start if best is None else min(best, start)
+                break
+    return best
+
+
+def without_loops(words: Sequence[W]) -> list[W]:
+    """The words up to the first round of a loop; all of them when there is none."""
+    start = loop_start([normalised(word.text) for word in words])
+    return list(words if start is None else words[:start])
+
+
+def without_echo(said: Sequence[Word], words: Sequence[W]) -> list[W]:
+    """The words without a beginning that says again what was said last: three words or more, the same in order.
+
+    A recogniser that is made to begin with a whole sentence likes to say it once more.
+    """
+    before = [normalised(word.text) for word in said]
+    after = [normalised(word.text) for word in words]
+    for count in range(min(len(before), len(after)), ECHO_WORDS - 1, -1):
+        if before[-count:] == after[:count]:
+            return list(words[count:])
+    return list(words)
+
+
+def is_squeezed(words: Sequence[Word]) -> bool:
+    """Whether more words are squeezed into their time than anybody can say."""
+    span_s = words[-1].end_s - words[0].start_s if words else 0.0
+    return len(words) >= ECHO_WORDS and len(words) > FASTEST_WORDS_PER_S * span_s
+
+
+def sounds_invented(words: Sequence[Word], no_speech: float, logprob: float, speech_s: float) -> bool:
+    """Whether a whole segment's text is more likely Whisper's than the speaker's.
+
+    no_speech: Whisper's probability that nobody speaks; logprob: mean over the tokens; speech_s: voice the VAD found.
+    """
+    text = join_words(words)
+    if no_speech > NO_SPEECH_LIMIT and logprob < LOGPROB_LIMIT:
+        return True
+    if compression_ratio(text) > MAX_COMPRESSION:
+        return True
+    plain = " ".join(filter(None, (normalised(part) for part in text.replace(".", " ").replace("-", " ").split())))
+    doubtful = no_speech > 0.3 or logprob < -0.7 or speech_s < 0.35
+    return plain in INVENTED and doubtful
+
+
+# Writing down ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cue:
+    """One caption on the screen: at most LINES lines of LINE_CHARS characters, CUE_S seconds."""
+
+    start_s: float
+    end_s: float
+    lines: tuple[str, ...]
+
+
+def wrap(words: Sequence[Word]) -> tuple[str, ...]:
+    """Fill lines word by word; a single word longer than a line stands alone on its own."""
+    lines: list[str] = []
+    for part in join_words(words).split():
+        if lines and len(lines[-1]) + 1 + len(part) <= LINE_CHARS:
+            lines[-1] += " " + part
+        else:
+            lines.append(part)
+    return tuple(_unspaced(line) for line in lines) if lines else ()
+
+
+def _unspaced(line: str) -> str:
+    """Writing without spaces has one long word; it is cut for the eye at the line's width."""
+    if len(line) <= LINE_CHARS or " " in line or line.isascii():
+        return line
+    return "\n".join(line[at : at + LINE_CHARS] for at in range(0, len(line), LINE_CHARS))
+
+
+def group(words: Sequence[Word]) -> list[Cue]:
+    """Words -> captions that can be read: broken at pauses, after sentences, and where they would grow too long."""
+    cues: list[Cue] = []
+    held: list[Word] = []
+    for word in words:
+        if held and _breaks(held, word):
+            cues.append(_cue(held, word.start_s))
+            held = []
+        held.append(word)
+    if held:
+        cues.append(_cue(held, held[-1].end_s + CUE_S))
+    return [cue for cue in cues if cue.lines]
+
+
+def _breaks(held: Sequence[Word], word: Word) -> bool:
+    if word.start_s - held[-1].end_s > GAP_S or word.end_s - held[0].start_s > CUE_S:
+        return True
+    if len(wrap([*held, word])) > LINES:
+        return True
+    ended = held[-1].text.rstrip()[-1:] in SENTENCE_ENDS
+    return bool(ended and len(join_words(held)) > LINE_CHARS // 2)
+
+
+def _cue(words: Sequence[Word], next_start_s: float) -> Cue:
+    start = words[0].start_s
+    end = max(words[-1].end_s, min(start + MIN_CUE_S, next_start_s), start)
+    return Cue(start, min(end, max(start + CUE_S, words[0].end_s)), wrap(words))
+
+
+def format_captions(words: Sequence[Word], format: str, language: str | None = None) -> str:
+    """Captions as the text of a file in one of FORMATS; raises UsageError for another."""
+    if format not in FORMATS:
+        raise UsageError(f"captions are written as {', '.join(FORMATS)}, not {format!r}; choose one with --format")
+    if format == "json":
+        return _json(words, language)
+    cues = group(words)
+    if format == "txt":
+        return "".join(" ".join(cue.lines) + "\n" for cue in cues)
+    subtitles = pysubs2.SSAFile()
+    for cue in cues:
+        event = pysubs2.SSAEvent(start=round(cue.start_s * 1000), end=round(cue.end_s * 1000))
+        event.plaintext = "\n".join(cue.lines)
+        subtitles.append(event)
+    return str(subtitles.to_string(format))
+
+
+def _json(words: Sequence[Word], language: str | None) -> str:
+    cues = [
+        {"start_s": round(cue.start_s, 3), "end_s": round(cue.end_s, 3), "text": "\n".join(cue.lines)}
+        for cue in group(words)
+    ]
+    listed = [
+        {
+            "text": word.text.strip(),
+            "start_s": round(word.start_s, 3),
+            "end_s": round(word.end_s, 3),
+            "probability": round(word.probability, 3),
+        }
+        for word in words
+    ]
+    whole = {"version": 1, "language": language, "text": join_words(words), "captions": cues, "words": listed}
+    return json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
+
+
+def write_captions(
+    words: Sequence[Word], path: str | Path, format: str | None = None, language: str | None = None
+) -> None:
+    """Write a caption file beside and rename it; the format is the extension's unless told. Raises SottovoceError."""
+    target = Path(path)
+    text = format_captions(words, format or target.suffix.lstrip(".").lower(), language)
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name + ".")
+    except OSError as error:
+        raise SottovoceError(f"{target} cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise SottovoceError(f"{target} cannot be written ({error.strerror}); make room or choose another") from error

@@ -1,0 +1,338 @@
+"""From samples to words: where somebody speaks, when to ask the recogniser, and what of its answer is final.
+
+Runs in the recogniser's process, but knows neither torch nor Whisper: both are asked through small protocols. All
+positions are samples at 16 kHz since the start, from one counter that never stops; words carry its seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from engine.captions import (
+    MAX_COMPRESSION,
+    SENTENCE_ENDS,
+    Agreement,
+    Heard,
+    compression_ratio,
+    is_squeezed,
+    join_words,
+    sounds_invented,
+    token_cap,
+    without_echo,
+    without_loops,
+)
+from engine.types import Samples, Word
+from engine.vad import SAMPLE_RATE_HZ, WINDOW, Detector
+
+VOICE_ON, VOICE_OFF = 0.5, 0.35  # probabilities at which the voice begins and is still there
+ON_WINDOWS = 2  # a voice begins with this many windows in a row
+PRE_ROLL_S = 0.4  # kept from before the voice was noticed
+POST_ROLL_S = 0.3  # kept after it ended
+SILENCE_DB = -60.0  # a segment quieter than this is not asked about
+LATE_S = 0.5  # a word that begins this long after the last voice was not spoken
+TOLD_S = 0.25  # voice this short after the last final word is its own end
+SURE_LANGUAGE, SURE_AFTER_S = 0.6, 2.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When to ask and when to close. A segment is closed by a pause of pause_s once it lasts min_s, or of rest_s.
+
+    step_s: new sound between two tentative answers (None: none are given); trim_s: a segment longer than this loses
+    its oldest final words; max_s: it is cut here at the quietest place; margin_s: what ends later stays tentative.
+    """
+
+    step_s: float | None = 0.7
+    pause_s: float = 0.5
+    min_s: float = 0.0
+    rest_s: float = 0.5
+    trim_s: float = 8.0
+    max_s: float = 10.0
+    margin_s: float = 0.3
+    agree: bool = True
+
+
+LIVE = Pace()
+OFFLINE = Pace(step_s=None, pause_s=0.5, min_s=12.0, rest_s=2.0, trim_s=28.0, max_s=28.0)
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """The recogniser's answer: words after the prefix, times in seconds from the first sample it was given."""
+
+    words: tuple[Heard, ...]
+    language: str
+    language_probability: float = 1.0
+    no_speech: float = 0.0
+    logprob: float = 0.0
+
+
+class Decoder(Protocol):
+    """A recogniser of one piece of sound. `prefix` are tokens that it must begin with, `draft` tokens it may expect."""
+
+    def transcribe(
+        self, samples: Samples, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis: ...
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one look brought. heard_to: the sound it is about ends here; final_to: nothing before is needed again."""
+
+    final: tuple[Word, ...]
+    tentative: tuple[Word, ...]
+    heard_to: int
+    final_to: int
+    language: str | None
+
+
+@dataclass
+class _Segment:
+    """Sound being spoken now: from `start`, voiced up to `voiced_to`, last asked about at `asked_to`."""
+
+    start: int
+    voiced_to: int
+    asked_to: int
+    voiced: int = 0
+    chances: list[float] = field(default_factory=list)  # one per window since the first, for the quietest place
+    first_window: int = 0
+    held: list[Heard] = field(default_factory=list)  # final words whose sound is still in the segment
+    tail: tuple[Heard, ...] = ()
+    language: str | None = None
+    any_final: bool = False
+
+
+class Listener:
+    """Feed samples, then call `advance` until it gives None. `finish` first when no more will come."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        detector: Detector,
+        language: str | None = None,
+        pace: Pace = LIVE,
+        start: int = 0,
+    ) -> None:
+        self.decoder, self.detector, self.pace = decoder, detector, pace
+        self.language = language
+        self._sound = np.zeros(0, dtype=np.float32)
+        self._at = start  # position of self._sound[0]
+        self._seen = start  # voice was looked for up to here
+        self._run = 0
+        self._ended = False
+        self._segment: _Segment | None = None
+        self._agreement: Agreement[Heard] = Agreement(pace.agree)
+        self._last_s = start / SAMPLE_RATE_HZ
+
+    @property
+    def fed_to(self) -> int:
+        return self._at + len(self._sound)
+
+    def feed(self, samples: Samples) -> None:
+        """The next samples at 16 kHz, mono."""
+        self._sound = np.concatenate([self._sound, samples])
+
+    def gap(self, count: int) -> None:
+        """`count` samples were lost here: silence stands for them, so that the clock goes on."""
+        self.feed(np.zeros(count, dtype=np.float32))
+
+    def finish(self) -> None:
+        """No more will come: what is open is closed by the next calls of `advance`."""
+        self._ended = True
+
+    def advance(self) -> Update | None:
+        """Look on until there is something to tell; None when more sound is wanted."""
+        while self.fed_to - self._seen >= WINDOW:
+            at = self._seen - self._at
+            self._look(self.detector(self._sound[at : at + WINDOW]))
+            segment = self._segment
+            if segment is None:
+                self._forget(self._seen - int(PRE_ROLL_S * SAMPLE_RATE_HZ))
+            elif self._is_over(segment):
+                return self._close(segment, segment.voiced_to + int(POST_ROLL_S * SAMPLE_RATE_HZ))
+            elif self._seconds(self._seen - segment.start) >= self.pace.max_s:
+                return self._cut(segment)
+        segment = self._segment
+        if segment is None:
+            return None
+        if self._ended:
+            return self._close(segment, self.fed_to)
+        return self._step(segment) if self._is_due(segment) else None
+
+    @staticmethod
+    def _seconds(samples: int) -> float:
+        return samples / SAMPLE_RATE_HZ
+
+    def _look(self, chance: float) -> None:
+        """One window's probability of voice: opens a segment, or says how far the open one is voiced."""
+        self._seen += WINDOW
+        segment = self._segment
+        if segment is not None:
+            segment.chances.append(chance)
+            if chance >= VOICE_OFF:
+                segment.voiced_to = self._seen
+                segment.voiced += WINDOW
+            return
+        self._run = self._run + 1 if chance >= VOICE_ON else 0
+        if self._run >= ON_WINDOWS:
+            start = max(self._at, self._seen - self._run * WINDOW - int(PRE_ROLL_S * SAMPLE_RATE_HZ))
+            self._open(start, self._run * WINDOW)
+
+    def _open(self, start: int, voiced: int) -> None:
+        self._segment = _Segment(start, self._seen, start, voiced, first_window=self._seen, language=self.language)
+        self._agreement = Agreement(self.pace.agree)
+        self._run = 0
+
+    def _is_over(self, segment: _Segment) -> bool:
+        silence = self._seconds(self._seen - segment.voiced_to)
+        long_enough = self._seconds(segment.voiced_to - segment.start) >= self.pace.min_s
+        return silence >= (self.pace.pause_s if long_enough else self.pace.rest_s)
+
+    def _is_due(self, segment: _Segment) -> bool:
+        if self.pace.step_s is None or segment.voiced_to <= segment.asked_to:
+            return False
+        return self._seconds(self._seen - segment.asked_to) >= self.pace.step_s
+
+    def _forget(self, before: int) -> None:
+        drop = min(max(before - self._at, 0), len(self._sound))
+        if drop:
+            self._sound = self._sound[drop:]
+            self._at += drop
+
+    def _ask(self, segment: _Segment, end: int) -> list[Heard]:
+        """The recogniser's words after those that are final, on the one clock, nonsense taken out."""
+        end = min(end, self.fed_to)
+        sound = self._sound[segment.start - self._at : end - self._at]
+        power = float(np.mean(np.square(sound, dtype=np.float64))) if len(sound) else 0.0
+        if power < 10.0 ** (SILENCE_DB / 10.0):
+            return []
+        prefix = [token for word in segment.held for token in word.tokens]
+        draft = [token for word in segment.tail for token in word.tokens]
+        cap = token_cap(self._seconds(len(sound)), segment.language)
+        answer = self.decoder.transcribe(sound, prefix, draft, segment.language, cap - len(prefix))
+        self._learn_language(segment, answer)
+        return self._believed(segment, answer, end)
+
+    def _learn_language(self, segment: _Segment, answer: Hypothesis) -> None:
+        sure = answer.language_probability >= SURE_LANGUAGE
+        if self.language is None and sure and self._seconds(segment.voiced) >= SURE_AFTER_S:
+            self.language = answer.language
+        if segment.language is None and (self.language or segment.any_final):
+            segment.language = answer.language
+
+    def _believed(self, segment: _Segment, answer: Hypothesis, end: int) -> list[Heard]:
+        base_s = self._seconds(segment.start)
+        voiced_s = self._seconds(segment.voiced_to)
+        words = []
+        for word in answer.words:
+            start_s, end_s = base_s + word.start_s, base_s + word.end_s
+            if start_s > voiced_s + LATE_S:
+                break
+            words.append(replace(word, start_s=start_s, end_s=min(end_s, self._seconds(end))))
+        words = without_echo(segment.held, without_loops([*segment.held, *words])[len(segment.held) :])
+        if is_squeezed(words):
+            return []
+        if not segment.any_final:
+            if sounds_invented(words, answer.no_speech, answer.logprob, self._seconds(segment.voiced)):
+                return []
+        elif compression_ratio(join_words([*segment.held, *words])) > MAX_COMPRESSION:
+            return []
+        return words
+
+    def _step(self, segment: _Segment) -> Update:
+        """A tentative answer about all that is there."""
+        segment.asked_to = self._seen
+        words = self._ask(segment, self._seen)
+        horizon_s = self._seconds(self._seen) - self.pace.margin_s
+        final, tail = self._agreement.update(words, horizon_s)
+        segment.tail = tuple(tail)
+        self._hold(segment, final)
+        heard_to = self._seen
+        self._trim(segment)
+        return self._update(final, tail, heard_to, self._final_to(segment))
+
+    def _hold(self, segment: _Segment, final: Sequence[Heard]) -> None:
+        segment.held += final
+        if final:
+            segment.any_final = True
+
+    def _final_to(self, segment: _Segment) -> int:
+        last = int(segment.held[-1].end_s * SAMPLE_RATE_HZ) if segment.held else segment.start
+        return max(segment.start, min(last, self._seen))
+
+    def _trim(self, segment: _Segment) -> None:
+        """Drop the oldest final words of a long segment, cut where the speaker breathed or ended a sentence."""
+        if self._seconds(self._seen - segment.start) < self.pace.trim_s or not segment.held:
+            return
+        following = [*segment.held[1:], *segment.tail[:1]]
+        best, best_score = None, -1.0
+        for index, (word, after) in enumerate(zip(segment.held, following, strict=False)):
+            kept_s = self._seconds(self._seen) - word.end_s
+            score = min(after.start_s - word.end_s, 0.5) + (0.5 if word.text[-1:] in SENTENCE_ENDS else 0.0)
+            score += 0.02 * (index / len(segment.held))
+            if kept_s <= 0.6 * self.pace.trim_s and score > best_score:
+                best, best_score = index, score
+        if best is None:
+            best = len(segment.held) - 1
+        self._drop_held(segment, best, following[best].start_s if best < len(following) else None)
+
+    def _drop_held(self, segment: _Segment, last: int, next_start_s: float | None) -> None:
+        end_s = segment.held[last].end_s
+        cut_s = end_s if next_start_s is None else (end_s + max(next_start_s, end_s)) / 2
+        segment.start = min(max(segment.start, int(cut_s * SAMPLE_RATE_HZ)), self._seen)
+        segment.held = segment.held[last + 1 :]
+        self._forget(segment.start)
+
+    def _cut(self, segment: _Segment) -> Update:
+        """No pause came: close at the quietest place of the last third and go on from there."""
+        count = max(len(segment.chances) // 3, 1)
+        smooth = np.convolve(segment.chances[-count:], np.ones(3) / 3, mode="same")
+        quiet = len(segment.chances) - count + int(np.argmin(smooth))
+        at = max(segment.first_window + quiet * WINDOW, segment.start + WINDOW)
+        rest = segment.chances[quiet + 1 :]
+        update = self._close(segment, at, keep_from=at)
+        self._open(at, sum(c >= VOICE_OFF for c in rest) * WINDOW)
+        if self._segment is not None:
+            self._segment.chances, self._segment.first_window = list(rest), at + WINDOW
+            self._segment.language = segment.language if segment.any_final else self.language
+        return update
+
+    def _close(self, segment: _Segment, end: int, keep_from: int | None = None) -> Update:
+        """The last answer about a segment: all of it is final."""
+        end = min(end, self.fed_to)
+        final = self._agreement.finish([] if self._is_told(segment) else self._ask(segment, end))
+        self._hold(segment, final)
+        self._segment = None
+        self.detector.reset() if keep_from is None else None
+        done = self._seen if keep_from is None else keep_from
+        self._forget(done - (int(PRE_ROLL_S * SAMPLE_RATE_HZ) if keep_from is None else 0))
+        return self._update(final, [], self._seen, done, segment.language)
+
+    def _is_told(self, segment: _Segment) -> bool:
+        """Whether the final words reach the end of the voice, so that there is nothing left to ask about."""
+        if not segment.held or segment.tail:
+            return False
+        return segment.held[-1].end_s >= self._seconds(segment.voiced_to) - TOLD_S
+
+    def _update(
+        self,
+        final: Sequence[Heard],
+        tail: Sequence[Heard],
+        heard_to: int,
+        final_to: int,
+        language: str | None = None,
+    ) -> Update:
+        """Heard words -> plain ones, in order of time."""
+        told = tuple(self._plain(word) for word in final)
+        spoken = self.language or language or (self._segment.language if self._segment else None)
+        tentative = tuple(Word(w.text, max(w.start_s, self._last_s), max(w.end_s, self._last_s)) for w in tail)
+        return Update(told, tentative, heard_to, final_to, spoken)
+
+    def _plain(self, word: Heard) -> Word:
+        start = max(word.start_s, self._last_s)
+        self._last_s = start
+        return Word(word.text, start, max(word.end_s, start), word.probability)

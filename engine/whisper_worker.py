@@ -1,0 +1,433 @@
+"""The recogniser's process: openai-whisper on one thread, asked by engine.recognizer through pipes.
+
+The only file of the engine that imports torch and whisper. Standard input brings frames (kind, length, payload),
+standard output takes one JSON object a line. Greedy decoding is our own, because three things here are not in
+openai-whisper's: the encoder runs on no more positions than there is sound (it asks for 30 s always), words that are
+final are given as a prefix, and the last answer is tried as a draft, checked in one pass instead of token by token.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import queue
+import struct
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import whisper
+from numpy.typing import NDArray
+from torch import Tensor
+from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
+
+from engine.captions import Heard, loop_start, merge_pieces
+from engine.ct2 import read_tensors
+from engine.listener import LIVE, OFFLINE, Hypothesis, Listener, Update
+from engine.types import ArtefactError, Samples, SottovoceError
+from engine.vad import SAMPLE_RATE_HZ, SileroVad
+
+FRAME = struct.Struct("<cQ")  # kind, length of the payload
+AUDIO, GAP, FINISH = b"A", b"G", b"F"
+TRAILING_S = (0.5, 2.0)  # silence after the speech: with less Whisper base loops; more where it loops even so
+LOOP_CHECK_TOKENS = 8
+FRAMES_PER_S = 50  # of the encoder's output
+MEDIAN_WIDTH = 7
+STOP_NICE = 5
+
+
+def load_model(path: Path, format: str, name: str) -> Any:
+    """openai-whisper's model from a verified file; no pickled code is run. Raises ArtefactError."""
+    try:
+        if format == "pt":
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+            dims, state = stored["dims"], stored["model_state_dict"]
+        else:
+            tensors, metadata = read_tensors(path)
+            dims = json.loads(metadata["dims"])
+            state = {key: torch.from_numpy(value.astype(np.float32)) for key, value in tensors.items()}
+        model = whisper.model.Whisper(whisper.model.ModelDimensions(**dims))
+        model.load_state_dict(state)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise ArtefactError(f"{path} cannot be loaded; run `sottovoce models get {name}`") from error
+    model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
+    return model.float().eval()
+
+
+class _Int8Linear(torch.nn.Module):
+    """A linear layer with 8-bit weights (one scale per output) and inputs rounded as they come: 3 to 7 times faster."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        scales = weight.abs().amax(dim=1).clamp_min(1e-8) / 127
+        zeros = torch.zeros(len(weight), dtype=torch.int64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch will drop this dtype one day; its version is pinned
+            whole = torch.quantize_per_channel(weight.detach(), scales, zeros, 0, torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(whole, None if bias is None else bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(torch.ops.quantized.linear_dynamic(x, self.packed))
+
+
+def has_int8() -> bool:
+    """Whether this build of torch can multiply 8-bit matrices."""
+    return any(engine in torch.backends.quantized.supported_engines for engine in ("x86", "fbgemm", "qnnpack"))
+
+
+def quantise(model: torch.nn.Module) -> None:
+    """Turn every linear layer to 8 bit, in place."""
+    for name, child in model.named_children():
+        if isinstance(child, torch.nn.Linear):
+            setattr(model, name, _Int8Linear(child.weight, child.bias))
+        else:
+            quantise(child)
+
+
+@dataclass
+class _Past:
+    """What the text decoder remembers: keys and values of text so far, and of the sound (made once)."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    sound_keys: list[Tensor]
+    sound_values: list[Tensor]
+    attention: list[Tensor]  # [heads, tokens, frames] for each call, alignment heads alone
+
+    @property
+    def length(self) -> int:
+        return self.keys[0].shape[1] if self.keys else 0
+
+    def cut(self, length: int) -> None:
+        """Forget text past `length` tokens."""
+        self.keys = [k[:, :length] for k in self.keys]
+        self.values = [v[:, :length] for v in self.values]
+
+
+class WhisperDecoder:
+    """Greedy decoding of a piece of sound with a forced prefix and a draft; word times from the cross attention."""
+
+    def __init__(self, model: Any, int8: bool = True) -> None:
+        self.model = model
+        model.requires_grad_(False)
+        self._to_vocabulary: torch.nn.Module | None = None
+        if int8 and has_int8():
+            self._to_vocabulary = _Int8Linear(model.decoder.token_embedding.weight, None)
+            quantise(model.decoder)  # not the encoder: rounding its outliers made a cropped window loop
+        self.heads = model.dims.n_text_head
+        self.width = model.dims.n_text_state // self.heads
+        self.align_heads: list[list[int]] = [[] for _ in range(model.dims.n_text_layer)]
+        for layer, head in model.alignment_heads.indices().T.tolist():
+            self.align_heads[layer].append(head)
+        self._tokenizers: dict[str, Tokenizer] = {}
+        self._bans: dict[str, Tensor] = {}
+
+    def tokenizer(self, language: str) -> Tokenizer:
+        if language not in self._tokenizers:
+            model = self.model
+            made = get_tokenizer(
+                model.is_multilingual, num_languages=model.num_languages, language=language, task="transcribe"
+            )
+            ban = torch.zeros(model.dims.n_vocab)
+            ban[list(made.non_speech_tokens)] = -math.inf
+            ban[[*range(made.eot + 1, model.dims.n_vocab)]] = -math.inf
+            self._tokenizers[language], self._bans[language] = made, ban
+        return self._tokenizers[language]
+
+    @torch.inference_mode()
+    def transcribe(
+        self, samples: Samples, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis:
+        """See engine.listener.Decoder. At most 29 s of sound."""
+        for trailing_s in TRAILING_S:
+            features = self.encode(samples, trailing_s)
+            spoken, chance = (language, 1.0) if language is not None else self.detect_language(features)
+            answer, looped = self._answer(features, samples, prefix, draft, spoken, most_tokens)
+            if not looped:
+                break
+        return replace(answer, language_probability=chance)
+
+    def _answer(
+        self,
+        features: Tensor,
+        samples: Samples,
+        prefix: Sequence[int],
+        draft: Sequence[int],
+        language: str,
+        most_tokens: int,
+    ) -> tuple[Hypothesis, bool]:
+        """The answer, and whether its text goes round in a loop or fills all it may."""
+        tokenizer = self.tokenizer(language)
+        start = list(tokenizer.sot_sequence_including_notimestamps)
+        past = self._begin(features)
+        tokens, logprobs, no_speech = self._greedy(past, start, list(prefix), list(draft), language, most_tokens)
+        frames = min(features.shape[1], math.ceil(len(samples) / SAMPLE_RATE_HZ * FRAMES_PER_S))
+        words = self._words(tokenizer, past, len(start), [*prefix, *tokens], logprobs, frames, len(prefix))
+        mean = float(np.mean(logprobs)) if logprobs else 0.0
+        looped = loop_start(tokens) is not None or 8 < most_tokens <= len(tokens)
+        return Hypothesis(tuple(words), language, 1.0, no_speech, mean), looped
+
+    def encode(self, samples: Samples, trailing_s: float = TRAILING_S[0]) -> Tensor:
+        """Sound [N] -> features [1, frames, width] on as many positions as there is sound and silence after it."""
+        encoder = self.model.encoder
+        limit = encoder.positional_embedding.shape[0]
+        hop = whisper.audio.HOP_LENGTH * 2
+        length = len(samples) + int(trailing_s * SAMPLE_RATE_HZ)
+        padded = np.pad(samples, (0, length + -length % hop - len(samples)))[: limit * hop]
+        mel = whisper.audio.log_mel_spectrogram(torch.from_numpy(padded), self.model.dims.n_mels)
+        x = F.gelu(encoder.conv1(mel[None]))
+        x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
+        x = x + encoder.positional_embedding[: x.shape[1]]
+        for block in encoder.blocks:
+            x = block(x)
+        return torch.as_tensor(encoder.ln_post(x))
+
+    def detect_language(self, features: Tensor) -> tuple[str, float]:
+        """The likeliest language and its probability among all; English for an English-only model."""
+        if not self.model.is_multilingual:
+            return "en", 1.0
+        tokenizer = self.tokenizer("en")
+        logits = self._forward(self._begin(features), [tokenizer.sot], 1)[0]
+        codes = dict(zip(tokenizer.all_language_tokens, tokenizer.all_language_codes, strict=True))
+        chances = logits[list(codes)].softmax(-1)
+        best = int(chances.argmax())
+        return list(codes.values())[best], float(chances[best])
+
+    def _begin(self, features: Tensor) -> _Past:
+        layers = [block.cross_attn for block in self.model.decoder.blocks]
+        keys = [self._split(layer.key(features)) for layer in layers]
+        values = [self._split(layer.value(features)) for layer in layers]
+        return _Past([], [], keys, values, [])
+
+    def _split(self, x: Tensor) -> Tensor:
+        """[1, n, heads * width] -> [heads, n, width]."""
+        return x[0].view(-1, self.heads, self.width).transpose(0, 1)
+
+    def _forward(self, past: _Past, tokens: Sequence[int], wanted: int) -> Tensor:
+        """Feed tokens after the past; logits [wanted, vocabulary] after the last `wanted` of them."""
+        decoder, at, n = self.model.decoder, past.length, len(tokens)
+        x = decoder.token_embedding(torch.tensor(tokens)) + decoder.positional_embedding[at : at + n]
+        x = x[None]
+        mask = torch.full((n, at + n), -math.inf).triu_(at + 1) if n > 1 else None
+        rows: list[Tensor] = []
+        for index, block in enumerate(decoder.blocks):
+            x = x + self._self_attention(block, block.attn_ln(x), past, index, mask)
+            x = x + self._cross_attention(block, block.cross_attn_ln(x), past, index, rows)
+            x = x + block.mlp(block.mlp_ln(x))
+        past.attention.append(torch.cat(rows))
+        last = decoder.ln(x)[0, n - wanted :]
+        return self._to_vocabulary(last) if self._to_vocabulary else last @ decoder.token_embedding.weight.T
+
+    def _self_attention(self, block: Any, x: Tensor, past: _Past, index: int, mask: Tensor | None) -> Tensor:
+        key, value = self._split(block.attn.key(x)), self._split(block.attn.value(x))
+        if index < len(past.keys):
+            key = past.keys[index] = torch.cat([past.keys[index], key], dim=1)
+            value = past.values[index] = torch.cat([past.values[index], value], dim=1)
+        else:
+            past.keys.append(key)
+            past.values.append(value)
+        mixed = F.scaled_dot_product_attention(self._split(block.attn.query(x)), key, value, attn_mask=mask)
+        return torch.as_tensor(block.attn.out(mixed.transpose(0, 1).flatten(1)[None]))
+
+    def _cross_attention(self, block: Any, x: Tensor, past: _Past, index: int, rows: list[Tensor]) -> Tensor:
+        query = self._split(block.cross_attn.query(x))
+        scores = query @ past.sound_keys[index].transpose(1, 2) * self.width**-0.5
+        if self.align_heads[index]:
+            rows.append(scores[self.align_heads[index]])
+        mixed = scores.softmax(-1) @ past.sound_values[index]
+        return torch.as_tensor(block.cross_attn.out(mixed.transpose(0, 1).flatten(1)[None]))
+
+    def _greedy(
+        self, past: _Past, start: list[int], prefix: list[int], draft: list[int], language: str, most_tokens: int
+    ) -> tuple[list[int], list[float], float]:
+        """Tokens after the prefix, their log probabilities, and the probability that nobody speaks."""
+        tokenizer, ban = self.tokenizer(language), self._bans[language]
+        most = min(most_tokens, self.model.dims.n_text_ctx - len(start) - len(prefix) - 1)
+        draft = draft[: max(most, 0)]
+        fed = [*start, *prefix, *draft]
+        logits = self._forward(past, fed, len(fed))
+        silent = logits[0].softmax(-1)[tokenizer.no_speech] if tokenizer.no_speech is not None else torch.zeros(())
+        first = len(start) + len(prefix) - 1
+        tokens: list[int] = []
+        logprobs: list[float] = []
+        ahead = logits[first:] + ban
+        while len(tokens) < most:
+            row = ahead[len(tokens)] if len(tokens) < len(ahead) else self._forward(past, tokens[-1:], 1)[0] + ban
+            chosen = int(row.argmax())
+            logprobs.append(float(row.log_softmax(-1)[chosen]))
+            if chosen == tokenizer.eot:
+                break
+            if len(tokens) < len(draft) and chosen != draft[len(tokens)]:
+                ahead = ahead[: len(tokens) + 1]
+                draft = draft[: len(tokens)]
+                past.cut(first + 1 + len(tokens))
+                past.attention[0] = past.attention[0][:, : first + 1 + len(tokens)]
+            tokens.append(chosen)
+            if len(tokens) % LOOP_CHECK_TOKENS == 0 and loop_start(tokens) is not None:
+                break
+        return tokens, logprobs, float(silent)
+
+    def _words(
+        self,
+        tokenizer: Tokenizer,
+        past: _Past,
+        start: int,
+        text: list[int],
+        logprobs: list[float],
+        frames: int,
+        skip: int,
+    ) -> list[Heard]:
+        """Group the tokens after the first `skip` into words, with times in seconds from the attention."""
+        if len(text) <= skip:
+            return []
+        attention = torch.cat(past.attention, dim=1)[:, start - 1 : start - 1 + len(text) + 1, :frames]
+        edges = [*align(attention.numpy()), frames]  # one too many, for text that was cut off before its end
+        texts, groups = tokenizer.split_to_word_tokens([*text[skip:], tokenizer.eot])
+        pieces, at = [], skip
+        for word, group in zip(texts[:-1], groups[:-1], strict=True):
+            chance = math.exp(float(np.mean(logprobs[at - skip : at - skip + len(group)])))
+            after = at + len(group)
+            pieces.append(Heard(word, edges[at] / FRAMES_PER_S, edges[after] / FRAMES_PER_S, chance, tuple(group)))
+            at = after
+        return merge_pieces(pieces)
+
+
+def align(scores: NDArray[np.float32]) -> list[int]:
+    """Cross-attention scores [heads, tokens + 1, frames] -> the frame at which each token begins, [tokens + 1].
+
+    As openai-whisper does it (softmax, normalised over tokens, median filter, mean of the heads), with the cheapest
+    path of one step down at most per frame, row by row in numpy. The last row, that of the end, closes the last token.
+    """
+    count, frames = scores.shape[1:]
+    if frames < count:
+        return [round(i * frames / count) for i in range(count)]
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    weights = (weights - weights.mean(axis=1, keepdims=True)) / (weights.std(axis=1, keepdims=True) + 1e-9)
+    pad = MEDIAN_WIDTH // 2
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(weights, ((0, 0), (0, 0), (pad, pad)), mode="reflect" if frames > pad else "edge"), MEDIAN_WIDTH, axis=-1
+    )
+    matrix = np.median(windows, axis=-1).mean(axis=0)
+    best = np.full(count, -np.inf)
+    best[0] = matrix[0, 0]
+    moved = np.zeros((frames, count), dtype=bool)
+    for frame in range(1, frames):
+        from_before = np.concatenate([[-np.inf], best[:-1]])
+        moved[frame] = from_before > best
+        best = np.maximum(best, from_before) + matrix[:, frame]
+    starts, row = [0] * count, count - 1
+    for frame in range(frames - 1, 0, -1):
+        if moved[frame, row]:
+            starts[row] = frame
+            row -= 1
+    return starts
+
+
+# The process ----------------------------------------------------------------------------------------------------------
+
+
+class _Mailbox:
+    """Reads frames on a thread of its own, so that the other side never waits for the recogniser."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.frames: queue.SimpleQueue[tuple[bytes, bytes]] = queue.SimpleQueue()
+        self._stream = stream
+        threading.Thread(target=self._read, name="frames", daemon=True).start()
+
+    def _read(self) -> None:
+        while len(head := self._stream.read(FRAME.size)) == FRAME.size:
+            kind, length = FRAME.unpack(head)
+            payload = self._stream.read(length)
+            if len(payload) < length:
+                break
+            self.frames.put((kind, payload))
+        self.frames.put((b"", b""))
+
+    def take(self, wait: bool) -> list[tuple[bytes, bytes]]:
+        """All frames that are there; waits for one first if asked to."""
+        taken = [self.frames.get()] if wait else []
+        while not self.frames.empty():
+            taken.append(self.frames.get())
+        return taken
+
+
+def _tell(stream: BinaryIO, **message: Any) -> None:
+    stream.write(json.dumps(message, ensure_ascii=False).encode() + b"\n")
+    stream.flush()
+
+
+def _tell_update(stream: BinaryIO, update: Update) -> None:
+    final = [(w.text, w.start_s, w.end_s, w.probability) for w in update.final]
+    tentative = [(w.text, w.start_s, w.end_s, w.probability) for w in update.tentative]
+    _tell(
+        stream,
+        kind="words",
+        final=final,
+        tentative=tentative,
+        heard_to=update.heard_to,
+        final_to=update.final_to,
+        language=update.language,
+    )
+
+
+def _serve(listener: Listener, mailbox: _Mailbox, out: BinaryIO) -> None:
+    """Feed, look, tell, until told to finish (then everything is told) or until the other side is gone."""
+    idle = True
+    while True:
+        for kind, payload in mailbox.take(wait=idle):
+            if kind == AUDIO:
+                listener.feed(np.frombuffer(payload, dtype="<f4"))
+            elif kind == GAP:
+                listener.gap(struct.unpack("<Q", payload)[0])
+            elif kind == FINISH:
+                listener.finish()
+                while (update := listener.advance()) is not None:
+                    _tell_update(out, update)
+                _tell(out, kind="finished", heard_to=listener.fed_to)
+                return
+            else:
+                return
+        update = listener.advance()
+        idle = update is None
+        if update is not None:
+            _tell_update(out, update)
+        else:
+            _tell(out, kind="heard", heard_to=listener.fed_to)
+
+
+def main() -> int:
+    """Run as `python -m engine.whisper_worker SETTINGS`, settings as JSON; see engine.recognizer."""
+    settings = json.loads(sys.argv[1])
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not reach the pipe
+    if hasattr(os, "nice"):
+        os.nice(STOP_NICE)
+    torch.set_num_threads(settings["threads"])
+    try:
+        language = settings["language"]
+        if language is not None and language not in LANGUAGES:
+            raise ArtefactError(f"Whisper knows no language {language!r}; write a code such as en, cs or ru")
+        model = load_model(Path(settings["path"]), settings["format"], settings["name"])
+        decoder = WhisperDecoder(model)
+        pace = LIVE if settings["live"] else OFFLINE
+        listener = Listener(decoder, SileroVad(), language, pace, settings["start"])
+        decoder.transcribe(np.zeros(SAMPLE_RATE_HZ, np.float32), [], [], language, 1)  # the first pass is slow
+    except SottovoceError as error:
+        _tell(out, kind="problem", text=str(error))
+        return 1
+    _tell(out, kind="ready")
+    _serve(listener, _Mailbox(sys.stdin.buffer), out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
