@@ -48,7 +48,7 @@ class Bundle:
 
     @torch.no_grad()
     def snap(self) -> None:
-        """Round networks to fp16 and codebooks to their grid, as they are shipped, so that what is checked is what plays."""
+        """Round networks to fp16 and codebooks to their grid, as shipped, so that what is checked is what plays."""
         for quantizer in (self.codec.encoder.speech, self.codec.encoder.background):
             quantizer.snap()
         for module in (self.codec, self.refiner):
@@ -81,7 +81,9 @@ def save_bundle(bundle: Bundle, path: Path, books: bool = True) -> None:
 
 def _books_of(decoder: Path) -> dict[str, np.ndarray]:
     """The int8 codebooks inside an exported decoder, under the names they have in a bundle."""
-    tensors = {t.name: t for t in onnx.load(str(decoder)).graph.initializer if ".book_" in t.name and t.name.endswith(".small")}
+    tensors = {
+        t.name: t for t in onnx.load(str(decoder)).graph.initializer if ".book_" in t.name and t.name.endswith(".small")
+    }
     return {
         name.removesuffix(".small").replace("part.", "codec.encoder."): numpy_helper.to_array(tensor)
         for name, tensor in tensors.items()

@@ -1,8 +1,7 @@
 """The streaming codec: hop of sound -> codes of voice and background -> hop of each.
 
-The latent of a frame is the pair of lapped-transform coefficients [voice; background] in R^2N, onto whose halves the two
-quantisers look through the complementary orthogonal projections P_s = diag(I, 0) and P_b = I - P_s (DeCodec's SOP, made
-exact): voice and background always add up to the mixture before quantisation.
+The latent of a frame is the pair of lapped-transform coefficients [voice; background] in R^2N; the two quantisers see it
+through the complementary orthogonal projections P_s = diag(I, 0) and P_b = I - P_s (DeCodec's SOP, made exact): voice and background always add up to the mixture before quantisation.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from models.transforms import frames_of, lapped_basis, overlap_add
 class Encoder(nn.Module):
     """Sound -> coefficients of voice and background -> codes."""
 
+    basis: Tensor
+
     def __init__(self, config: ModelConfig, speech: BandQuantizer, background: BandQuantizer) -> None:
         super().__init__()
         self.config = config
@@ -32,7 +33,7 @@ class Encoder(nn.Module):
         return {"history": torch.zeros(batch, self.config.frame - self.config.step), **self.front.initial_state(batch)}
 
     def project(self, sound: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Sound [B, T * hop] -> coefficients of voice and of background, [B, T, N] each; they add up to the mixture's."""
+        """Sound [B, T * hop] -> coefficients of voice and background, [B, T, N] each; they add up to the mixture's."""
         c = self.config
         frames, history = frames_of(state["history"], sound, c.frame, c.step)
         voice, front = self.front(frames, state)
@@ -53,6 +54,8 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
     """Codes -> sound of voice and background."""
+
+    basis: Tensor
 
     def __init__(self, config: ModelConfig, speech: BandQuantizer, background: BandQuantizer) -> None:
         super().__init__()

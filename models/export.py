@@ -42,13 +42,18 @@ class _OneHop(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         count = len(self.inputs)
         state = dict(zip(self.names, tensors[count:], strict=True))
-        codes = [t[None, None] if name.startswith("codes") else t for name, t in zip(self.inputs, tensors[:count], strict=True)]
+        codes = [
+            t[None, None] if name.startswith("codes") else t
+            for name, t in zip(self.inputs, tensors[:count], strict=True)
+        ]
         *outputs, new = self.part(*codes, state)
         flat = [t[0, 0] if t.dtype == torch.int64 else t for t in outputs]
         return (*flat, *(new[name] for name in self.names))
 
 
-def export_part(part: nn.Module, inputs: dict[str, Tensor], outputs: list[str], metadata: dict[str, str], path: Path) -> None:
+def export_part(
+    part: nn.Module, inputs: dict[str, Tensor], outputs: list[str], metadata: dict[str, str], path: Path
+) -> None:
     """One part -> one ONNX file at `path` (unchecked)."""
     state: State = part.initial_state(1)  # type: ignore[operator]
     names = list(state)
@@ -94,7 +99,7 @@ def _pack(graph: onnx.GraphProto, initializer: onnx.TensorProto) -> None:
     cast = name if scale is None else f"{name}.cast"
     nodes = [helper.make_node("Cast", [f"{name}.small"], [cast], to=TensorProto.FLOAT)]
     if scale is not None:
-        graph.initializer.append(numpy_helper.from_array(np.float32(scale), f"{name}.scale"))
+        graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), f"{name}.scale"))
         nodes.append(helper.make_node("Mul", [cast, f"{name}.scale"], [name]))
     for position, node in enumerate(nodes):
         graph.node.insert(position, node)

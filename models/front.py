@@ -1,7 +1,7 @@
 """The encoder's front: two small recurrent separators, one on the spectrum, one on a learned basis.
 
-The shape is DTLN's (Westhausen and Meyer 2020), so that it can start from DTLN's weights; here it runs every 160 samples
-on the newest 512, and what it returns is the voice in that frame, not an overlap-add, so it brings no lag of its own.
+The shape is DTLN's (Westhausen and Meyer 2020), so that it can start from DTLN's weights; here it runs every 160
+samples on the newest 512, and what it returns is the voice in that frame, not an overlap-add: no lag of its own.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class TwoLayerLSTM(nn.Module):
 
 class Front(nn.Module):
     """Frames of the mixture -> frames of the voice."""
+
+    cosine: Tensor
+    sine: Tensor
+    weight: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -84,13 +88,14 @@ def load_dtln(front: Front, weights: Mapping[str, np.ndarray]) -> None:
             _copy(layer.weight_ih_l0, weights[f"{prefix}{name}/MatMul{suffix}"].T)
             _copy(layer.weight_hh_l0, weights[f"{prefix}{name}/MatMul_1{suffix}"].T)
             _copy(layer.bias_ih_l0, weights[f"{prefix}{name}/BiasAdd{suffix}"])
-            layer.bias_hh_l0.zero_()
+            nn.init.zeros_(layer.get_parameter("bias_hh_l0"))
         _copy(front.learned_mask.weight, weights[f"{prefix}dense_3/Tensordot/Reshape_1:0"].T)
         _copy(front.learned_mask.bias, weights[f"{prefix}dense_3/BiasAdd{suffix}"])
         _copy(front.synthesis.weight, weights["m2/conv1d_3/kernel:0"][:, :, 0])
 
 
-def _copy(target: Tensor, source: np.ndarray) -> None:
+def _copy(target: Tensor | nn.Module, source: np.ndarray) -> None:
+    assert isinstance(target, Tensor)
     if tuple(target.shape) != source.shape:
         raise ValueError(f"weights of shape {source.shape} do not fit {tuple(target.shape)}")
     target.copy_(torch.from_numpy(np.ascontiguousarray(source)))

@@ -24,7 +24,10 @@ def compressed_spectral(estimate: Tensor, target: Tensor, mixture: Tensor, frame
     window = torch.hann_window(frame, device=estimate.device)
     spectra = []
     for sound in (estimate, target):
-        s = torch.stft(sound / level, frame, frame // 4, window=window, return_complex=True, center=False) * (2 / frame) ** 0.5
+        s = (
+            torch.stft(sound / level, frame, frame // 4, window=window, return_complex=True, center=False)
+            * (2 / frame) ** 0.5
+        )
         real, imag = s.real, s.imag
         magnitude = (real.square() + imag.square() + 1e-6).sqrt()
         scale = magnitude ** (power - 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from scipy.signal import fftconvolve, lfilter
 
 from models.shards import Clip
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32 where it leaves this module
 RATE_HZ = 16_000
 EARLY_ROOM_S = 0.05
 
@@ -27,7 +28,10 @@ class MixConfig:
 
     seconds: float = 4.0
     snr_db: tuple[float, float] = (-7.0, 22.0)
-    level_db: tuple[float, float] = (-42.0, -14.0)  # RMS of the mixture's voice, or of the noise where there is no voice
+    level_db: tuple[float, float] = (
+        -42.0,
+        -14.0,
+    )  # RMS of the mixture's voice, or of the noise where there is no voice
     babble: float = 0.22
     babble_snr_db: tuple[float, float] = (4.0, 18.0)
     two_noises: float = 0.3
@@ -76,7 +80,9 @@ class Mixer:
         snr = random.uniform(*(c.babble_snr_db if babble else c.snr_db))
         noise = noise * (_gain_to(noise, active_rms(reverberant), -snr) if kind >= c.no_voice else 1.0)
         mixture = reverberant + noise
-        level = 10 ** (random.uniform(*c.level_db) / 20) / max(active_rms(voice if kind >= c.no_voice else mixture), 1e-6)
+        level = 10 ** (random.uniform(*c.level_db) / 20) / max(
+            active_rms(voice if kind >= c.no_voice else mixture), 1e-6
+        )
         level = min(level, 0.99 / max(float(np.abs(mixture).max()), 1e-6))
         return (mixture * level).astype(np.float32), (voice * level).astype(np.float32)
 

@@ -66,7 +66,9 @@ def check_parity(bundle: Bundle, paths: dict[str, Path], sound: Path | None = No
         for name, theirs in (("codes_s", codes_s), ("codes_b", codes_b)):
             differing += int((mine[name] != theirs[0, hop].numpy()).sum())
         # from here on both sides get torch's codes, so that a tie does not look like an error of the decoder
-        out = decoder.step(codes_s=codes_s[0, hop].numpy(), codes_b=codes_b[0, hop].numpy(), gains=np.ones(2, np.float32))
+        out = decoder.step(
+            codes_s=codes_s[0, hop].numpy(), codes_b=codes_b[0, hop].numpy(), gains=np.ones(2, np.float32)
+        )
         worst_decoder = max(worst_decoder, float(np.abs(out["speech"] - speech[:, span].numpy()).max()))
         worst_decoder = max(worst_decoder, float(np.abs(out["background"] - background[:, span].numpy()).max()))
         fine = refiner.step(mixture=x[:, span], speech=out["speech"], background=out["background"])

@@ -28,8 +28,15 @@ def draw_progress(
     axes[0, 0].legend()
     sounds = {"mixture": validation[0][0], "voice": validation[1][0], **{k: v[0] for k, v in out.items()}}
     for axis, name in zip(axes.flat[1:], ("mixture", "voice", "tokens", "refined", "background"), strict=True):
-        axis.specgram(sounds[name].detach().cpu().numpy() + 1e-6 * np.random.default_rng(0).standard_normal(sounds[name].shape[0]),
-                      NFFT=512, noverlap=384, Fs=config.sample_rate_hz, vmin=-140, vmax=-40)
+        axis.specgram(
+            sounds[name].detach().cpu().numpy()
+            + 1e-6 * np.random.default_rng(0).standard_normal(sounds[name].shape[0]),
+            NFFT=512,
+            noverlap=384,
+            Fs=config.sample_rate_hz,
+            vmin=-140,
+            vmax=-40,
+        )
         axis.set_title(name)
     figure.savefig(path, dpi=70)
     plt.close(figure)

@@ -7,6 +7,8 @@ so that leaving out the last rows lowers the bit rate. Code -1 means "left out" 
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -18,9 +20,11 @@ GRID = 32.0  # codebook entries are integers over this number: a shape has unit 
 class BandQuantizer(nn.Module):
     """One of the codec's two residual quantisers (speech, background)."""
 
+    gain_table: Tensor
+
     def __init__(self, config: ModelConfig, stages: int, keep_energy: bool) -> None:
-        """`keep_energy`: a decoded shape is scaled back to unit RMS, so that what cannot be coded sounds as noise of the
-        right colour instead of getting duller; right for backgrounds, wrong for voices."""
+        """`keep_energy`: a decoded shape is scaled back to unit RMS, so that what cannot be coded sounds as noise of
+        the right colour instead of getting duller; right for backgrounds, wrong for voices."""
         super().__init__()
         self.config, self.stages, self.keep_energy = config, stages, keep_energy
         for band in range(config.bands):
@@ -46,7 +50,7 @@ class BandQuantizer(nn.Module):
     def split(self, frames: Tensor) -> list[Tensor]:
         """[..., N] -> one tensor [..., width] a band."""
         edges = self.config.band_edges
-        return [frames[..., a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [frames[..., a:b] for a, b in itertools.pairwise(edges)]
 
     def encode(self, frames: Tensor) -> Tensor:
         """Coefficients [M, N] -> codes [M, K] (int64)."""
@@ -71,7 +75,7 @@ class BandQuantizer(nn.Module):
         return torch.stack(codes, dim=1)
 
     def count_ties(self, frames: Tensor, relative: float) -> int:
-        """How many codes of frames [M, N] hang on a near-tie (two best distances within `relative`), with all that follow."""
+        """How many codes of [M, N] hang on a near-tie (two best distances within `relative`), with all that follow."""
         count = 0
         for band, part in enumerate(self.split(frames)):
             rms = part.square().mean(-1).sqrt()

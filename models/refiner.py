@@ -19,6 +19,12 @@ HIGH_BAND = 192  # bin of 6 kHz: what stands for the sound above 8 kHz
 class Refiner(nn.Module):
     """Mixture, decoded voice and decoded background -> refined voice and background, which add up to the mixture."""
 
+    cosine: Tensor
+    sine: Tensor
+    weight: Tensor
+    analysis: Tensor
+    synthesis: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -39,7 +45,7 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def initial_state(self, batch: int) -> State:
-        """{"delay": [B, overlap], "history": [B, 3, frame - step], "past": [B, overlap], "tail": [B, overlap], "gru": [2, B, H]}."""
+        """Zeros: what each line below says of its size."""
         c = self.config
         return {
             "delay": torch.zeros(batch, c.overlap),
@@ -58,7 +64,9 @@ class Refiner(nn.Module):
         learned = self.output(torch.cat([second, hidden], dim=2))
         return torch.sigmoid(self.slope * wiener + self.offset + learned), torch.cat([h1, h2])
 
-    def forward(self, mixture: Tensor, speech: Tensor, background: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor, State]:
+    def forward(
+        self, mixture: Tensor, speech: Tensor, background: Tensor, state: State
+    ) -> tuple[Tensor, Tensor, Tensor, State]:
         """Sound [B, T * hop] each, the last two behind by the decoder's lag.
 
         Returns refined voice and background [B, T * hop] (behind by `refined_lag`), the gain for sound above 8 kHz

@@ -1,13 +1,14 @@
 """Make the places that a background can be swapped for: `python -m models.scenes`.
 
-Each is 20 s of sound built here from noise, resonances and events, all of it periodic by construction, so that its tokens
-loop without a seam; then our own background quantiser turns it into a token bank in assets/scenes. Nothing is sampled
-from anywhere, so the licence is the project's own.
+Each is 20 s of sound built here from noise, resonances and events, all of it periodic by construction, so that its
+tokens loop without a seam; then our own background quantiser turns it into a token bank in assets/scenes. Nothing is
+sampled from anywhere, so the licence is the project's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ LOOP_S = 20
 LENGTH = RATE_HZ * LOOP_S
 LEVEL = 0.05  # RMS; the engine sets the level it is heard at
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Random = np.random.Generator
 
 
@@ -119,8 +120,10 @@ def cafe(random: Random) -> Array:
         drift = np.cumsum(pitch * slow(random, 2.0, 0.08))
         buzz = np.sign(np.sin(2 * np.pi * drift / RATE_HZ)) * 0.5 + 0.2 * random.standard_normal(LENGTH)
         formant = np.fft.rfftfreq(LENGTH, 1 / RATE_HZ) + 1.0
-        shape = sum(band(f * 0.85, f * 1.15)(formant) * g for f, g in ((random.uniform(350, 750), 1.0),
-                                                                       (random.uniform(1000, 2200), 0.5), (2800, 0.2)))
+        shape = sum(
+            band(f * 0.85, f * 1.15)(formant) * g
+            for f, g in ((random.uniform(350, 750), 1.0), (random.uniform(1000, 2200), 0.5), (2800, 0.2))
+        )
         murmur += np.fft.irfft(np.fft.rfft(buzz * syllables) * shape, LENGTH) * random.uniform(0.3, 1.0)
     cups = scatter(random, 26, lambda r: ring(r, 1800, 6500, r.uniform(0.015, 0.035)))
     murmur = murmur / np.sqrt(np.mean(murmur**2))
@@ -157,15 +160,32 @@ def main() -> None:
     sizes_s, sizes_b = (tuple(c.row_sizes(n)) for n in (c.speech_stages, c.background_stages))
     for number, (name, (title, make)) in enumerate(PLACES.items()):
         codes = loop_codes(bundle, make(np.random.default_rng(100 + number))).numpy().T
-        header = SvtHeader(codec_id(bundle), c.sample_rate_hz, c.hop, sizes_s, sizes_b, rows_s=0, rows_b=len(sizes_b),
-                           gain_rows=c.bands, title=title)
+        header = SvtHeader(
+            codec_id(bundle),
+            c.sample_rate_hz,
+            c.hop,
+            sizes_s,
+            sizes_b,
+            rows_s=0,
+            rows_b=len(sizes_b),
+            gain_rows=c.bands,
+            title=title,
+        )
         path = folder / f"{name}.svt"
         writer = SvtWriter(path, header)
         writer.write(np.zeros((0, codes.shape[1]), np.int64), codes)
         writer.close()
-        update_row(name=name, file=f"scenes/{name}.svt", kind="scene", license="MIT", title=title, ancestors=[],
-                   data=["made here from noise and resonances"], command="python -m models.scenes",
-                   manifest=assets_dir() / "manifest.toml")
+        update_row(
+            name=name,
+            file=f"scenes/{name}.svt",
+            kind="scene",
+            license="MIT",
+            title=title,
+            ancestors=[],
+            data=["made here from noise and resonances"],
+            command="python -m models.scenes",
+            manifest=assets_dir() / "manifest.toml",
+        )
         print(f"{name}: {codes.shape[1]} frames, {path.stat().st_size / 1000:.0f} kB")
 
 

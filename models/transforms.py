@@ -1,8 +1,8 @@
 """Fixed transforms as plain matrices, so that training, export and ONNX Runtime compute the same products.
 
-    samples            │<────────────── frame 512 ──────────────>│ newest
-    lapped transform                  │<── 80 ──│─── 240 ───│─ 80 ──>│      400 samples, output lags by 80
-    refiner synthesis                         │<─ 80 ─│─ 80 ─│─ 80 ─>│      240 samples, steps of 160
+samples            │<────────────── frame 512 ──────────────>│ newest
+lapped transform                  │<── 80 ──│─── 240 ───│─ 80 ──>│      400 samples, output lags by 80
+refiner synthesis                         │<─ 80 ─│─ 80 ─│─ 80 ─>│      240 samples, steps of 160
 """
 
 from __future__ import annotations

@@ -17,6 +17,10 @@ from pathlib import Path
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ["PULSE_SERVER"] = "unix:/nonexistent/pulse"  # never the sound server of the person's session
 
+# One thread, and no spinning at barriers: on a busy machine a spinning OpenMP team waits for itself.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import pytest
 

@@ -1,0 +1,115 @@
+"""Mixing, losses, and that a few steps of training learn something."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.checkpoint import Bundle
+from models.config import ModelConfig
+from models.losses import error_ratio_db, separation_loss, si_sdr_db
+from models.mixing import RATE_HZ, MixConfig, Mixer, active_rms
+from models.quantize import fit
+from models.settings import read_settings
+from models.shards import Clip
+from models.train import forward, learning_rate, loss_of, solve_read_out
+
+SETTINGS = Path(__file__).parent.parent / "models" / "train.toml"
+
+
+def clips(kind: str, count: int) -> list[Clip]:
+    random = np.random.default_rng(len(kind))
+    made = []
+    for number in range(count):
+        time = np.arange(3 * RATE_HZ) / RATE_HZ
+        if kind == "speech":  # a buzz that comes and goes
+            tone = np.sign(np.sin(2 * np.pi * (110 + 30 * number) * time)) * (np.sin(2 * np.pi * 3 * time) > 0)
+        else:
+            tone = random.standard_normal(len(time)) * 0.3
+        made.append(Clip((tone * 8000).astype(np.int16), f"{kind}{number}", f"class{number}", "test", ""))
+    return made
+
+
+@pytest.fixture
+def mixer() -> Mixer:
+    return Mixer(clips("speech", 3), clips("noise", 3), MixConfig(seconds=2.0), seed=3)
+
+
+def test_same_seed_same_mixtures() -> None:
+    pairs = [Mixer(clips("speech", 2), clips("noise", 2), MixConfig(seconds=1.0), seed=5).batch(4) for _ in range(2)]
+    np.testing.assert_array_equal(pairs[0][0], pairs[1][0])
+    np.testing.assert_array_equal(pairs[0][1], pairs[1][1])
+
+
+def test_mixtures_are_finite_never_clip_and_differ(mixer: Mixer) -> None:
+    mixture, voice = mixer.batch(40)
+    assert np.isfinite(mixture).all()
+    assert np.isfinite(voice).all()
+    assert np.abs(mixture).max() <= 1.0
+    assert len({m.tobytes() for m in mixture}) == 40
+
+
+def test_signal_to_noise_ratio_is_as_drawn() -> None:
+    config = MixConfig(seconds=2.0, snr_db=(6.0, 6.0), babble=0, room=0, microphone=0, clean=0, no_voice=0)
+    mixture, voice = Mixer(clips("speech", 2), clips("noise", 2), config, seed=1).batch(8)
+    for m, v in zip(mixture, voice, strict=True):
+        snr = 20 * np.log10(active_rms(v) / np.sqrt(np.mean((m - v) ** 2)))
+        assert abs(snr - 6.0) < 0.2
+
+
+def test_no_voice_means_silence_as_the_target() -> None:
+    mixture, voice = Mixer(clips("speech", 2), clips("noise", 2), MixConfig(seconds=1.0, no_voice=1.0), seed=1).batch(4)
+    assert not voice.any()
+    assert mixture.any()
+
+
+def test_losses_prefer_the_better_estimate() -> None:
+    torch.manual_seed(0)
+    voice = torch.randn(2, 16000) * 0.1
+    mixture = voice + torch.randn(2, 16000) * 0.1
+    near, far = voice + 0.01 * torch.randn(2, 16000), voice + 0.05 * torch.randn(2, 16000)
+    assert separation_loss(near, voice, mixture) < separation_loss(far, voice, mixture)
+    assert error_ratio_db(torch.zeros(2, 16000), torch.zeros(2, 16000), mixture) < -30  # silence is a legal target
+    assert float(si_sdr_db(2.5 * near, voice).mean()) == pytest.approx(20.0, abs=0.5)  # scale-invariant
+
+
+def test_training_on_one_batch_lowers_its_loss(mixer: Mixer) -> None:
+    torch.manual_seed(1)
+    config = replace(ModelConfig(), codebook=16, speech_stages=2, background_stages=1, refiner_units=32)
+    bundle = Bundle.new(config)
+    assert solve_read_out(bundle, mixer, batches=1) < 0.0
+    frames = torch.randn(400, config.hop) * 0.05
+    for quantizer in (bundle.codec.encoder.speech, bundle.codec.encoder.background):
+        fit(quantizer, frames, iterations=1)
+    mixture, voice = (torch.from_numpy(x) for x in mixer.batch(4))
+    parameters = [*bundle.codec.encoder.front.parameters(), *bundle.refiner.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3)
+    losses = []
+    for _ in range(12):
+        loss = loss_of(bundle, forward(bundle, mixture), mixture, voice, 0.5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.2
+    assert all(p.grad is not None for p in parameters)
+
+
+def test_learning_rate_warms_up_rests_and_comes_down() -> None:
+    settings = read_settings(SETTINGS, {"warmup_steps": 10, "decay_share": 0.5})
+    assert learning_rate(0, 0.0, settings) == pytest.approx(0.1)
+    assert learning_rate(50, 0.4, settings) == 1.0
+    assert learning_rate(50, 1.0, settings) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("change", ["sped = 1", "seed = 1.5", 'batch = "16"'])
+def test_settings_refuse_what_they_do_not_know(change: str, tmp_path: Path) -> None:
+    key = change.split(" = ")[0]
+    lines = [line for line in SETTINGS.read_text().splitlines() if not line.startswith(f"{key} ")]
+    (tmp_path / "bad.toml").write_text("\n".join([*lines, change]))
+    with pytest.raises(ValueError, match=key):
+        read_settings(tmp_path / "bad.toml", {})
