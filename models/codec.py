@@ -1,8 +1,8 @@
 """The streaming codec: hop of sound -> codes of voice and background -> hop of each.
 
 The latent of a frame is the pair of lapped-transform coefficients [voice; background] in R^2N; the two quantisers see
-it through the complementary orthogonal projections P_s = diag(I, 0) and P_b = I - P_s (DeCodec's SOP, made exact): voice
-and background always add up to the mixture before quantisation.
+it through the complementary orthogonal projections P_s = diag(I, 0) and P_b = I - P_s (DeCodec's SOP, made exact), so
+voice and background always add up to the mixture before quantisation.
 """
 
 from __future__ import annotations
