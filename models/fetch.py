@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -101,23 +102,23 @@ def _newest(partial: Path, package: Package) -> Path:
 
 def _run(command: list[str], cwd: Path, progress: Progress | None) -> None:
     """Run a client quietly and tell how far its files have grown; its last words become the failure's line."""
-    try:
-        process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    except FileNotFoundError:
-        raise FetchError(
-            f"{command[0]} is not installed; the data recipe needs Debian or Ubuntu with pip and npm"
-        ) from None
-    try:
-        while process.poll() is None:
-            if progress:
-                progress(sum(p.stat().st_size for p in cwd.rglob("*") if p.is_file()))
-            time.sleep(0.05)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-    words = process.stderr.read().strip().splitlines() if process.stderr else []
-    if process.returncode:
-        why = words[-1] if words else f"exit status {process.returncode}"
-        hint = " (apt-get update may help)" if command[0] == "apt-get" else ""
-        raise FetchError(f"{' '.join(command[:2])} failed: {why}{hint}")
+    with tempfile.TemporaryFile("w+") as words:
+        try:
+            process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=words)
+        except FileNotFoundError:
+            hint = "the data recipe needs Debian or Ubuntu with pip and npm"
+            raise FetchError(f"{command[0]} is not installed; {hint}") from None
+        try:
+            while process.poll() is None:
+                if progress:
+                    progress(sum(p.stat().st_size for p in cwd.rglob("*") if p.is_file()))
+                time.sleep(0.05)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        if process.returncode:
+            words.seek(0)
+            why = (words.read().strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+            hint = " (apt-get update may help)" if command[0] == "apt-get" else ""
+            raise FetchError(f"{' '.join(command[:2])} failed: {why}{hint}")

@@ -30,7 +30,7 @@ CLASS_RULES: tuple[tuple[str, str], ...] = tuple(
         (r"rain(?!bow)|thunder|storm", "rain"),
         (r"wind(?!ow)|blizzard", "wind"),
         (r"water|/sea|river|ocean|waves|harbor|lake|beach|stream|fountain|droplet", "water"),
-        (r"[/_](fire|flames?|campfire)(_fire|_large|_small)?[._\d]|burning", "fire"),
+        (r"[/_](fire|flames?|campfire)(_fire|_large|_small)?\d*\.|burning", "fire"),
         (r"engine|traffic|trafic|helicopter|motor|vehicle|dirttrack|skid|tyre", "traffic"),
         (r"crowd|croud|market|city|commune|school|residential|shanty|applause|audience|stadium|people", "crowd"),
         (r"bird|forest|swamp|jungle|country|/day|night|sunny|desertday|owl|raven|cricket|frog|animals|farm", "nature"),

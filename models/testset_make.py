@@ -85,11 +85,11 @@ class Pool:
         self.files: list[dict[str, Any]] = []
         self.known: dict[Path, int] = {}
 
-    def add(self, package: str, file: Path) -> int:
-        """The index of a file, which is listed and copied the first time."""
+    def add(self, package: str, file: Path, who: str) -> int:
+        """The index of a file, which is listed and copied the first time; `who` is its speaker, or its noise class."""
         if file not in self.known:
             path = file.relative_to(self.trees[package]).as_posix()
-            row = {"package": package, "path": path, "sha256": sha256_of(file)}
+            row = {"package": package, "path": path, "sha256": sha256_of(file), "who": who}
             self.known[file] = len(self.files)
             self.files.append(row)
             place = local(row)
@@ -101,13 +101,13 @@ class Pool:
         """Samples of one file at 16 kHz."""
         return len(sound(local(self.files[index])))
 
-    def find(self, package: str, pattern: str) -> list[int]:
+    def find(self, package: str, pattern: str, who: str) -> list[int]:
         """The indices of all files of a package whose path matches."""
         root = self.trees[package]
         files = sorted(p for p in root.rglob("*") if p.is_file() and re.search(pattern, p.relative_to(root).as_posix()))
         if not files:
             raise SystemExit(f"nothing in {package} matches {pattern}")
-        return [self.add(package, file) for file in files]
+        return [self.add(package, file, who) for file in files]
 
 
 def voiced(samples: np.ndarray) -> tuple[int, int]:
@@ -129,7 +129,7 @@ def prompts(pool: Pool) -> list[tuple[int, int, int, str]]:
         text = said.get(file.relative_to(root).with_suffix("").as_posix(), "").strip()
         if not text or re.search(r"[\[\]<>]", text) or len(text) < 2:
             continue
-        index = pool.add("asterisk-core-sounds-en-g722", file)
+        index = pool.add("asterisk-core-sounds-en-g722", file, "asterisk/allison")
         start, length = voiced(sound(local(pool.files[index])))
         if RATE_HZ // 3 <= length <= LONGEST:
             found.append((index, start, length, text))
@@ -249,8 +249,8 @@ def talkers_of(pool: Pool) -> list[list[int]]:
         mine = [item for item in items if item.speaker.endswith("/" + role)]
         if not all(denylist().clip("fillets-ng-data-cs", i.path, i.kind, i.speaker) for i in mine):
             raise SystemExit(f"{role} is not on the denylist")
-        found.append([pool.add("fillets-ng-data-cs", item.file) for item in mine])
-    found.append(pool.find("pocketsphinx-testdata", r"librivox/.*\.wav$"))
+        found.append([pool.add("fillets-ng-data-cs", item.file, item.speaker) for item in mine])
+    found.append(pool.find("pocketsphinx-testdata", r"librivox/.*\.wav$", "pocketsphinx/librivox"))
     return [[i for i in files if pool.length(i) >= RATE_HZ] for files in found]
 
 
@@ -258,9 +258,9 @@ def draw(pool: Pool) -> list[dict[str, Any]]:
     """All 320 rows."""
     random = np.random.default_rng(SEED)
     joiner = Joiner(pool, random)
-    noises = {name: [i for where in found for i in pool.find(*where)] for name, found in NOISES.items()}
-    boards = [pool.find(package, pattern) for package, pattern in NOISES["keyboard"]]
-    street = pool.find("jconvolver-config-files", r"street2-[LR]\.wav$")
+    noises = {name: [i for where in found for i in pool.find(*where, name)] for name, found in NOISES.items()}
+    boards = [pool.find(*where, "keyboard") for where in NOISES["keyboard"]]
+    street = pool.find("jconvolver-config-files", r"street2-[LR]\.wav$", "room")
     turns = dict.fromkeys(CLASSES, 0)
 
     def noisy(name: str, part: str, snr: int, kind: str) -> dict[str, Any]:
