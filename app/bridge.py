@@ -91,7 +91,7 @@ class CommandThread:
         except (SottovoceError, OSError) as error:
             text = str(error)
             self.answers.put(lambda: failed(text))
-        except Exception as error:  # noqa: BLE001  top of a thread: the person must learn of it
+        except Exception as error:  # top of a thread: the person must learn of it
             LOG.exception("a command failed")
             text = f"something went wrong in the engine ({type(error).__name__}: {error}); switch it on again"
             self.answers.put(lambda: failed(text))
@@ -171,8 +171,8 @@ class Bridge(QObject):
             self._commands.submit(self._apply_pending, lambda _: None, self.failed.emit)
 
     def refresh_devices(self) -> None:
-        """List devices; `devices` is emitted when they are known."""
-        self._commands.submit(self._list_devices, self.devices.emit, self.failed.emit)
+        """List devices; `devices` is emitted when they are known, empty after a failure."""
+        self._commands.submit(self._list_devices, self.devices.emit, self._no_devices)
 
     def refresh_scenes(self) -> None:
         """List scenes; `scenes` is emitted when they are known."""
@@ -223,6 +223,10 @@ class Bridge(QObject):
     def _start_failed(self, text: str) -> None:
         self._engine = None
         self._to_state(RunState.OFF)
+        self.failed.emit(text)
+
+    def _no_devices(self, text: str) -> None:
+        self.devices.emit([])
         self.failed.emit(text)
 
     def _stopped(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.theme import DIM_STEPS, SWAPPED
-from engine.types import Background, BackgroundMode, Samples, Tokens, UsageError
+from engine.types import Background, BackgroundMode, Codes, Samples, Tokens, UsageError
 
 HISTORY_S = 300.0
 HOP_S = 0.02  # until the first event tells the real one
@@ -82,7 +82,7 @@ def mel(hz: float | NDArray[np.float64]) -> Any:
 
 
 def _mel_bands(sample_rate_hz: int) -> NDArray[np.float64]:
-    """Weights [FFT // 2 + 1, BANDS]: mean of a triangle one band wide, or between the two nearest bins where narrower."""
+    """Weights [FFT // 2 + 1, BANDS]: a triangle to the next bands, or to the next bins where those are further."""
     bins = np.arange(FFT // 2 + 1) * sample_rate_hz / FFT
     top = mel(sample_rate_hz / 2)
     edges = 700.0 * (10.0 ** (np.linspace(0.0, top, BANDS + 2) / 2595.0) - 1.0)
@@ -150,21 +150,20 @@ class Timeline:
         first = round(event.time_s / self.hop_s) - count
         if first + count < self.head:
             self.clear()
-        self._prepare(event, hop)
-        assert self.voice is not None and self.background is not None and self._spectra is not None
-        first = max(first, 0)
-        self.heard.put(first, self._spectra[0].process(event.mixture))
-        self.sent.put(first, self._spectra[1].process(event.output))
-        self.voice.put(first, event.codes_s.T)
-        self.background.put(first, event.codes_b.T)
-        self.treated.put(first, np.full((count, 1), treatment(event.background), dtype=np.uint8))
-
-    def _prepare(self, event: Tokens, hop: int) -> None:
-        """Make what depends on the model's shape, at the first event of a run."""
         if self._spectra is None:
             self._spectra = (Spectrum(self.sample_rate_hz, hop), Spectrum(self.sample_rate_hz, hop))
-        capacity = round(HISTORY_S / self.hop_s)
-        for name, codes in (("voice", event.codes_s), ("background", event.codes_b)):
-            ring = getattr(self, name)
-            if ring is None or ring.rows != codes.shape[0]:
-                setattr(self, name, ColumnRing(capacity, codes.shape[0], -1, np.int16))
+        spectra = self._spectra
+        self.voice = voice = self._fitting(self.voice, event.codes_s)
+        self.background = background = self._fitting(self.background, event.codes_b)
+        first = max(first, 0)
+        self.heard.put(first, spectra[0].process(event.mixture))
+        self.sent.put(first, spectra[1].process(event.output))
+        voice.put(first, event.codes_s.T)
+        background.put(first, event.codes_b.T)
+        self.treated.put(first, np.full((count, 1), treatment(event.background), dtype=np.uint8))
+
+    def _fitting(self, ring: ColumnRing | None, codes: Codes) -> ColumnRing:
+        """The ring itself, or a new one where the codes have another number of rows."""
+        if ring is not None and ring.rows == codes.shape[0]:
+            return ring
+        return ColumnRing(round(HISTORY_S / self.hop_s), codes.shape[0], -1, np.int16)

@@ -33,6 +33,7 @@ from app.timeline import BANDS, ColumnRing, Timeline, mel
 WINDOW_S = 12.0
 TICK_S = 2.0
 AXIS_WIDTH = 46
+RIGHT_MARGIN = 16  # room for half of the last label
 LEAST_BOOK = 32  # codes a row is taken to have until more are seen
 FREQUENCY_TICKS_HZ = (500, 1000, 2000, 4000)
 
@@ -93,6 +94,7 @@ class TimeView(QWidget):
         self.image = pg.ImageItem(axisOrder="row-major")
         self.pointer = pg.InfiniteLine(angle=90, movable=False)
         self.pointer.hide()
+        self.last_scene = QPointF()
         self._rows = 1
         self._arrange()
         self._prepare_plot()
@@ -118,7 +120,7 @@ class TimeView(QWidget):
         item.setMenuEnabled(False)
         item.hideButtons()
         item.setMouseEnabled(False, False)
-        item.setContentsMargins(0, 0, 4, 0)
+        item.setContentsMargins(0, 0, RIGHT_MARGIN, 0)
         item.setXRange(-WINDOW_S, 0.0, padding=0)
         item.showAxis("bottom", False)
         left = item.getAxis("left")
@@ -145,10 +147,13 @@ class TimeView(QWidget):
 
     def set_theme(self, theme: Theme) -> None:
         """Colours of frame and lettering."""
+        self.plot.setBackground(theme.panel)
         item = self.plot.getPlotItem()
+        item.vb.setBackgroundColor(theme.ramp[0])
         for name in ("left", "bottom"):
             axis = item.getAxis(name)
             axis.setPen(pg.mkPen(None))
+            axis.setTickPen(pg.mkPen(None))
             axis.setTextPen(theme.muted)
         self.pointer.setPen(pg.mkPen(theme.text, width=1))
 
@@ -183,7 +188,6 @@ class SpectrogramView(TimeView):
         top = float(mel(8000.0))
         ticks = [(float(mel(hz)) / top * BANDS, f"{hz / 1000:g} kHz") for hz in FREQUENCY_TICKS_HZ]
         self.set_rows(BANDS, ticks[1:])
-        self.image.setOpts(update=False)
 
     def set_theme(self, theme: Theme) -> None:
         super().set_theme(theme)
@@ -246,7 +250,7 @@ class RasterView(TimeView):
         if len(self._books) != codes.shape[1]:
             self._books = np.full(codes.shape[1], LEAST_BOOK, dtype=np.int64)
             rows = codes.shape[1]
-            self.set_rows(rows, [(rows - 0.5, "1"), (0.5, str(rows))])
+            self.set_rows(rows, [(rows * 0.9, "1"), (rows * 0.1, str(rows))])
         most = codes.max(axis=0)
         while (short := most >= self._books).any():
             self._books[short] *= 2

@@ -1,0 +1,216 @@
+"""`sottovoce gui`: opens the window, runs it to its end, and says how it went.
+
+Order: is there a screen; Qt; the bridge (its thread lists devices and scenes); the window; when the devices are known
+the engine starts. At the end the window goes first, then the engine, then Qt.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app import console
+from engine.types import Background, EngineConfig, Provider, Samples, SottovoceError
+
+if TYPE_CHECKING:
+    from PySide6.QtGui import QImage
+    from PySide6.QtWidgets import QApplication
+
+    from app.bridge import LiveEngine
+    from app.window import MainWindow
+    from engine.ports import SourceInput
+
+STOP_S = 10.0  # an engine that takes longer to stop is left behind
+LOOP_PAUSE_S = 1.5
+SETTLE_MS = 50
+MOST_PICTURE_BYTES = 400_000
+QT_PACKAGES = "libegl1 libgl1 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0 libdbus-1-3"
+
+
+def run_gui(
+    demo: bool = False,
+    quit_after_s: float | None = None,
+    screenshot: Path | None = None,
+    provider: Provider = Provider.AUTO,
+    captions: bool = True,
+    theme: str = "system",
+    background: Background | None = None,
+    size: tuple[int, int] | None = None,
+) -> int:
+    """The window until it is closed, or for `quit_after_s` -> exit status.
+
+    Run unattended it fails (1) when no sound went through the models or the picture could not be saved. Raises
+    SottovoceError when no window can be opened.
+    """
+    _want_screen(unattended=quit_after_s is not None)
+    app = _application()
+    from app.bridge import Bridge
+    from app.theme import ThemeChoice
+    from app.window import Choices, MainWindow
+    from engine.devices import list_devices
+    from engine.scenes import list_scenes
+
+    config = EngineConfig(provider=provider, captions=captions, background=background or Background())
+    bridge = Bridge(make_engine, list_devices, list_scenes)
+    window = MainWindow(bridge, config, Choices(), ThemeChoice(theme), demo=demo)
+    if size is not None:
+        window.resize(*size)
+    run = _Run(app, window, screenshot)
+    window.begin()
+    window.show()
+    return run.until_closed(quit_after_s)
+
+
+def make_engine(config: EngineConfig) -> LiveEngine:
+    """The live engine, with the shipped recording in place of a microphone where that is asked for."""
+    import dataclasses
+
+    from app.window import DEMO_INPUT
+    from engine.live import Engine
+
+    if config.input != DEMO_INPUT:
+        return Engine(config)
+    return Engine(dataclasses.replace(config, input=None), source=demo_source())
+
+
+def demo_source() -> SourceInput:
+    """The shipped recording, over and over. Raises ArtefactError or AudioFileError."""
+    from app.demo import shipped_recording
+    from engine.ports import SourceInput
+    from engine.resample import LIVE_RATES_HZ
+    from engine.soundfiles import SoundReader
+
+    path = shipped_recording()
+    with SoundReader(path) as reader:
+        rate_hz = reader.sample_rate_hz
+    if rate_hz not in LIVE_RATES_HZ:
+        raise SottovoceError(f"{path.name} has {rate_hz} Hz, which live sound cannot have; install Sottovoce again")
+    return SourceInput("demo recording", rate_hz, _looped(path, rate_hz))
+
+
+def _looped(path: Path, rate_hz: int) -> Iterator[Samples]:
+    """Mono blocks of the recording, again and again with a pause between."""
+    from engine.soundfiles import SoundReader
+
+    while True:
+        with SoundReader(path) as reader:
+            for block in reader.blocks():
+                yield block.mean(axis=1, dtype=np.float32)
+        yield np.zeros(round(LOOP_PAUSE_S * rate_hz), dtype=np.float32)
+
+
+def _want_screen(unattended: bool) -> None:
+    """Raises where there is no screen; an unattended run draws into memory instead. Qt itself would abort."""
+    if not sys.platform.startswith("linux") or os.environ.get("QT_QPA_PLATFORM"):
+        return
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        return
+    if not unattended:
+        raise SottovoceError("there is no screen here; run: sottovoce demo, or sottovoce live")
+    os.environ["QT_QPA_PLATFORM"] = "offscreen"
+
+
+def _application() -> QApplication:
+    """The one QApplication. Raises SottovoceError where Qt's system libraries are missing."""
+    try:
+        from PySide6.QtGui import QIcon
+        from PySide6.QtWidgets import QApplication
+    except ImportError as error:
+        raise SottovoceError(f"Qt does not load ({error}); install: sudo apt install {QT_PACKAGES}") from error
+    from engine.paths import assets_dir
+
+    existing = QApplication.instance()
+    app = existing if isinstance(existing, QApplication) else QApplication(["sottovoce"])
+    app.setApplicationName("sottovoce")
+    app.setApplicationDisplayName("Sottovoce")
+    app.setDesktopFileName("sottovoce")
+    app.setWindowIcon(QIcon(str(assets_dir() / "icon.svg")))
+    app.setQuitOnLastWindowClosed(False)  # the engine stops first
+    return app
+
+
+class _Run:
+    """From the window's opening to the exit status."""
+
+    def __init__(self, app: QApplication, window: MainWindow, screenshot: Path | None) -> None:
+        self._app, self._window, self._screenshot = app, window, screenshot
+        self._status = console.DONE
+        self._interrupted = False
+        window.closed.connect(app.quit)
+        window.closing.connect(self._give_up_later)
+
+    def until_closed(self, quit_after_s: float | None) -> int:
+        from PySide6.QtCore import QTimer
+
+        before = signal.signal(signal.SIGINT, self._on_interrupt)
+        hook, sys.excepthook = sys.excepthook, self._on_bug
+        if quit_after_s is not None:
+            QTimer.singleShot(round(1000 * quit_after_s), self._finish_unattended)
+        try:
+            self._app.exec()
+        finally:
+            signal.signal(signal.SIGINT, before)
+            sys.excepthook = hook
+        return console.INTERRUPTED if self._interrupted else self._status
+
+    def _finish_unattended(self) -> None:
+        """Time is up: save the picture, see that there was something to see, close."""
+        if self._screenshot is not None:
+            self._window.inside.refresh()
+            picture = self._window.grab().toImage()
+            if not save_picture(picture, self._screenshot):
+                console.say(f"{self._screenshot} cannot be written; choose another folder")
+                self._status = console.FAILED
+        if not self._window.tokens_seen:
+            reason = self._window.message.text() or "no sound went through the models; try a longer --quit-after"
+            console.say(reason)
+            self._status = console.FAILED
+        self._window.close()
+
+    def _give_up_later(self) -> None:
+        from PySide6.QtCore import QTimer
+
+        QTimer.singleShot(round(1000 * STOP_S), self._give_up)
+
+    def _give_up(self) -> None:
+        console.warn("the engine did not stop in time and was left behind")
+        self._app.quit()
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Ctrl-C in the terminal; Python sees it at the next poll of the bridge."""
+        self._interrupted = True
+        self._window.close()
+
+    def _on_bug(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        """What a slot raised: one line in the window and on standard error; the window stays."""
+        console.tell_of_bugs(kind, error, trace)
+        self._status = console.FAILED
+        self._window.message.say(f"something went wrong in the window ({error}); if it stays so, start it again", False)
+
+
+def save_picture(picture: QImage, path: Path) -> bool:
+    """Save as PNG, with 256 colours where it would otherwise be large. False when it cannot be written."""
+    from PySide6.QtCore import QBuffer, QByteArray, Qt
+    from PySide6.QtGui import QImage
+
+    data = QByteArray()
+    small = picture.convertToFormat(QImage.Format.Format_RGB32)
+    for image in (small, small.convertToFormat(QImage.Format.Format_Indexed8, Qt.ImageConversionFlag.ThresholdDither)):
+        data.clear()
+        buffer = QBuffer(data)
+        buffer.open(QBuffer.OpenModeFlag.WriteOnly)
+        image.save(buffer, "PNG", 0)  # type: ignore[call-overload]  # quality 0: the smallest file, nothing is lost
+        if data.size() <= MOST_PICTURE_BYTES:
+            break
+    try:
+        path.write_bytes(bytes(data.data()))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,144 @@
+"""The one line at the bottom: what the engine is doing, with tooltips that explain each part."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QWidget
+
+from app.bridge import RunState
+from app.theme import DARK, Theme, scaled_font
+from engine.types import Stats
+
+HIGH_LOAD = 0.8
+LATE_CAPTIONS_S = 8.0
+STATE_TEXT = {"running": "Cleaning", "bypass": "Bypass", "muted": "Muted", "stopped": "Stopped"}
+RUN_TEXT = {
+    RunState.OFF: "Off",
+    RunState.STARTING: "Starting …",
+    RunState.STOPPING: "Stopping …",
+    RunState.ON: "Waiting for sound …",
+}
+PROVIDER_TEXT = {"cpu": "CPU", "cuda": "GPU (CUDA)", "tensorrt": "GPU (TensorRT)"}
+
+
+class Dot(QWidget):
+    """A small round light; its meaning stands in words beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._colour = QColor("grey")
+
+    def set_colour(self, colour: str) -> None:
+        self._colour = QColor(colour)
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        return QSize(10, 10)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(self._colour)
+        painter.drawEllipse(QRectF((self.width() - 8) / 2, (self.height() - 8) / 2, 8, 8))
+
+
+class StatusLine(QWidget):
+    """State, delay, dropouts, load, provider, captions' lag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._theme = DARK
+        self._stats: Stats | None = None
+        self._run_state = RunState.OFF
+        self._captions = False
+        self.dot = Dot()
+        self.state = QLabel()
+        self.delay, self.dropouts, self.load, self.provider, self.captions = (QLabel() for _ in range(5))
+        row = QHBoxLayout(self)
+        row.setContentsMargins(16, 5, 16, 7)
+        row.setSpacing(22)
+        first = QHBoxLayout()
+        first.setSpacing(7)
+        first.addWidget(self.dot)
+        first.addWidget(self.state)
+        row.addLayout(first)
+        for label in (self.delay, self.dropouts, self.load, self.captions):
+            row.addWidget(label)
+        row.addStretch(1)
+        row.addWidget(self.provider)
+        for label in (self.state, self.delay, self.dropouts, self.load, self.captions, self.provider):
+            label.setFont(scaled_font(0.9))
+        self._show()
+
+    def set_theme(self, theme: Theme) -> None:
+        self._theme = theme
+        self._show()
+
+    def set_captions(self, on: bool) -> None:
+        """Whether there are captions to tell the lag of."""
+        self._captions = on
+        self._show()
+
+    def show_run_state(self, state: RunState) -> None:
+        """What the bridge is doing; the engine's own figures are gone when it is not on."""
+        self._run_state = state
+        if state is not RunState.ON:
+            self._stats = None
+        self._show()
+
+    def show_stats(self, stats: Stats) -> None:
+        """The engine's latest figures."""
+        self._stats = stats
+        self._show()
+
+    def _show(self) -> None:
+        stats = self._stats
+        parts = (self.delay, self.dropouts, self.load, self.captions, self.provider)
+        for label in parts:
+            label.setVisible(stats is not None)
+        self.captions.setVisible(stats is not None and self._captions)
+        state = RUN_TEXT[self._run_state] if stats is None else STATE_TEXT.get(stats.state, stats.state)
+        _say(self.state, state, "What the engine is doing", "text")
+        self.dot.set_colour(self._dot_colour())
+        if stats is not None:
+            self._show_figures(stats)
+
+    def _show_figures(self, s: Stats) -> None:
+        lines = [f"{name}: {ms:.1f} ms" for name, ms in s.delay_parts_ms]
+        tip = "From your voice to what is sent:\n" + "\n".join(lines)
+        _say(self.delay, f"Delay {s.delay_ms:.0f} ms", tip, "muted")
+        tip = "How often sound was missing or came too late since the start. More load means more of them."
+        _say(self.dropouts, f"Dropouts {s.dropouts}", tip, "warning" if s.dropouts else "muted")
+        tip = (
+            f"Compute time over sound time. One hop takes {s.hop_ms_median:.1f} ms (median), {s.hop_ms_p99:.1f} ms "
+            f"(99 of 100), {s.hop_ms_max:.1f} ms (longest)."
+        )
+        _say(self.load, f"Load {100 * s.load:.0f} %", tip, "warning" if s.load > HIGH_LOAD else "muted")
+        tip = "From the newest sound to the captions. Captions may lag; your sound never waits for them."
+        late = s.caption_lag_s > LATE_CAPTIONS_S
+        _say(self.captions, f"Captions {s.caption_lag_s:.1f} s behind", tip, "warning" if late else "muted")
+        tip = f"Where the models run: {s.provider}. Everything stays on this machine."
+        _say(self.provider, PROVIDER_TEXT.get(s.provider.lower(), s.provider), tip, "muted")
+
+    def _dot_colour(self) -> str:
+        if self._stats is None:
+            return self._theme.muted
+        if self._stats.state == "running":
+            return self._theme.accent
+        return self._theme.warning
+
+
+def _say(label: QLabel, text: str, tip: str, tone: str) -> None:
+    """Set text, tooltip and tone, each only when it changed: a style that is set anew is worked out anew."""
+    if label.text() != text:
+        label.setText(text)
+        label.setAccessibleName(text)
+    if label.toolTip() != tip:
+        label.setToolTip(tip)
+        label.setAccessibleDescription(tip)
+    if label.property("tone") != tone:
+        label.setProperty("tone", tone)
+        label.style().unpolish(label)
+        label.style().polish(label)

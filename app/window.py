@@ -1,0 +1,358 @@
+"""The main window: lays the widgets out and connects them to the bridge, nothing else.
+
+What may block happens behind the bridge; this file only turns choices into an EngineConfig and events into widgets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any
+
+from PySide6.QtCore import QEvent, Qt, Signal
+from PySide6.QtGui import QCloseEvent, QGuiApplication, QHideEvent, QShowEvent
+from PySide6.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QMainWindow,
+    QScrollArea,
+    QSplitter,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.bridge import Bridge, RunState
+from app.caption_view import CaptionView
+from app.controls import BackgroundControl, DeviceBox, LevelMeter, MessageBar, PowerSwitch, section_label
+from app.status_line import StatusLine
+from app.theme import Theme, ThemeChoice, apply_theme, scaled_font, system_theme
+from app.timeline import Timeline
+from app.views import InsideView
+from engine.types import Background, DeviceChange, EngineConfig, Levels, Problem, Stats, Tokens
+
+DEMO_INPUT = "demo:"  # no device's id: the shipped recording
+VIRTUAL_OUTPUT = "virtual:"  # no device's id: our own microphone for other programs
+HAS_VIRTUAL = sys.platform.startswith("linux")
+COLUMN_WIDTH = 300
+SIZE = (1280, 720)
+SMALLEST = (860, 520)
+DEFAULT_NAME = "System default"
+LEVEL_FLOOR_DB = -120.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What a person has chosen, apart from the engine's own settings."""
+
+    input: str | None = None
+    output: str | None = None
+    on: bool = True
+
+
+class MainWindow(QMainWindow):
+    """The one window. `config` holds the engine's settings; input, output and virtual_mic come from the choices."""
+
+    closing = Signal()  # the window has gone, the engine goes
+    closed = Signal()  # both are gone
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        config: EngineConfig,
+        choices: Choices,
+        theme: ThemeChoice = ThemeChoice.SYSTEM,
+        demo: bool = False,
+    ) -> None:
+        super().__init__()
+        self.bridge, self.config, self.choices = bridge, config, choices
+        self._demo = demo
+        self._begun = True  # False from begin() until the first listing of devices
+        self._theme_choice = theme
+        self._devices: list[Any] = []
+        self.tokens_seen = 0
+        self.timeline = Timeline()
+        self.message = MessageBar()
+        self.inside = InsideView(self.timeline)
+        self.captions = CaptionView(config.captions)
+        self.power = PowerSwitch()
+        self.input, self.output = DeviceBox("Microphone"), DeviceBox("Output")
+        self.level_in, self.level_out = LevelMeter("In"), LevelMeter("Out")
+        self.background = BackgroundControl(config.background)
+        self.status = StatusLine()
+        self.setWindowTitle("Sottovoce")
+        self.setMinimumSize(*SMALLEST)
+        self.resize(*SIZE)
+        self._arrange()
+        self._connect()
+        self._show_choices()
+        self._show_background()
+        self.status.set_captions(config.captions)
+        self.set_theme()
+
+    # Layout -----------------------------------------------------------------------------------------------------------
+
+    def _arrange(self) -> None:
+        split = QSplitter(Qt.Orientation.Vertical)
+        split.setChildrenCollapsible(False)
+        split.setHandleWidth(10)
+        split.addWidget(self.inside)
+        split.addWidget(self.captions)
+        split.setStretchFactor(0, 4)
+        split.setStretchFactor(1, 1)
+        split.setSizes([500, 150])
+        self.captions.setMinimumHeight(92)
+        right = QVBoxLayout()
+        right.setContentsMargins(14, 14, 14, 2)
+        right.setSpacing(10)
+        right.addWidget(self.message)
+        right.addWidget(split, 1)
+        right.addWidget(self.status)
+        page = QWidget()
+        page.setObjectName("page")
+        row = QHBoxLayout(page)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(0)
+        row.addWidget(self._column())
+        row.addLayout(right, 1)
+        self.setCentralWidget(page)
+
+    def _column(self) -> QScrollArea:
+        column = QWidget()
+        column.setObjectName("column")
+        box = QVBoxLayout(column)
+        box.setContentsMargins(18, 16, 18, 14)
+        box.setSpacing(7)
+        title = QLabel("Sottovoce")
+        title.setFont(scaled_font(1.5, bold=True))
+        box.addWidget(title)
+        box.addSpacing(4)
+        box.addWidget(self.power)
+        box.addSpacing(10)
+        for text, device in (("Microphone", self.input), ("Output", self.output)):
+            label = section_label(text)
+            label.setBuddy(device)
+            box.addWidget(label)
+            box.addWidget(device)
+            box.addSpacing(5)
+        box.addSpacing(4)
+        box.addWidget(section_label("Levels"))
+        box.addWidget(self.level_in)
+        box.addWidget(self.level_out)
+        box.addSpacing(12)
+        box.addWidget(self.background)
+        box.addStretch(1)
+        area = QScrollArea()
+        area.setWidget(column)
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setFixedWidth(max(COLUMN_WIDTH, round(self.fontMetrics().averageCharWidth() * 38)))
+        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        return area
+
+    def _connect(self) -> None:
+        bridge = self.bridge
+        bridge.levels.connect(self._show_levels)
+        bridge.tokens.connect(self._take_tokens)
+        bridge.caption.connect(self.captions.text.show_caption)
+        bridge.stats.connect(self._show_stats)
+        bridge.problem.connect(self._show_problem)
+        bridge.device_change.connect(self._device_changed)
+        bridge.run_state.connect(self._show_run_state)
+        bridge.devices.connect(self._list_devices)
+        bridge.scenes.connect(self._list_scenes)
+        bridge.failed.connect(self._show_failure)
+        bridge.frame.connect(self.inside.refresh)
+        bridge.closed.connect(self.closed)
+        self.power.clicked.connect(self._switch)
+        self.input.chosen.connect(lambda device: self._choose(input=device))
+        self.output.chosen.connect(lambda device: self._choose(output=device))
+        self.background.changed.connect(self._set_background)
+        self.captions.wanted.connect(self._set_captions)
+        self.message.again.connect(self.start)
+        QGuiApplication.styleHints().colorSchemeChanged.connect(lambda _: self.set_theme())
+
+    def set_theme(self, choice: ThemeChoice | None = None) -> None:
+        """Take the colours chosen, or the system's."""
+        self._theme_choice = choice or self._theme_choice
+        theme: Theme = system_theme(self._theme_choice)
+        app = QGuiApplication.instance()
+        assert app is not None
+        apply_theme(app, theme)  # type: ignore[arg-type]  # there is no window without a QApplication
+        for widget in (self.power, self.level_in, self.level_out, self.background, self.inside, self.captions):
+            widget.set_theme(theme)  # type: ignore[attr-defined]
+        self.status.set_theme(theme)
+
+    # What the person does ---------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """List devices and scenes; when they are known, choose sensibly and start."""
+        self._begun = False
+        self.bridge.refresh_scenes()
+        self.bridge.refresh_devices()
+
+    def _first_choices(self) -> None:
+        """The default microphone into our own for calls; never by itself into a loudspeaker, it would howl."""
+        microphone = any(d.kind == "input" and not d.is_own and not d.is_monitor for d in self._devices)
+        if self._demo or not microphone:
+            self.choices = dataclasses.replace(self.choices, input=DEMO_INPUT)
+            if not self._demo:
+                self.message.say("No microphone was found: the demo recording plays. Plug one in and choose it.", False)
+        elif HAS_VIRTUAL:
+            self.choices = dataclasses.replace(self.choices, output=VIRTUAL_OUTPUT)
+        else:
+            self.message.say("Choose where the clean sound goes, then switch on; headphones avoid an echo.", False)
+            return
+        self.start()
+
+    def start(self) -> None:
+        """Bring the engine up with what is chosen now."""
+        output = None if self.choices.output == VIRTUAL_OUTPUT else self.choices.output
+        self.bridge.start(
+            dataclasses.replace(
+                self.config,
+                input=self.choices.input,
+                output=output,
+                virtual_mic=self.choices.output == VIRTUAL_OUTPUT,
+            )
+        )
+
+    def _switch(self) -> None:
+        """On or bypass; from a standstill it starts."""
+        self.choices = dataclasses.replace(self.choices, on=self.power.isChecked())
+        if self.bridge.state is RunState.OFF:
+            self.choices = dataclasses.replace(self.choices, on=True)
+            self.start()
+        else:
+            self.bridge.set(bypass=not self.choices.on)
+        self._show_power()
+
+    def _choose(self, **changes: str | None) -> None:
+        """Another device. Plain devices are changed in mid-run, our own sources and sinks by a new start."""
+        before = self.choices
+        self.choices = dataclasses.replace(self.choices, **changes)  # type: ignore[arg-type]
+        if before == self.choices:
+            return
+        special = {DEMO_INPUT, VIRTUAL_OUTPUT}
+        old = {getattr(before, name) for name in changes}
+        if self.bridge.state is not RunState.ON or special & (set(changes.values()) | old):
+            self.start()
+        else:
+            self.bridge.set(**changes)
+
+    def _set_background(self, background: Background) -> None:
+        self.config = dataclasses.replace(self.config, background=background)
+        self.bridge.set(background=background)
+        self._show_background()
+
+    def _set_captions(self, on: bool) -> None:
+        self.config = dataclasses.replace(self.config, captions=on)
+        self.status.set_captions(on)
+        if self.bridge.state is not RunState.OFF:
+            self.start()
+
+    # What the engine tells --------------------------------------------------------------------------------------------
+
+    def _show_levels(self, levels: Levels) -> None:
+        self.level_in.show_level(levels.input_rms_db, levels.input_peak_db)
+        self.level_out.show_level(levels.output_rms_db, levels.output_peak_db)
+
+    def _take_tokens(self, tokens: Tokens) -> None:
+        self.tokens_seen += tokens.codes_s.shape[1]
+        self.timeline.add(tokens)
+
+    def _show_stats(self, stats: Stats) -> None:
+        self.status.show_stats(stats)
+        self._show_power(stats.state)
+
+    def _show_problem(self, problem: Problem) -> None:
+        stopped = problem.state == "stopped"
+        self.message.say(problem.text, offer_retry=stopped)
+        if stopped:
+            self.bridge.stop()
+
+    def _show_failure(self, text: str) -> None:
+        self.message.say(text, offer_retry=self.bridge.state is RunState.OFF)
+
+    def _device_changed(self, change: DeviceChange) -> None:
+        self.message.say(f"{change.what}: {change.device}", offer_retry=False)
+        self.bridge.refresh_devices()
+
+    def _show_run_state(self, state: RunState) -> None:
+        if state is RunState.ON and not self.choices.on:
+            self.bridge.set(bypass=True)
+        if state is RunState.OFF:
+            for meter in (self.level_in, self.level_out):
+                meter.show_level(LEVEL_FLOOR_DB, LEVEL_FLOOR_DB)
+        self.status.show_run_state(state)
+        self._show_power()
+
+    def _list_devices(self, devices: list[Any]) -> None:
+        self._devices = devices
+        if not self._begun:
+            self._begun = True
+            self._first_choices()
+        self._show_choices()
+
+    def _list_scenes(self, scenes: list[Any]) -> None:
+        self.background.set_places(scenes)
+        self._show_background()
+
+    # Words and marks --------------------------------------------------------------------------------------------------
+
+    def _show_power(self, state: str = "") -> None:
+        run = self.bridge.state
+        if run is RunState.STARTING:
+            texts = (True, "Starting …", "Waking the models")
+        elif run is RunState.STOPPING:
+            texts = (False, "Stopping …", "Finishing what is under way")
+        elif run is RunState.OFF:
+            texts = (False, "Off", "Nothing is heard or sent")
+        elif state == "bypass" or not self.choices.on:
+            texts = (False, "Bypass", "Sound goes through as it is")
+        else:
+            texts = (True, "On", "Only what you want is sent")
+        self.power.setChecked(texts[0])
+        self.power.show_state(texts[1], texts[2])
+
+    def _show_choices(self) -> None:
+        """Fill the device boxes from the last listing."""
+        inputs: list[tuple[str, object]] = [(DEFAULT_NAME, None)]
+        outputs: list[tuple[str, object]] = [(DEFAULT_NAME, None)]
+        if HAS_VIRTUAL:
+            outputs.insert(0, ("Sottovoce microphone, for calls", VIRTUAL_OUTPUT))
+        for d in self._devices:
+            if d.is_own:
+                continue
+            if d.kind == "input":
+                inputs.append((f"{d.name} (what it plays)" if d.is_monitor else d.name, d.id))
+            else:
+                outputs.append((d.name, d.id))
+        inputs.append(("Demo recording", DEMO_INPUT))
+        self.input.show_choices(inputs, self.choices.input)
+        self.output.show_choices(outputs, self.choices.output)
+
+    def _show_background(self) -> None:
+        self.inside.set_background_note(str(self.config.background), self.background.place.currentText())
+
+    # Coming and going -------------------------------------------------------------------------------------------------
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.bridge.set_hidden(False)
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self.bridge.set_hidden(True)
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.WindowStateChange:
+            self.bridge.set_hidden(self.isMinimized())
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """The window goes at once; `closed` follows when the engine is down."""
+        self.bridge.close()
+        self.closing.emit()
+        event.accept()
