@@ -63,10 +63,13 @@ class BackgroundMixer:
         self.background = background
         self.gain = Ramp(background.linear_gain, info.hop_samples)
         self._silence = np.zeros(info.hop_samples, dtype=np.float32)
-        self.set(background)
+        self.set(background, at_once=True)
 
-    def set(self, background: Background) -> None:
-        """Change what becomes of the background, from the next hop on. Raises UsageError for an unknown scene."""
+    def set(self, background: Background, at_once: bool = False) -> None:
+        """Change what becomes of the background, from the next hop on. Raises UsageError for an unknown scene.
+
+        at_once: a scene may take its time to begin with its first hop; else it begins 160 ms later.
+        """
         now = self.background
         same_scene = self._playing is not None and background.scene == now.scene
         if background.mode is not BackgroundMode.SWAP:
@@ -76,7 +79,7 @@ class BackgroundMixer:
         else:
             codes = self._find(background.scene or "")
             self._leave()
-            self._playing = ScenePlayer(self._models, codes, background.gain_db)
+            self._playing = ScenePlayer(self._models, codes, background.gain_db, at_once)
         self.background = background
 
     def _find(self, name: str) -> Codes:

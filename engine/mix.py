@@ -77,18 +77,17 @@ class RunningLevel:
 class SceneLevel:
     """Gives a scene the level of the old background over the last 3 s, plus `gain_db`, without a jump."""
 
-    def __init__(self, hop: int, hop_s: float, gain_db: float) -> None:
+    def __init__(self, hop: int, hop_s: float, gain_db: float, window_s: float = LEVEL_WINDOW_S) -> None:
         self.gain_db = gain_db
-        self._scene = RunningLevel(hop_s)
+        self._scene = RunningLevel(hop_s, window_s)
         self._ramp = Ramp(0.0, hop)
 
     def hear(self, scene: Samples) -> None:
-        """Learn the scene's own level from a hop that is not played."""
+        """Learn the scene's own level from a hop of it, played or not."""
         self._scene.add(scene)
 
     def apply(self, scene: Samples, old_rms: float, fade_out: bool = False) -> Samples:
         """One hop [hop] of the scene at the level it should have now; `fade_out` takes it to silence over this hop."""
-        self._scene.add(scene)
         own = self._scene.rms
         wanted = old_rms * 10.0 ** (self.gain_db / 20.0) / own if own > 0.0 and not fade_out else 0.0
         scaled: Samples = scene * self._ramp.next(min(wanted, SCENE_GAIN_MAX))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.artefacts import Models
 from engine.mix import SceneLevel
@@ -13,7 +14,8 @@ from engine.paths import assets_dir as default_assets_dir
 from engine.tokens import SvtReader, read_svt
 from engine.types import Codes, Samples, TokenFileError, UsageError
 
-PREROLL_HOPS = 25
+PROBES = 24  # frames that tell a scene's level
+PROBES_PER_HOP = 3
 
 
 @dataclass(frozen=True)
@@ -61,22 +63,46 @@ def load_scene(name: str, assets_dir: str | Path | None = None, codec_id: str | 
 
 
 class ScenePlayer:
-    """A scene's tokens, looped through a decoder of their own, at the level of the background they replace."""
+    """A scene's tokens, looped through a decoder of their own, at the level of the background they replace.
 
-    def __init__(self, models: Models, codes: Codes, gain_db: float) -> None:
+    Its own level has to be known before it is heard: frames from all over the scene are decoded for that. `at_once`
+    does so here; else a few at each `next`, so that no hop takes long, and the scene begins 160 ms later.
+    """
+
+    def __init__(self, models: Models, codes: Codes, gain_db: float, at_once: bool = True) -> None:
         info = models.info
         self._decoder = models.decoder.clone()
         self._codes = codes.astype(np.int64)
-        self._blank = info.blank_s()
+        self._blank_s, self._blank_b = info.blank_s(), info.blank_b()
         self._gains = np.array([0.0, 1.0], dtype=np.float32)
+        self._silence = np.zeros(info.hop_samples, dtype=np.float32)
         self._at = 0
-        self.level = SceneLevel(info.hop_samples, info.hop_samples / info.sample_rate_hz, gain_db)
-        for _ in range(PREROLL_HOPS):  # so that its level is known, and its decoder filled, when it is first heard
-            self.level.hear(self.next()[1])
+        length = self._codes.shape[1]
+        self._probes = [int(i) for i in np.linspace(0, length, min(PROBES, length), endpoint=False)]
+        hop_s = info.hop_samples / info.sample_rate_hz
+        self.level = SceneLevel(info.hop_samples, hop_s, gain_db, window_s=length * hop_s)
+        if at_once:
+            self._probe(len(self._probes))
 
     def next(self) -> tuple[Codes, Samples]:
-        """The next frame [K] and its sound [hop], as it was recorded."""
+        """The next frame [K] and its sound [hop] as it was recorded; blank and silent while the level is sought."""
+        if self._probes:
+            self._probe(PROBES_PER_HOP)
+            return self._blank_b.astype(np.int16), self._silence
         codes = self._codes[:, self._at]
         self._at = (self._at + 1) % self._codes.shape[1]
-        decoded = self._decoder.step(codes_s=self._blank, codes_b=codes, gains=self._gains)
-        return codes.astype(np.int16), decoded["background"].reshape(-1)
+        sound = self._decode(codes)
+        self.level.hear(sound)
+        return codes.astype(np.int16), sound
+
+    def _decode(self, codes: NDArray[np.int64]) -> Samples:
+        decoded = self._decoder.step(codes_s=self._blank_s, codes_b=codes, gains=self._gains)
+        sound: Samples = decoded["background"].reshape(-1)
+        return sound
+
+    def _probe(self, count: int) -> None:
+        for at in self._probes[:count]:
+            self.level.hear(self._decode(self._codes[:, at]))
+        del self._probes[:count]
+        if not self._probes:
+            self._decoder.reset()

@@ -141,10 +141,12 @@ def unpack(data: bytes, bits: Sequence[int], count: int) -> Codes:
     if len(data) * 8 < total * count:
         raise ValueError(f"{count} frames of {total} bits need more than {len(data)} bytes")
     flat = np.unpackbits(np.frombuffer(data, dtype=np.uint8))[: total * count].reshape(count, total)
+    codes = np.zeros((len(bits), count), dtype=np.int16)
     rows, shifts = _layout(bits)
-    codes = np.zeros((count, len(bits)), dtype=np.int64)
-    np.add.at(codes.T, rows, (flat.astype(np.int64) << shifts).T)
-    return codes.T.astype(np.int16)
+    if total and count:
+        there, starts = np.unique(rows, return_index=True)  # rows of one code take no bits and stay zero
+        codes[there] = np.add.reduceat(flat.astype(np.int64) << shifts, starts, axis=1).T
+    return codes
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
