@@ -33,7 +33,7 @@ NO_SPEECH_LIMIT = 0.6
 LOGPROB_LIMIT = -1.0
 NGRAM_LONGEST = 12
 ECHO_WORDS = 3
-FASTEST_WORDS_PER_S = 9.0
+SQUEEZED_S = 0.15
 # What Whisper says when nobody speaks, most of it learnt from subtitles. Dropped only where nothing else was said
 # and the voice was short or doubtful, because people do say these.
 INVENTED = frozenset(
@@ -237,10 +237,12 @@ def without_echo(said: Sequence[Word], words: Sequence[W]) -> list[W]:
     return list(words)
 
 
-def is_squeezed(words: Sequence[Word]) -> bool:
-    """Whether more words are squeezed into their time than anybody can say."""
-    span_s = words[-1].end_s - words[0].start_s if words else 0.0
-    return len(words) >= ECHO_WORDS and len(words) > FASTEST_WORDS_PER_S * span_s
+def without_squeezed(words: Sequence[W]) -> list[W]:
+    """The words up to the first three that share less time than anybody needs to say them: those were made up."""
+    for index in range(len(words) - ECHO_WORDS + 1):
+        if words[index + ECHO_WORDS - 1].end_s - words[index].start_s < SQUEEZED_S:
+            return list(words[:index])
+    return list(words)
 
 
 def sounds_invented(words: Sequence[Word], no_speech: float, logprob: float, speech_s: float) -> bool:

@@ -18,12 +18,12 @@ from engine.captions import (
     Agreement,
     Heard,
     compression_ratio,
-    is_squeezed,
     join_words,
     sounds_invented,
     token_cap,
     without_echo,
     without_loops,
+    without_squeezed,
 )
 from engine.types import Samples, Word
 from engine.vad import SAMPLE_RATE_HZ, WINDOW, Detector
@@ -233,9 +233,8 @@ class Listener:
             if start_s > voiced_s + LATE_S:
                 break
             words.append(replace(word, start_s=start_s, end_s=min(end_s, self._seconds(end))))
-        words = without_echo(segment.held, without_loops([*segment.held, *words])[len(segment.held) :])
-        if is_squeezed(words):
-            return []
+        words = without_loops([*segment.held, *without_squeezed(words)])[len(segment.held) :]
+        words = without_echo(segment.held, words)
         if not segment.any_final:
             if sounds_invented(words, answer.no_speech, answer.logprob, self._seconds(segment.voiced)):
                 return []
@@ -259,6 +258,11 @@ class Listener:
         segment.held += final
         if final:
             segment.any_final = True
+
+    @property
+    def final_to(self) -> int:
+        """No sound before this will be asked for again: where another listener would have to go on."""
+        return self._at if self._segment is None else self._final_to(self._segment)
 
     def _final_to(self, segment: _Segment) -> int:
         last = int(segment.held[-1].end_s * SAMPLE_RATE_HZ) if segment.held else segment.start

@@ -224,7 +224,9 @@ class WhisperDecoder:
             x = x + block.mlp(block.mlp_ln(x))
         past.attention.append(torch.cat(rows))
         last = decoder.ln(x)[0, n - wanted :]
-        return self._to_vocabulary(last) if self._to_vocabulary else last @ decoder.token_embedding.weight.T
+        if self._to_vocabulary is not None:
+            return torch.as_tensor(self._to_vocabulary(last))
+        return torch.as_tensor(last @ decoder.token_embedding.weight.T)
 
     def _self_attention(self, block: Any, x: Tensor, past: _Past, index: int, mask: Tensor | None) -> Tensor:
         key, value = self._split(block.attn.key(x)), self._split(block.attn.value(x))
@@ -401,7 +403,7 @@ def _serve(listener: Listener, mailbox: _Mailbox, out: BinaryIO) -> None:
         if update is not None:
             _tell_update(out, update)
         else:
-            _tell(out, kind="heard", heard_to=listener.fed_to)
+            _tell(out, kind="heard", heard_to=listener.fed_to, final_to=listener.final_to)
 
 
 def main() -> int:

@@ -1,0 +1,380 @@
+"""The parent's side of the recogniser: sound goes in without waiting, captions come out in order, none lost.
+
+Whisper runs in a process of its own (engine.whisper_worker), because its decoding loop would make the sound crackle.
+What it has not made final is kept here, so that a process that died is started again where it was: once.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import importlib.util
+import json
+import os
+import queue
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from engine.types import ArtefactError, Caption, Problem, Samples, SottovoceError, UsageError, Word
+from engine.vad import SAMPLE_RATE_HZ, model_path
+from engine.weights import DEFAULT_NAME, Weights, require_weights
+
+FRAME = struct.Struct("<cQ")  # as in engine.whisper_worker: kind, length of the payload
+MAX_LAG_S = 30.0  # sound further back than this is not waited for: it is left out, and told
+SEND_S = 0.1  # sound is sent in pieces of about this length
+FILE_LEAD_S = 60.0  # how far a file may run ahead of the recogniser
+RESTARTS = 1
+DRAIN_TIMEOUT_S = 120.0
+POLL_S = 0.02
+BEHIND = "captions cannot keep up with this machine and leave some speech out; close other programs"
+
+
+class Recognizer:
+    """Words of a 16 kHz mono stream. start, feed and poll from any one thread; finish drains, stop does not.
+
+    language: a code such as "en", or None to find it out. weights: what was loaded, with its hash and source.
+    """
+
+    def __init__(
+        self,
+        language: str | None = "en",
+        *,
+        model: str = DEFAULT_NAME,
+        live: bool = True,
+        threads: int = 1,
+        source: str = "speech",
+    ) -> None:
+        self.language, self.model, self.source = language, model, source
+        self.weights: Weights | None = None
+        if language is not None and language not in known_languages():
+            raise UsageError(f"Whisper knows no language {language!r}; write a code such as en, cs or ru")
+        self.dropped = 0  # samples left out because the recogniser was too far behind
+        self.failure: str | None = None
+        self._live, self._threads = live, threads
+        self._files = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._events: queue.SimpleQueue[Caption | Problem] = queue.SimpleQueue()
+        self._fed = 0  # samples fed since the start: the one clock
+        self._heard = 0  # the recogniser has looked at everything before
+        self._unsent: deque[tuple[bytes, bytes]] = deque()
+        self._kept: deque[tuple[int, bytes, bytes]] = deque()  # (position, kind, payload) not final yet
+        self._piece: list[Samples] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._restarts = 0
+        self._state = "new"  # then running, finishing, finished, failed, stopped
+        self._ready = threading.Event()
+        self._done = threading.Event()
+        self._told_behind = False
+
+    # the person's side ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the process and return at once; raises ArtefactError when Whisper or the voice detector is not here."""
+        if self._state != "new":
+            raise UsageError("this recogniser was started before; make a new one")
+        model_path()
+        self.weights = require_weights(self.model)
+        self._state = "running"
+        self._launch(0)
+
+    @property
+    def lag_s(self) -> float:
+        """From the newest sound fed back to what the recogniser has looked at."""
+        return max(self._fed - self._heard, 0) / SAMPLE_RATE_HZ
+
+    @property
+    def heard_s(self) -> float:
+        """Seconds of sound that the recogniser has looked at."""
+        return self._heard / SAMPLE_RATE_HZ
+
+    @property
+    def ready(self) -> bool:
+        """Whether Whisper is loaded. Sound fed before is not lost."""
+        return self._ready.is_set()
+
+    @property
+    def running(self) -> bool:
+        return self._state in ("running", "finishing")
+
+    def wait_ready(self, timeout_s: float = 60.0) -> bool:
+        """Wait until Whisper is loaded or has failed; whether it is loaded."""
+        self._ready.wait(timeout_s)
+        return self.running and self.ready
+
+    def feed(self, samples: Samples) -> None:
+        """The next samples [N], 16 kHz mono float32. Never waits; too far behind, some is left out and that is told."""
+        if self._state != "running" or not len(samples):
+            return
+        with self._lock:
+            behind = self._live and self._fed - self._heard > MAX_LAG_S * SAMPLE_RATE_HZ
+            self._fed += len(samples)
+            if behind:
+                self._flush_piece()
+                self._post(b"G", struct.pack("<Q", len(samples)))
+                self.dropped += len(samples)
+            else:
+                self._piece.append(np.asarray(samples, dtype=np.float32).copy())
+                if sum(map(len, self._piece)) >= SEND_S * SAMPLE_RATE_HZ:
+                    self._flush_piece()
+        if behind and not self._told_behind:
+            self._tell(BEHIND, "captions late")
+        self._told_behind = behind or (self._told_behind and self.lag_s > MAX_LAG_S / 2)
+
+    def poll(self) -> list[Caption | Problem]:
+        """What was recognised since the last call, in order."""
+        found = []
+        while not self._events.empty():
+            found.append(self._events.get())
+        return found
+
+    def finish(self, timeout_s: float = DRAIN_TIMEOUT_S) -> list[Caption | Problem]:
+        """No more sound comes: wait until all of it is recognised, end the process, and give what is left to poll."""
+        self.end()
+        if not self.wait_done(timeout_s):
+            self._tell(f"captions were not finished in {timeout_s:g} s; the last words are missing", "no captions")
+        self.stop()
+        return self.poll()
+
+    def end(self) -> None:
+        """No more sound comes; does not wait. `wait_done` tells when all is recognised."""
+        with self._lock:
+            if self._state == "running":
+                self._flush_piece()
+                self._state = "finishing"
+                self._post(b"F", b"")
+
+    def wait_done(self, timeout_s: float) -> bool:
+        """Whether everything was recognised, or will never be, within this time."""
+        return self._state == "new" or self._done.wait(timeout_s)
+
+    def stop(self) -> None:
+        """End the process at once; what is not recognised yet is given up. Events stay to be polled."""
+        if self._state not in ("failed", "finished"):
+            self._state = "stopped"
+        process, self._process = self._process, None
+        self._ready.set()
+        self._done.set()
+        self._wake.set()
+        if process is not None:
+            process.kill()
+            process.wait()
+        self._files.close()
+
+    # the process's side -----------------------------------------------------------------------------------------------
+
+    def _launch(self, start: int) -> None:
+        """Start the process at this position of the clock, with a thread for each direction."""
+        assert self.weights is not None
+        settings = {
+            "path": str(self.weights.path),
+            "format": self.weights.format,
+            "name": self.weights.name,
+            "language": self.language,
+            "live": self._live,
+            "threads": self._threads,
+            "start": start,
+        }
+        threads = str(self._threads)
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        self._complaints = self._files.enter_context(tempfile.TemporaryFile())
+        process = subprocess.Popen(
+            [sys.executable, "-m", "engine.whisper_worker", json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for us: the process ends when its pipe does
+        )
+        self._process = process
+        threading.Thread(target=self._write, args=(process,), name="captions-out", daemon=True).start()
+        threading.Thread(target=self._read, args=(process,), name="captions-in", daemon=True).start()
+
+    def _flush_piece(self) -> None:
+        """Queue the samples gathered so far; the lock is held."""
+        if self._piece:
+            samples = np.concatenate(self._piece)
+            self._piece = []
+            self._post(b"A", samples.astype("<f4").tobytes())
+
+    def _post(self, kind: bytes, payload: bytes) -> None:
+        """Queue a frame and keep it until it is final; the lock is held."""
+        self._kept.append((self._fed, kind, payload))
+        self._unsent.append((kind, payload))
+        self._wake.set()
+
+    def _write(self, process: subprocess.Popen[bytes]) -> None:
+        """Send frames until the process is gone. Its own thread: a pipe can be full."""
+        assert process.stdin is not None
+        with contextlib.suppress(OSError), process.stdin:
+            self._write_frames(process, process.stdin)
+
+    def _write_frames(self, process: subprocess.Popen[bytes], pipe: IO[bytes]) -> None:
+        while process is self._process and process.poll() is None:
+            with self._lock:
+                frame = self._unsent.popleft() if self._unsent and process is self._process else None
+                if frame is None:
+                    self._wake.clear()
+            if frame is None:
+                self._wake.wait(1.0)
+                continue
+            pipe.write(FRAME.pack(frame[0], len(frame[1])) + frame[1])  # fails when it died: the reader decides
+            pipe.flush()
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        """Take messages until the process ends, then see whether it should have."""
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                if process is self._process:
+                    self._take(json.loads(line))
+        process.wait()
+        if process is self._process and self.running:
+            self._revive()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        kind = message["kind"]
+        if kind == "ready":
+            self._ready.set()
+        elif kind in ("heard", "words"):
+            self._let_go(message["final_to"])
+            if kind == "words":
+                self._take_words(message)
+            self._heard = max(self._heard, message["heard_to"])
+        elif kind == "finished":
+            self._state = "finished"
+            self._done.set()
+        elif kind == "problem":
+            self._fail(message["text"])
+
+    def _let_go(self, final_to: int) -> None:
+        """Forget sound that will not be asked for again."""
+        with self._lock:
+            while self._kept and self._kept[0][0] <= final_to and self._kept[0][1] != b"F":
+                self._kept.popleft()
+
+    def _take_words(self, message: dict[str, Any]) -> None:
+        fed = self._fed
+        self._events.put(
+            Caption(
+                time_s=fed / SAMPLE_RATE_HZ,
+                final=tuple(Word(*word) for word in message["final"]),
+                tentative=tuple(Word(*word) for word in message["tentative"]),
+                lag_s=(fed - message["heard_to"]) / SAMPLE_RATE_HZ,
+                language=message["language"],
+                source=self.source,
+            )
+        )
+
+    def _revive(self) -> None:
+        """The process died: start another where words stopped being final, or give up the second time."""
+        if self._restarts >= RESTARTS:
+            self._fail(f"the recogniser stopped twice ({self._last_complaint()}); captions are off, start them again")
+            return
+        self._restarts += 1
+        self._tell("the recogniser stopped and was started again; captions are late for a moment", "captions restart")
+        with self._lock:
+            self._unsent = deque((kind, payload) for _, kind, payload in self._kept)
+            start = self._start_of_kept()
+            self._launch(start)
+
+    def _last_complaint(self) -> str:
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
+        return lines[-1][:120] if lines else "it said nothing"
+
+    def _start_of_kept(self) -> int:
+        if not self._kept:
+            return self._fed - sum(map(len, self._piece))
+        end, kind, payload = self._kept[0]
+        if kind == b"A":
+            return end - len(payload) // 4
+        return end - (struct.unpack("<Q", payload)[0] if kind == b"G" else 0)
+
+    def _fail(self, text: str) -> None:
+        self._state, self.failure = "failed", text
+        self._tell(text, "no captions")
+        self._ready.set()
+        self._done.set()
+
+    def _tell(self, text: str, state: str) -> None:
+        self._events.put(Problem(self._fed / SAMPLE_RATE_HZ, text, state))
+
+
+@functools.cache
+def known_languages() -> frozenset[str]:
+    """The codes of Whisper's languages, read from openai-whisper's source: importing it would load torch."""
+    spec = importlib.util.find_spec("whisper")
+    if spec is None or spec.origin is None:
+        raise ArtefactError("openai-whisper is not installed; run ./run, or pip install sottovoce again")
+    tree = ast.parse(Path(spec.origin).with_name("tokenizer.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "LANGUAGES" for t in node.targets):
+            return frozenset(ast.literal_eval(node.value))
+    raise ArtefactError("this openai-whisper lists no languages; install the version that Sottovoce asks for")
+
+
+def recognise_file(
+    sound: Samples | Iterable[Samples],
+    language: str | None = None,
+    *,
+    model: str = DEFAULT_NAME,
+    threads: int = 1,
+    progress: Callable[[float], None] | None = None,
+    found: Callable[[str | None], None] | None = None,
+) -> list[Word]:
+    """Words of a whole recording, 16 kHz mono: an array or an iterator of pieces of any length, in constant memory.
+
+    progress is called with the seconds recognised so far, found with the language at the end. Raises SottovoceError
+    when the recogniser cannot be had or fails.
+    """
+    recognizer = Recognizer(language, model=model, live=False, threads=threads)
+    recognizer.start()
+    words: list[Word] = []
+    spoken = language
+
+    def gather() -> None:
+        nonlocal spoken
+        for event in recognizer.poll():
+            if isinstance(event, Caption):
+                words.extend(event.final)
+                spoken = event.language or spoken
+        if progress:
+            progress(recognizer.heard_s)
+        if not recognizer.running and recognizer.failure:
+            raise SottovoceError(recognizer.failure)
+
+    try:
+        for piece in [sound] if isinstance(sound, np.ndarray) else sound:
+            for part in _pieces(piece):
+                recognizer.feed(part)
+                while recognizer.lag_s > FILE_LEAD_S:
+                    gather()
+                    time.sleep(POLL_S)
+        recognizer.end()
+        while not recognizer.wait_done(0.25):
+            gather()
+        gather()
+    finally:
+        recognizer.stop()
+    if found:
+        found(spoken)
+    return words
+
+
+def _pieces(sound: Samples) -> Iterator[Samples]:
+    """Cut so that the queue never holds much more than it may."""
+    size = 10 * SAMPLE_RATE_HZ
+    for at in range(0, len(sound), size):
+        yield sound[at : at + size]
