@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from engine.paths import assets_dir as default_assets_dir
+from engine.paths import cache_dir
 from engine.types import ArtefactError, Provider, UsageError
 
 FORMAT_VERSION = "1"
@@ -42,6 +43,7 @@ REINSTALL = "install Sottovoce again, or restore assets/ from its source"
 ORT_ERRORS: tuple[type[Exception], ...] = tuple(
     e for e in vars(ort_state).values() if isinstance(e, type) and issubclass(e, Exception)
 ) + (RuntimeError, ValueError)
+LOAD_ERRORS: tuple[type[Exception], ...] = (ArtefactError, *ORT_ERRORS)
 ort.set_default_logger_severity(4)  # a machine without a GPU is not worth a page of warnings
 log = logging.getLogger(__name__)
 Array = NDArray[Any]
@@ -99,11 +101,13 @@ def _open(path: Path, provider: Provider, options: ort.SessionOptions) -> ort.In
 def _provider_options(provider: Provider) -> dict[str, str]:
     if provider is not Provider.TENSORRT:
         return {}
-    from engine.paths import cache_dir
-
-    folder = cache_dir() / "tensorrt"
+    folder = _engine_cache()
     folder.mkdir(parents=True, exist_ok=True)
     return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+
+
+def _engine_cache() -> Path:
+    return cache_dir() / "tensorrt"
 
 
 def _first_line(error: BaseException) -> str:
@@ -265,8 +269,9 @@ def checked_file(folder: Path, name: str) -> Path:
 def load_models(provider: Provider | str = Provider.AUTO, assets_dir: str | Path | None = None) -> Models:
     """Check and load encoder, decoder and refiner.
 
-    AUTO takes TensorRT or CUDA when it loads and a hop is faster there, else the CPU. A provider named and not loaded
-    is an ArtefactError, as is a file that is missing, damaged, or of another format or codec.
+    AUTO takes CUDA, or TensorRT once its engines are built, when it loads and a hop is faster there, else the CPU.
+    A provider named and not loaded is an ArtefactError, as is a file that is missing, damaged, or of another format
+    or codec.
     """
     folder = Path(assets_dir) if assets_dir is not None else default_assets_dir()
     paths = {role: checked_file(folder, role) for role in ROLES}
@@ -337,15 +342,18 @@ def _require_gpu(provider: Provider) -> None:
 def _fastest(paths: Mapping[str, Path]) -> Models:
     best = _load(paths, Provider.CPU)
     best_s: float | None = None
-    for provider in (Provider.CUDA, Provider.TENSORRT):
+    candidates = [Provider.CUDA]
+    if any(_engine_cache().glob("*.engine")):  # building them takes minutes: only --provider tensorrt does that
+        candidates.append(Provider.TENSORRT)
+    for provider in candidates:
         try:
             _require_gpu(provider)
             candidate = _load(paths, provider)
-        except ArtefactError as error:
+            seconds = _hop_time_s(candidate)
+        except LOAD_ERRORS as error:
             log.debug("%s is not used: %s", provider, error)
             continue
         best_s = _hop_time_s(best) if best_s is None else best_s
-        seconds = _hop_time_s(candidate)
         log.debug("a hop takes %.2f ms on %s, %.2f ms on %s", 1e3 * seconds, provider, 1e3 * best_s, best.provider)
         if seconds < best_s:
             best, best_s = candidate, seconds
