@@ -16,7 +16,6 @@ import queue
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -37,6 +36,7 @@ FILE_LEAD_S = 60.0  # how far a file may run ahead of the recogniser
 RESTARTS = 1
 DRAIN_TIMEOUT_S = 120.0
 POLL_S = 0.02
+JOIN_S = 2.0
 BEHIND = "captions cannot keep up with this machine and leave some speech out; close other programs"
 
 
@@ -62,7 +62,8 @@ class Recognizer:
         self.dropped = 0  # samples left out because the recogniser was too far behind
         self.failure: str | None = None
         self._live, self._threads = live, threads
-        self._files = contextlib.ExitStack()
+        self._complaint = "it said nothing"  # the process's last words on standard error
+        self._threads_running: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._events: queue.SimpleQueue[Caption | Problem] = queue.SimpleQueue()
@@ -170,7 +171,8 @@ class Recognizer:
         if process is not None:
             process.kill()
             process.wait()
-        self._files.close()
+        for thread in self._threads_running:
+            thread.join(JOIN_S)
 
     # the process's side -----------------------------------------------------------------------------------------------
 
@@ -188,18 +190,19 @@ class Recognizer:
         }
         threads = str(self._threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
-        self._complaints = self._files.enter_context(tempfile.TemporaryFile())
         process = subprocess.Popen(
             [sys.executable, "-m", "engine.whisper_worker", json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._complaints,
+            stderr=subprocess.PIPE,
             env=environment,
             start_new_session=True,  # Ctrl-C is for us: the process ends when its pipe does
         )
         self._process = process
-        threading.Thread(target=self._write, args=(process,), name="captions-out", daemon=True).start()
-        threading.Thread(target=self._read, args=(process,), name="captions-in", daemon=True).start()
+        for name, target in (("out", self._write), ("in", self._read), ("complaints", self._listen)):
+            thread = threading.Thread(target=target, args=(process,), name=f"captions-{name}", daemon=True)
+            self._threads_running.append(thread)
+            thread.start()
 
     def _flush_piece(self) -> None:
         """Queue the samples gathered so far; the lock is held."""
@@ -243,6 +246,12 @@ class Recognizer:
         if process is self._process and self.running:
             self._revive()
 
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                self._complaint = line.decode(errors="replace").strip()[:120] or self._complaint
+
     def _take(self, message: dict[str, Any]) -> None:
         kind = message["kind"]
         if kind == "ready":
@@ -280,7 +289,7 @@ class Recognizer:
     def _revive(self) -> None:
         """The process died: start another where words stopped being final, or give up the second time."""
         if self._restarts >= RESTARTS:
-            self._fail(f"the recogniser stopped twice ({self._last_complaint()}); captions are off, start them again")
+            self._fail(f"the recogniser stopped twice ({self._complaint}); captions are off, start them again")
             return
         self._restarts += 1
         self._tell("the recogniser stopped and was started again; captions are late for a moment", "captions restart")
@@ -288,11 +297,6 @@ class Recognizer:
             self._unsent = deque((kind, payload) for _, kind, payload in self._kept)
             start = self._start_of_kept()
             self._launch(start)
-
-    def _last_complaint(self) -> str:
-        self._complaints.seek(0)
-        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:120] if lines else "it said nothing"
 
     def _start_of_kept(self) -> int:
         if not self._kept:
