@@ -242,7 +242,7 @@ def encode_file(
     with SoundReader(source) as reader:
         header = header_for(models.info, quantizers, channels=reader.channels, source_rate_hz=reader.sample_rate_hz)
         temp = partial_path(Path(target))
-        writer = SvtWriter(temp, header)
+        writer = SvtWriter(temp, header, target)
         try:
             try:
                 _encode_blocks(reader, models, writer, progress)

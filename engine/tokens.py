@@ -160,11 +160,11 @@ def _block(kind: int, channel: int, first: int, count: int, payload: bytes) -> b
 class SvtWriter:
     """Writes a token file as frames come in. Every whole block is safe on disk; `close` completes the header.
 
-    Raises TokenFileError when the file cannot be written.
+    Raises TokenFileError when the file cannot be written; `name` is what it says then, where the path is a passing one.
     """
 
-    def __init__(self, path: str | Path, header: SvtHeader) -> None:
-        self.path, self.header = Path(path), header
+    def __init__(self, path: str | Path, header: SvtHeader, name: str | Path | None = None) -> None:
+        self.path, self.header, self._name = Path(path), header, name or path
         self._bits = header.bits()
         self._room = len(self._header_json(header)) + 64  # numbers grow when the file is closed
         self._waiting: list[list[NDArray[np.int64]]] = [[] for _ in range(header.channels)]
@@ -236,7 +236,7 @@ class SvtWriter:
         self._file.flush()
 
     def _failed(self, error: OSError) -> TokenFileError:
-        return TokenFileError(f"{self.path} cannot be written ({error.strerror}); choose another place or make room")
+        return TokenFileError(f"{self._name} cannot be written ({error.strerror}); choose another place or make room")
 
     def __enter__(self) -> Self:
         return self

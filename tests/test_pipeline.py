@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -329,9 +328,3 @@ def test_the_limiter_holds_minus_one_decibel(tiny: Models, rng: np.random.Genera
     for live in (True, False):
         y = _whole(tiny, x, 48000, live, "keep")
         assert np.abs(y).max() <= 10 ** (-1 / 20) + 1e-7
-
-
-def test_scenes_are_found_by_name(tmp_path: Path) -> None:
-    from engine.scenes import list_scenes
-
-    assert list_scenes(tmp_path) == []

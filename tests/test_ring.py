@@ -41,7 +41,7 @@ def test_ring_behaves_like_a_list(capacity: int, channels: int, moves: list[tupl
 
 
 def test_one_writer_and_one_reader_lose_nothing() -> None:
-    ring, total = Ring(257), 200_000
+    ring, total = Ring(257), 20_000
     got: list[np.ndarray] = []
 
     def write() -> None:
