@@ -1,0 +1,242 @@
+"""Sound devices: which there are, and the ports that carry sound to and from them. The only importer of sounddevice.
+
+A device's id is its Pulse source or sink name where a Pulse server answers (PulseAudio or PipeWire on Linux), else
+"name, host API" of PortAudio; never an index, because indices move when something is plugged in. On Pulse PortAudio sees
+one ALSA device, `pulse`; which source or sink it stands for is told by the environment while it is opened.
+
+Input and output are opened apart, each with its own clock; the engine holds the sound between them together.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from engine import pulse
+from engine.ports import FALLBACK_RATE_HZ, Wake
+from engine.resample import LIVE_RATES_HZ
+from engine.ring import Ring
+from engine.types import DeviceError, Samples, UsageError
+
+INPUT, OUTPUT = "input", "output"
+STALL_S = 1.0  # a device that moves no block for so long has gone, whatever it says
+_opening = threading.Lock()  # the environment and PortAudio's own lists belong to the process
+_open_streams = 0
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """One device as a person chooses it. kind: "input" or "output"; is_own: part of our virtual microphone."""
+
+    id: str
+    name: str
+    kind: str
+    default: bool
+    is_monitor: bool = False
+    is_own: bool = False
+    sample_rate_hz: int = FALLBACK_RATE_HZ
+    channels: int = 1
+    monitor_of: str | None = None
+
+
+def on_pulse() -> bool:
+    """Whether ids are Pulse names here."""
+    return sys.platform.startswith("linux") and pulse.available()
+
+
+def list_devices() -> list[DeviceInfo]:
+    """Inputs, then outputs, our own left in and marked. Raises DeviceError when PortAudio is missing."""
+    if not on_pulse():
+        return list(_portaudio_devices())
+    return [
+        DeviceInfo(
+            d.name, d.title, d.kind, d.default, d.monitor_of is not None, d.is_own, _live_rate(d.sample_rate_hz),
+            d.channels, d.monitor_of,
+        )
+        for d in pulse.list_pulse()
+    ]  # fmt: skip
+
+
+def choose_input(wanted: str | None, output: str | None = None) -> DeviceInfo:
+    """The input called `wanted`, or the default one. Never our own, nor a monitor of `output`: that would howl.
+
+    Raises UsageError for those, DeviceError when there is none.
+    """
+    inputs = [d for d in list_devices() if d.kind == INPUT]
+    if wanted is not None:
+        found = _named(inputs, wanted, "microphone")
+        if found.is_own:
+            raise UsageError("Sottovoce's own microphone cannot be its input; choose another with --input")
+        if output is not None and found.monitor_of == output:
+            raise UsageError(f"{wanted} hears what is played to {output}, which would howl; choose another output")
+        return found
+    usable = [d for d in inputs if not d.is_own and (output is None or d.monitor_of != output)]
+    if not usable:
+        raise DeviceError("no microphone was found; plug one in, or run: sottovoce demo")
+    return max(usable, key=lambda d: (d.default, not d.is_monitor))
+
+
+def choose_output(wanted: str | None) -> DeviceInfo:
+    """The output called `wanted`, or the default one. Raises DeviceError when there is none."""
+    outputs = [d for d in list_devices() if d.kind == OUTPUT]
+    if wanted is not None:
+        return _named(outputs, wanted, "output")
+    usable = [d for d in outputs if not d.is_own]
+    if not usable:
+        raise DeviceError("no sound output was found; plug one in, or choose --virtual-mic")
+    return max(usable, key=lambda d: d.default)
+
+
+def _named(devices: list[DeviceInfo], wanted: str, what: str) -> DeviceInfo:
+    for device in devices:
+        if device.id == wanted:
+            return device
+    raise DeviceError(f"there is no {what} called {wanted}; see: sottovoce devices")
+
+
+def is_present(device_id: str, kind: str) -> bool:
+    """Whether a device is there now."""
+    try:
+        return any(d.id == device_id and d.kind == kind for d in list_devices())
+    except DeviceError:
+        return False
+
+
+def _live_rate(rate_hz: int) -> int:
+    return rate_hz if rate_hz in LIVE_RATES_HZ else FALLBACK_RATE_HZ
+
+
+# PortAudio ------------------------------------------------------------------------------------------------------------
+
+
+def _sounddevice() -> Any:
+    try:
+        import sounddevice
+    except OSError as error:
+        raise DeviceError("PortAudio is missing; install it: sudo apt install libportaudio2") from error
+    return sounddevice
+
+
+def _portaudio_devices() -> Iterator[DeviceInfo]:
+    sd = _sounddevice()
+    _refresh(sd)
+    apis = sd.query_hostapis()
+    defaults = {(kind, api[f"default_{kind}_device"]) for api in apis for kind in (INPUT, OUTPUT)}
+    for kind in (INPUT, OUTPUT):
+        for d in sd.query_devices():
+            channels = d[f"max_{kind}_channels"]
+            if channels:
+                name = f"{d['name']}, {apis[d['hostapi']]['name']}"
+                rate = _live_rate(int(d["default_samplerate"]))
+                default = (kind, d["index"]) in defaults
+                yield DeviceInfo(name, d["name"], kind, default, sample_rate_hz=rate, channels=channels)
+
+
+def _refresh(sd: Any) -> None:
+    """PortAudio lists devices once, when it starts; starting it anew ends its streams, so only while there is none."""
+    with _opening:
+        if not _open_streams:
+            sd._terminate()
+            sd._initialize()
+
+
+def _portaudio_name(sd: Any, device: DeviceInfo) -> str | int:
+    """What PortAudio calls the device."""
+    if not on_pulse():
+        return device.id
+    for _ in range(2):
+        if any(d["name"] == "pulse" for d in sd.query_devices()):
+            return "pulse"
+        _refresh(sd)
+    raise DeviceError("ALSA has no way to the sound server; install it: sudo apt install libasound2-plugins")
+
+
+@contextmanager
+def _routed(device: DeviceInfo) -> Iterator[None]:
+    """While this holds, ALSA's `pulse` is `device`."""
+    key = "PULSE_SOURCE" if device.kind == INPUT else "PULSE_SINK"
+    global _open_streams
+    with _opening:
+        former = os.environ.get(key)
+        os.environ[key] = device.id
+        try:
+            yield
+            _open_streams += 1
+        finally:
+            if former is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = former
+
+
+class DevicePort:
+    """A sound device through PortAudio, for engine.ports.Port: its callback copies to or from the ring, and counts."""
+
+    def __init__(self, device: DeviceInfo, sample_rate_hz: int, block_ms: float) -> None:
+        self.info, self.device, self.sample_rate_hz = device, device.id, sample_rate_hz
+        self.block = max(1, round(sample_rate_hz * block_ms / 1000.0))
+        self.xruns, self.blocks = 0, 0
+        self._stream: Any = None
+        self._ring: Ring | None = None
+        self._wake = Wake()
+
+    @property
+    def latency_ms(self) -> float:
+        return 1000.0 * float(self._stream.latency) if self._stream is not None else 0.0
+
+    @property
+    def alive(self) -> bool:
+        return self._stream is not None and bool(self._stream.active)
+
+    ended = False  # a microphone has no end
+
+    def start(self, ring: Ring, wake: Wake) -> None:
+        """Open and run; raises DeviceError when the device cannot be had."""
+        global _open_streams
+        sd = _sounddevice()
+        name = _portaudio_name(sd, self.info)
+        self._ring, self._wake = ring, wake
+        kind, callback = (
+            (sd.InputStream, self._take) if self.info.kind == INPUT else (sd.OutputStream, self._give)
+        )  # fmt: skip
+        channels = 1 if name == "pulse" else min(2, self.info.channels)
+        options = {"samplerate": self.sample_rate_hz, "blocksize": self.block, "dtype": "float32", "channels": channels}
+        try:
+            with _routed(self.info):
+                stream = kind(device=name, latency=2 * self.block / self.sample_rate_hz, callback=callback, **options)
+            self._stream = stream
+            stream.start()
+        except (sd.PortAudioError, ValueError) as error:
+            self.stop()
+            reason = str(error).split("[", 1)[0].strip()
+            raise DeviceError(f"{self.info.name} cannot be opened ({reason}); see: sottovoce devices") from error
+
+    def stop(self) -> None:
+        global _open_streams
+        if self._stream is None:
+            return
+        stream, self._stream = self._stream, None
+        stream.close(ignore_errors=True)  # aborts what still plays
+        with _opening:
+            _open_streams -= 1
+
+    def _take(self, data: Samples, frames: int, when: Any, status: Any) -> None:
+        if self._ring is not None:
+            self._ring.write(data[:, :1])
+        if status:
+            self.xruns += 1
+        self.blocks += 1
+        self._wake.ring()
+
+    def _give(self, data: Samples, frames: int, when: Any, status: Any) -> None:
+        if self._ring is not None:
+            self._ring.read_into(data[:, :1])
+        data[:, 1:] = data[:, :1]
+        if status:
+            self.xruns += 1
+        self.blocks += 1

@@ -1,0 +1,108 @@
+"""Keeps the sound that waits for the output short, and long enough.
+
+What waits is read just before each hop is added. Its lowest value over a few seconds is the reserve that was really
+there: more than needed is delay for nothing and is taken out, less is made up, a few milliseconds at a time and where
+the sound is most like itself, so that it is not heard. The same holds two devices together whose clocks differ.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from engine.types import Samples
+
+WINDOW_S = 8.0
+HASTE_MS = 30.0  # so much too much is taken out at once and not after a window
+RESERVE_MS = 2.0  # beyond one block of the output
+GROW_MS, GROW_MAX_MS = 5.0, 40.0  # after a break, up to so much
+CALM_S = 60.0  # without a break for so long, the reserve shrinks again by a step
+SPLICE_MAX_MS, FADE_MS = 8.0, 4.0
+TOLERANCE_MS = 1.5
+
+
+class FillControl:
+    """Says by how many samples a hop should be made shorter (above zero) or longer (below).
+
+    `breaks` tells how often the output ran dry after it had begun to play.
+    """
+
+    def __init__(self, sample_rate_hz: int, hop: int, block: int) -> None:
+        self._per_ms = sample_rate_hz / 1000.0
+        self._base_ms = block / self._per_ms + RESERVE_MS
+        self.goal_ms = self._base_ms
+        self._hop_s = hop / sample_rate_hz
+        self._lows: deque[int] = deque(maxlen=max(1, round(WINDOW_S / self._hop_s)))
+        self._calm_s = 0.0
+        self.breaks = 0
+        self.corrections = 0
+
+    @property
+    def goal(self) -> int:
+        """Samples that should wait at the least."""
+        return round(self.goal_ms * self._per_ms)
+
+    def ran_dry(self) -> None:
+        """The output had nothing to play: more reserve from now on."""
+        self.breaks += 1
+        self._calm_s = 0.0
+        self.goal_ms = min(self.goal_ms + GROW_MS, self._base_ms + GROW_MAX_MS)
+        self._lows.clear()
+
+    def next(self, waiting: int) -> int:
+        """waiting: samples in the output ring now. Returns samples to take out of this hop; negative: to add."""
+        self._relax()
+        self._lows.append(waiting)
+        surplus = min(self._lows) - self.goal
+        recent = min(list(self._lows)[-3:]) - self.goal
+        if len(self._lows) < 3:
+            return 0
+        hasty = recent > HASTE_MS * self._per_ms
+        settled = len(self._lows) == self._lows.maxlen
+        shift = 0
+        if hasty or (settled and surplus > TOLERANCE_MS * self._per_ms):
+            shift = recent if hasty else surplus
+        elif recent < -TOLERANCE_MS * self._per_ms:
+            shift = recent
+        limit = round(SPLICE_MAX_MS * self._per_ms)
+        return int(np.clip(shift, -limit, limit))
+
+    def applied(self, shift: int) -> None:
+        """A hop was made shorter by so many samples: what was seen before is read as if it had been so all along."""
+        if shift:
+            self.corrections += 1
+            self._lows = deque((low - shift for low in self._lows), maxlen=self._lows.maxlen)
+
+    def _relax(self) -> None:
+        self._calm_s += self._hop_s
+        if self._calm_s >= CALM_S and self.goal_ms > self._base_ms:
+            self._calm_s = 0.0
+            self.goal_ms = max(self._base_ms, self.goal_ms - GROW_MS)
+
+
+def splice(x: Samples, shift: int, sample_rate_hz: int) -> tuple[Samples, int]:
+    """x [N] made shorter by about `shift` samples (longer where negative), and the number it really became shorter by.
+
+    Ends are left as they are, so the neighbours still fit. The cut is where the sound repeats itself best.
+    """
+    fade = round(FADE_MS * sample_rate_hz / 1000.0)
+    size = min(abs(shift), len(x) - fade)
+    if size < 1 or len(x) < fade + 2:
+        return x, 0
+    size = _likest(x, size, fade)
+    rise = np.linspace(0.0, 1.0, fade, dtype=np.float32)
+    early, late = x[:fade], x[size : size + fade]
+    if shift > 0:
+        return np.concatenate([early + rise * (late - early), x[size + fade :]]), size
+    return np.concatenate([x[: size], late + rise * (early - late), x[fade:]]), -size
+
+
+def _likest(x: Samples, size: int, fade: int) -> int:
+    """The distance from half of `size` to `size` at which the sound is most like itself; `size` in silence."""
+    first = max(1, size // 2)
+    windows = np.lib.stride_tricks.sliding_window_view(x[first : size + fade], fade)
+    energy = np.sqrt(np.square(windows).sum(axis=1) + 1e-9)
+    likeness = windows @ x[:fade] / energy
+    best = int(np.argmax(likeness))
+    return first + best if likeness[best] > 0.0 else size

@@ -1,0 +1,255 @@
+"""The sound thread: takes hops from the input ring, has them worked on, and adds them to the output ring.
+
+    input callback ─► ring ─► [ mute ─► LiveStream ─► gate ─► fill control ] ─► ring ─► output callback
+
+It waits for nothing but the next block of sound, writes to no file and talks to no other process. When the models fail
+the voice goes on as it came in. When it falls behind it leaves sound out, with a count, so that delay never grows.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from engine.fill import FillControl, splice
+from engine.hop import HopOutput
+from engine.meters import SHOWN_HOPS, HopTimes, LiveHop
+from engine.mix import Ramp
+from engine.pipeline import LiveStream
+from engine.ports import Port, Wake
+from engine.resample import LiveResampler
+from engine.ring import Ring
+from engine.types import Samples
+
+INPUT_RING_S, OUTPUT_RING_S = 1.0, 0.5
+BEHIND_MS = 120.0  # with more than this waiting to be worked on, sound is left out
+WAIT_S = 0.1
+DEATH_FADE_MS = 5.0
+FILL_SMOOTHING = 0.02
+log = logging.getLogger(__name__)
+OnHop = Callable[[LiveHop], None]
+
+
+class SoundLoop:
+    """One live stream between two rings. `stream` may be replaced through `do`.
+
+    muted, closed, bypass: set by anyone, ramped over a hop. closed: nothing is let out (a device is being changed).
+    Counters: dropouts (what a listener heard break), skipped (input samples left out), position (samples since start).
+    """
+
+    def __init__(self, stream: LiveStream, block: int, on_hop: OnHop, on_failure: Callable[[str], None]) -> None:
+        self.stream, self._on_hop, self._on_failure = stream, on_hop, on_failure
+        self.rate_hz, self.hop = stream.sample_rate_hz, stream.hop_native
+        self.input_ring = Ring(round(INPUT_RING_S * self.rate_hz))
+        self.output_ring = Ring(round(OUTPUT_RING_S * self.rate_hz))
+        self.fill = FillControl(self.rate_hz, self.hop, block)
+        self.wake, self.times = Wake(), HopTimes()
+        self.input: Port | None = None
+        self.output: Port | None = None
+        self.muted = self.closed = self.bypass = self.dead = False
+        self.finished = threading.Event()
+        self.dropouts = self.skipped = self.position = 0
+        self.waiting_ms = self.late_ms = 0.0
+        self.recent: deque[LiveHop] = deque(maxlen=SHOWN_HOPS)
+        self._open, self._gate = Ramp(1.0, self.hop), Ramp(0.0, self.hop)
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._halt = threading.Event()
+        self._synced, self._dry_before, self._xruns_before = False, 0, 0
+        self._made: HopOutput | None = None
+        self._unfinished: Samples | None = None
+        self._last = np.float32(0.0)
+        self._spare: LiveResampler | None = None
+        self._thread = threading.Thread(target=self._run, name="sottovoce sound", daemon=True)
+        self._watch_stream()
+
+    # What others call -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Work off what is waiting and end. The input should have been stopped before."""
+        self._halt.set()
+        self.wake.ring()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def do(self, command: Callable[[], None]) -> None:
+        """Have something done between two hops; it must be quick."""
+        self._commands.put(command)
+
+    def resync(self) -> None:
+        """A device was changed: what happened to the rings meanwhile is no dropout."""
+        self._synced = False
+
+    def revive(self, stream: LiveStream) -> None:
+        """Go on with fresh models."""
+        self.stream, self.dead, self._spare = stream, False, None
+        self._watch_stream()
+
+    @property
+    def time_s(self) -> float:
+        """The engine's clock: sound taken from the input, muted and skipped sound included."""
+        return self.position / self.rate_hz
+
+    # The thread -------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._over():
+            try:
+                self._loop()
+            except Exception as error:  # noqa: BLE001 - top of a thread: the voice must go on whatever broke
+                self._die(error)
+
+    def _over(self) -> bool:
+        return self._halt.is_set() and self.input_ring.fill < self.hop
+
+    def _loop(self) -> None:
+        while not self._over():
+            self.wake.wait(WAIT_S)
+            ended = self.input is not None and self.input.ended  # before the fill is read: the last block is in by then
+            while self.input_ring.fill >= self.hop:
+                self._take_hop()
+            if ended and not self.finished.is_set():
+                self._drain()
+            self._obey()
+
+    def _obey(self) -> None:
+        while not self._commands.empty():
+            self._commands.get()()
+
+    def _take_hop(self) -> None:
+        self._obey()
+        behind = self.input_ring.fill - self.hop
+        if behind > BEHIND_MS * self.rate_hz / 1000.0:
+            self._skip(behind // self.hop)
+        self._work(self.input_ring.read(self.hop)[:, 0])
+
+    def _skip(self, hops: int) -> None:
+        """Leave out the oldest hops; silence stands for them wherever time is counted."""
+        self.input_ring.skip(hops * self.hop)
+        self.skipped += hops * self.hop
+        self.dropouts += 1
+        silence = np.zeros(self.hop, dtype=np.float32)
+        heard = np.zeros(self.stream.pipeline.info.hop_samples, dtype=np.float32)
+        for _ in range(hops):
+            self.position += self.hop
+            self._on_hop(LiveHop(self.time_s, silence, silence, heard, None, 0.0, 0.0, lost=True))
+
+    def _work(self, x: Samples) -> None:
+        """One hop from input to output."""
+        peak = float(np.abs(x).max())
+        self.position += self.hop
+        gain = self._open.next(0.0 if self.muted else 1.0)
+        x = x if np.isscalar(gain) and gain == 1.0 else x * gain
+        began = time.perf_counter()
+        y = self._process(x)
+        self.times.add(1000.0 * (time.perf_counter() - began))
+        gate = self._gate.next(0.0 if self.muted or self.closed else 1.0)
+        y = y if np.isscalar(gate) and gate == 1.0 else y * gate
+        self._last = y[-1]
+        self._put(y)
+        made = self._made
+        heard = made.mixture if made is not None else self._heard(x)
+        limiter_db = self.stream.limiter.gain_db
+        seen = LiveHop(self.time_s, x, y, heard, made, limiter_db, peak)
+        self.recent.append(seen)
+        self._on_hop(seen)
+
+    def _process(self, x: Samples) -> Samples:
+        self._made = None
+        if self.dead:
+            return self.stream.bypass_hop(x)
+        self.stream.bypass = self.bypass
+        try:
+            return self.stream.process_hop(x)
+        except BaseException:
+            self._unfinished = x
+            raise
+
+    def _die(self, error: Exception) -> None:
+        """The models failed in the middle of a hop: let the voice through as it is, from this very hop on."""
+        log.debug("the sound models failed", exc_info=error)
+        self._made, first = None, not self.dead
+        self.dead = True
+        if first:
+            text = str(error).strip().split("\n", 1)[0] or type(error).__name__
+            self._on_failure(text)
+        x, self._unfinished = self._unfinished, None
+        if x is not None:
+            y = self.stream.bypass_hop(x).copy()
+            fade = np.linspace(0.0, 1.0, round(DEATH_FADE_MS * self.rate_hz / 1000.0), dtype=np.float32)
+            y[: len(fade)] = fade * y[: len(fade)] + (1 - fade) * self._last
+            self._put(y)
+            self._on_hop(LiveHop(self.time_s, x, y, self._heard(x), None, 0.0, float(np.abs(x).max())))
+
+    def _heard(self, x: Samples) -> Samples:
+        """The input at the models' rate, where the models do not give it."""
+        if self._spare is None:
+            self._spare = LiveResampler(self.rate_hz, self.stream.pipeline.info.sample_rate_hz)
+        return self._spare.process(x)
+
+    def _watch_stream(self) -> None:
+        def keep(hop: HopOutput) -> None:
+            self._made = hop
+
+        self.stream.on_hop = keep
+
+    def _drain(self) -> None:
+        """The input is over: push out what is still inside, filled up with silence."""
+        left = self.input_ring.fill
+        hops = -(-(left + self.stream.lag_hop_native) // self.hop)
+        rest = np.zeros(hops * self.hop, dtype=np.float32)
+        rest[:left] = self.input_ring.read(left)[:, 0]
+        true_end = self.position + left
+        for hop in rest.reshape(-1, self.hop):
+            self._work(hop)
+        self.position = true_end
+        self.finished.set()
+
+    # The output ring --------------------------------------------------------------------------------------------------
+
+    def _put(self, y: Samples) -> None:
+        """Add one hop to what waits for the output, which is kept between too little and too much."""
+        ring, port = self.output_ring, self.output
+        if port is None or not port.blocks:
+            self._synced = False
+            return
+        if not self._synced:
+            self._sync(port)
+        elif ring.underruns != self._dry_before:
+            self._dry_before = ring.underruns
+            self.dropouts += 1
+            self.fill.ran_dry()
+        self._count_xruns(port)
+        waiting = ring.fill
+        self.waiting_ms += FILL_SMOOTHING * (1000.0 * waiting / self.rate_hz - self.waiting_ms)
+        shift = self.fill.next(waiting)
+        if shift:
+            y, shift = splice(y, shift, self.rate_hz)
+            self.fill.applied(shift)
+        ring.write(y)
+
+    def _sync(self, port: Port) -> None:
+        """Begin, or begin again: the reserve is silence."""
+        ring = self.output_ring
+        missing = self.fill.goal - ring.fill
+        if missing > 0:
+            ring.write(np.zeros(missing, dtype=np.float32))
+        self.waiting_ms = 1000.0 * ring.fill / self.rate_hz
+        self._dry_before, self._xruns_before = ring.underruns, self._xruns_of(port)
+        self._synced = True
+
+    def _count_xruns(self, port: Port) -> None:
+        xruns = self._xruns_of(port)
+        self.dropouts += max(0, xruns - self._xruns_before)
+        self._xruns_before = xruns
+
+    def _xruns_of(self, port: Port) -> int:
+        return port.xruns + (self.input.xruns if self.input is not None else 0)
