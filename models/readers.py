@@ -27,14 +27,18 @@ CLASS_RULES: tuple[tuple[str, str], ...] = tuple(
             "machine",
         ),
         (r"workshop|hammer|drill|recycle|stonecut|woodcut|mining|brickmak|furnace|bak(ery|er)", "machine"),
+        (r"/hum\.|electro|vapour|pneumatic", "machine"),
+        (r"wind(?!ow)|blizzard|snowstorm", "wind"),
         (r"rain(?!bow)|thunder|storm", "rain"),
-        (r"wind(?!ow)|blizzard", "wind"),
-        (r"water|/sea|river|ocean|waves|harbor|lake|beach|stream|fountain|droplet", "water"),
+        (r"water|/sea|river|creek|ocean|/wave|harbor|lake|beach|stream|fountain|droplet", "water"),
         (r"[/_](fire|flames?|campfire)(_fire|_large|_small)?\d*\.|burning", "fire"),
-        (r"engine|traffic|trafic|helicopter|motor|vehicle|dirttrack|skid|tyre", "traffic"),
-        (r"crowd|croud|market|city|commune|school|residential|shanty|applause|audience|stadium|people", "crowd"),
+        (r"engine|traffic|trafic|_cars|helicopter|motor|vehicle|dirttrack|skid|tyre", "traffic"),
+        (
+            r"crowd|croud|market|city|commune|school|residential|shanty|amb_(port|trade)|applause|audience|stadium|people",
+            "crowd",
+        ),
         (r"bird|forest|swamp|jungle|country|/day|night|sunny|desertday|owl|raven|cricket|frog|animals|farm", "nature"),
-        (r"parkland|green\d|hawk|wolf|insect|cicada|amazon|meadow", "nature"),
+        (r"parkland|green\d|hawk|wolf|insect|cicada|cycada|amazon|meadow", "nature"),
     )
 )
 
@@ -136,12 +140,17 @@ def words(package: str, trees: Trees, pattern: str, skip: str = "", validation: 
 # --- background -----------------------------------------------------------------------------------------------
 
 
-def background(package: str, trees: Trees, include: str = "", events: str = "", force: str = "") -> Iterator[Item]:
+def background(
+    package: str, trees: Trees, include: str = "", events: str = "", force: str = "", archive: str = ""
+) -> Iterator[Item]:
     """Noises by file name (CLASS_RULES), among the paths that match `include`.
 
     Paths that match `events` and no rule become class "events" (short sounds); `force` names one class for all.
+    `archive` is a zip file in the package to look into instead of the package itself.
     """
     root = trees[package]
+    if archive:
+        root = _unzip_some(root / archive, include)
     for file in sound_files(root):
         path = _inside(root, file)
         if re.search(include, path):
@@ -160,6 +169,16 @@ def class_of(path: str) -> str:
     """The background class that a path tells, or an empty text."""
     low = "/" + path.lower()
     return next((name for pattern, name in CLASS_RULES if re.search(pattern, low)), "")
+
+
+def _unzip_some(archive: Path, include: str) -> Path:
+    """Unpack the members whose path matches, in a folder beside the archive."""
+    into = archive.with_suffix(".unzipped")
+    with zipfile.ZipFile(archive) as packed:
+        for name in packed.namelist():
+            if re.search(include, name):
+                packed.extract(name, into)
+    return into
 
 
 def unzip(archive: Path, into: Path) -> None:

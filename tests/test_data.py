@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +244,8 @@ def test_trim_keeps_the_voice_and_a_margin() -> None:
     [
         ("usr/games/x/music/rain.ogg", "music"),
         ("x/sounds/windmill.ogg", "machine"),
+        ("audio/ambient/weather/windstorm_11.ogg", "wind"),
+        ("audio/ambient/building/amb_trade_10.ogg", "crowd"),
         ("x/soundfx/window.ogg", ""),
         ("x/tilesets/winter/sounds/wind.ogg", "wind"),
         ("x/sounds/rainbow.ogg", ""),
@@ -279,6 +282,16 @@ def test_background_reader_takes_what_the_names_tell(tmp_path: Path) -> None:
         ("sounds/click.wav", "events"),
         ("sounds/wind.ogg.wav", "wind"),
     ]
+
+
+def test_background_reader_looks_into_an_archive(tmp_path: Path) -> None:
+    a_sound(tmp_path / "in" / "wind.wav")
+    with zipfile.ZipFile(tmp_path / "public.zip", "w") as packed:
+        packed.write(tmp_path / "in" / "wind.wav", "audio/ambient/wind.wav")
+        packed.write(tmp_path / "in" / "wind.wav", "audio/voice/wind.wav")
+    items = list(background("p", {"p": tmp_path}, include="audio/ambient", archive="public.zip"))
+    assert [(i.path, i.class_name) for i in items] == [("audio/ambient/wind.wav", "wind")]
+    assert items[0].file.is_file()
 
 
 # --- breaks and damage ----------------------------------------------------------------------------------------
