@@ -98,6 +98,7 @@ class _Segment:
     voiced_to: int
     asked_to: int
     voiced: int = 0
+    voiced_from: int = 0
     chances: list[float] = field(default_factory=list)  # one per window since the first, for the quietest place
     first_window: int = 0
     held: list[Heard] = field(default_factory=list)  # final words whose sound is still in the segment
@@ -184,6 +185,7 @@ class Listener:
 
     def _open(self, start: int, voiced: int) -> None:
         self._segment = _Segment(start, self._seen, start, voiced, first_window=self._seen, language=self.language)
+        self._segment.voiced_from = max(start, self._seen - self._run * WINDOW)
         self._agreement = Agreement(self.pace.agree)
         self._run = 0
 
@@ -227,9 +229,11 @@ class Listener:
     def _believed(self, segment: _Segment, answer: Hypothesis, end: int) -> list[Heard]:
         base_s = self._seconds(segment.start)
         voiced_s = self._seconds(segment.voiced_to)
+        earliest_s = self._seconds(segment.voiced_from) - POST_ROLL_S / 2  # attention puts the first word too early
         words = []
         for word in answer.words:
-            start_s, end_s = base_s + word.start_s, base_s + word.end_s
+            end_s = base_s + word.end_s
+            start_s = min(max(base_s + word.start_s, earliest_s), end_s)
             if start_s > voiced_s + LATE_S:
                 break
             words.append(replace(word, start_s=start_s, end_s=min(end_s, self._seconds(end))))
@@ -314,7 +318,7 @@ class Listener:
         self.detector.reset() if keep_from is None else None
         done = self._seen if keep_from is None else keep_from
         self._forget(done - (int(PRE_ROLL_S * SAMPLE_RATE_HZ) if keep_from is None else 0))
-        return self._update(final, [], self._seen, done, segment.language)
+        return self._update(final, [], self._seen, self._at, segment.language)
 
     def _is_told(self, segment: _Segment) -> bool:
         """Whether the final words reach the end of the voice, so that there is nothing left to ask about."""

@@ -29,6 +29,7 @@ from engine.types import ArtefactError, Caption, Problem, Samples, SottovoceErro
 from engine.vad import SAMPLE_RATE_HZ, model_path
 from engine.weights import DEFAULT_NAME, Weights, require_weights
 
+WORKER = (sys.executable, "-m", "engine.whisper_worker")
 FRAME = struct.Struct("<cQ")  # as in engine.whisper_worker: kind, length of the payload
 MAX_LAG_S = 30.0  # sound further back than this is not waited for: it is left out, and told
 SEND_S = 0.1  # sound is sent in pieces of about this length
@@ -191,7 +192,7 @@ class Recognizer:
         threads = str(self._threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
-            [sys.executable, "-m", "engine.whisper_worker", json.dumps(settings)],
+            [*WORKER, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,0 +1,386 @@
+"""The recogniser: every word once, in order, on one clock, whatever the chunks; silence stays silent.
+
+Most of it runs on stand-ins: a sound in which each word is 0.4 s of its own level, a recogniser that reads the levels,
+and a process that speaks the protocol without Whisper. What is marked `weights` runs the real thing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import recognizer as module
+from engine.captions import Heard, join_words
+from engine.listener import LIVE, OFFLINE, Hypothesis, Listener, Pace, Update
+from engine.paths import assets_dir
+from engine.recognizer import BEHIND, Recognizer, known_languages, recognise_file
+from engine.types import Caption, Problem, SottovoceError, UsageError
+from engine.vad import SAMPLE_RATE_HZ, WINDOW
+
+WORD_S, STEP = 0.4, 0.001
+pauses = st.lists(st.sampled_from([0.0, 0.05, 0.2, 0.3, 0.8, 1.5, 3.0]), min_size=1, max_size=60)
+paces = {"live": LIVE, "at once": replace(LIVE, agree=False), "offline": OFFLINE}
+
+
+def spoken(before_s: Sequence[float]) -> tuple[np.ndarray, list[float]]:
+    """A sound with one word after each pause: word k is 0.4 s at level (k + 1) / 1000. And when each begins."""
+    parts, starts, at = [], [], 0
+    for index, pause_s in enumerate(before_s):
+        pause, word = int(pause_s * SAMPLE_RATE_HZ), int(WORD_S * SAMPLE_RATE_HZ)
+        parts += [np.zeros(pause), np.full(word, STEP * (index + 2))]
+        starts.append((at + pause) / SAMPLE_RATE_HZ)
+        at += pause + word
+    return np.concatenate(parts).astype(np.float32), starts
+
+
+class LevelDetector:
+    """Hears a voice wherever there is any sound."""
+
+    def __call__(self, window: np.ndarray) -> float:
+        assert len(window) == WINDOW
+        return 0.9 if np.abs(window).mean() > STEP / 4 else 0.0
+
+    def reset(self) -> None:
+        pass
+
+
+class LevelReader:
+    """Reads words off the levels; a word that is not all there is misheard. Checks what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def transcribe(
+        self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis:
+        self.asked += 1
+        assert len(samples) <= 29 * SAMPLE_RATE_HZ
+        levels = np.round(samples / STEP).astype(int)
+        edges = np.flatnonzero(np.diff(levels, prepend=0, append=0))
+        words = []
+        for start, end in itertools.pairwise(edges):
+            if levels[start] and end - start > 0.1 * SAMPLE_RATE_HZ:
+                whole = end - start > 0.35 * SAMPLE_RATE_HZ
+                text = f"w{levels[start] - 2}" if whole else f"misheard{end - start}"
+                words.append(Heard(text, start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ, 0.9, (int(levels[start]) - 2,)))
+        told = [token for word in words for token in word.tokens]
+        assert told[: len(prefix)] == list(prefix), "the forced prefix is not what is said in the sound"
+        return Hypothesis(tuple(words[len(prefix) :]), "en")
+
+
+def listen(sound: np.ndarray, pace: Pace, sizes: Sequence[int], start: int = 0) -> tuple[list[Update], LevelReader]:
+    """All updates for a sound fed in pieces of these sizes, over and over."""
+    reader = LevelReader()
+    listener = Listener(reader, LevelDetector(), "en", pace, start)
+    updates: list[Update] = []
+    at = turn = 0
+    while at < len(sound):
+        listener.feed(sound[at : at + sizes[turn % len(sizes)]])
+        at, turn = at + sizes[turn % len(sizes)], turn + 1
+        while (update := listener.advance()) is not None:
+            updates.append(update)
+    listener.finish()
+    while (update := listener.advance()) is not None:
+        updates.append(update)
+    return updates, reader
+
+
+# Listener -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pace", paces)
+@settings(max_examples=25, deadline=None)
+@given(before_s=pauses, sizes=st.lists(st.sampled_from([1, 320, 1600, 20_000, 300_000]), min_size=1, max_size=3))
+def test_every_word_once_in_order_and_in_its_place(pace: str, before_s: list[float], sizes: list[int]) -> None:
+    """Final words are the spoken ones, each once, at their times; what is tentative never comes before them."""
+    if pace == "offline":
+        before_s = [max(pause_s, 0.2) for pause_s in before_s]  # else every place to cut would hurt a word
+    if sizes == [1]:
+        sizes = [1, 1600]
+    sound, starts = spoken(before_s)
+    updates, _ = listen(sound, paces[pace], sizes)
+    final = [word for update in updates for word in update.final]
+    assert [w.text for w in final] == [f"w{i}" for i in range(len(before_s))]
+    assert all(abs(w.start_s - s) < 0.05 for w, s in zip(final, starts, strict=True))
+    last_s, final_to = 0.0, 0
+    for update in updates:
+        last_s = max([last_s, *(w.start_s for w in update.final)])
+        assert all(w.start_s >= last_s for w in update.tentative)
+        assert final_to <= update.final_to <= update.heard_to <= len(sound)
+        final_to = update.final_to
+
+
+def test_live_words_are_final_two_looks_after_they_were_said() -> None:
+    sound, _ = spoken([0.5, *[0.1] * 30])
+    reader, now = LevelReader(), 0
+    listener = Listener(reader, LevelDetector(), "en", LIVE)
+    waits = []
+    for at in range(0, len(sound), 1600):
+        listener.feed(sound[at : at + 1600])
+        now = at + 1600
+        while (update := listener.advance()) is not None:
+            waits += [now / SAMPLE_RATE_HZ - word.end_s for word in update.final]
+    assert LIVE.step_s is not None
+    assert len(waits) > 20
+    assert max(waits) < 2 * LIVE.step_s + LIVE.margin_s + WORD_S + 0.2
+
+
+def test_only_a_short_tail_is_asked_about_however_long_the_speech() -> None:
+    longest = 0
+
+    class Measuring(LevelReader):
+        def transcribe(self, samples: np.ndarray, *rest: object) -> Hypothesis:
+            nonlocal longest
+            longest = max(longest, len(samples))
+            return super().transcribe(samples, *rest)  # type: ignore[arg-type]
+
+    sound, _ = spoken([0.05] * 150)
+    listener = Listener(Measuring(), LevelDetector(), "en", LIVE)
+    for at in range(0, len(sound), 1600):
+        listener.feed(sound[at : at + 1600])
+        while listener.advance() is not None:
+            pass
+        assert len(listener._sound) < 12 * SAMPLE_RATE_HZ
+    assert 5 * SAMPLE_RATE_HZ < longest <= 10.5 * SAMPLE_RATE_HZ
+
+
+def test_nobody_is_asked_about_silence(rng: np.random.Generator) -> None:
+    for level in (0.0, STEP / 10):
+        noise = (level * rng.standard_normal(20 * SAMPLE_RATE_HZ)).astype(np.float32)
+        updates, reader = listen(noise, LIVE, [1600])
+        assert (updates, reader.asked) == ([], 0)
+
+
+def test_the_clock_goes_on_over_a_gap() -> None:
+    sound, _ = spoken([0.5])
+    listener = Listener(LevelReader(), LevelDetector(), "en", LIVE)
+    listener.feed(sound)
+    listener.gap(7 * SAMPLE_RATE_HZ)
+    listener.feed(sound)
+    listener.finish()
+    words = []
+    while (update := listener.advance()) is not None:
+        words += update.final
+    assert [round(w.start_s, 2) for w in words] == [0.5, 0.5 + len(sound) / SAMPLE_RATE_HZ + 7.0]
+
+
+def test_a_listener_that_starts_later_keeps_the_same_clock() -> None:
+    sound, _ = spoken([0.5, 0.1])
+    updates, _ = listen(sound, LIVE, [1600], start=100 * SAMPLE_RATE_HZ)
+    assert [round(w.start_s, 1) for u in updates for w in u.final] == [100.5, 101.0]
+
+
+# The process, played by a script that speaks the protocol -------------------------------------------------------------
+
+STAND_IN = """
+import json, os, struct, sys, time
+from pathlib import Path
+folder, settings = Path({folder!r}), json.loads(sys.argv[1])
+if (folder / "deaf").exists():
+    time.sleep(60)
+def tell(**message):
+    sys.stdout.write(json.dumps(message) + chr(10)); sys.stdout.flush()
+tell(kind="ready")
+at, head = settings["start"], struct.Struct("<cQ")
+with (folder / "starts").open("a") as file:
+    file.write(str(at) + chr(10))
+while len(frame := sys.stdin.buffer.read(head.size)) == head.size:
+    kind, length = head.unpack(frame)
+    payload = sys.stdin.buffer.read(length)
+    if kind == b"F":
+        tell(kind="finished", heard_to=at); break
+    at += length // 4 if kind == b"A" else struct.unpack("<Q", payload)[0]
+    deaths = sorted(folder.glob("die*"))
+    if deaths and at >= 16000:
+        deaths[0].unlink(); print("out of memory", file=sys.stderr, flush=True); os._exit(3)
+    word = [str(at), (at - length // 4) / 16000, at / 16000, 0.9]
+    tell(kind="words", final=[word], tentative=[], heard_to=at, final_to=at, language="en")
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose files tell the stand-in what to do: `deaf`, and one `die...` for each death."""
+    script = tmp_path / "worker.py"
+    script.write_text(STAND_IN.format(folder=str(tmp_path)), encoding="utf-8")
+    monkeypatch.setattr(module, "WORKER", (sys.executable, str(script)))
+    weights = module.Weights("base", script, "0" * 64, "a stand-in", "pt")
+    monkeypatch.setattr(module, "require_weights", lambda name: weights)
+    return tmp_path
+
+
+def feed_seconds(recognizer: Recognizer, seconds: float, wait_s: float = 0.0) -> None:
+    for _ in range(int(seconds * 10)):
+        recognizer.feed(np.full(1600, 0.1, np.float32))
+        time.sleep(wait_s)
+
+
+def words_of(events: Sequence[Caption | Problem]) -> list[str]:
+    return [w.text for e in events if isinstance(e, Caption) for w in e.final]
+
+
+def test_finish_drains_everything_that_was_fed(stand_in: Path) -> None:
+    recognizer = Recognizer("en")
+    recognizer.start()
+    feed_seconds(recognizer, 3.0)
+    recognizer.feed(np.zeros(7, np.float32))
+    events = recognizer.finish()
+    assert words_of(events) == [str(1600 * i) for i in range(1, 31)] + ["48007"]
+    assert recognizer.lag_s == 0.0
+    assert not recognizer.running
+    captions = [e for e in events if isinstance(e, Caption)]
+    assert all(c.lag_s >= 0 for c in captions)
+    assert captions[-1].lag_s == 0.0
+    recognizer.stop()
+
+
+def test_a_death_is_survived_once_and_no_word_is_lost(stand_in: Path) -> None:
+    (stand_in / "die1").touch()
+    recognizer = Recognizer("en")
+    recognizer.start()
+    feed_seconds(recognizer, 3.0)
+    events = recognizer.finish(20.0)
+    assert words_of(events) == [str(1600 * i) for i in range(1, 31)]
+    (problem,) = [e for e in events if isinstance(e, Problem)]
+    assert "started again" in problem.text
+    assert (stand_in / "starts").read_text().split() == ["0", "14400"]
+
+
+def test_the_second_death_ends_captions_and_says_why(stand_in: Path) -> None:
+    for name in ("die1", "die2"):
+        (stand_in / name).touch()
+    recognizer = Recognizer("en")
+    recognizer.start()
+    feed_seconds(recognizer, 3.0)
+    events = recognizer.finish(20.0)
+    problems = [e for e in events if isinstance(e, Problem)]
+    assert [p.state for p in problems] == ["captions restart", "no captions"]
+    assert "out of memory" in problems[-1].text
+    assert "\n" not in problems[-1].text
+    recognizer.feed(np.zeros(1600, np.float32))  # does nothing, and does not fail
+
+
+def test_a_recogniser_that_is_far_behind_is_told_and_never_waited_for(stand_in: Path) -> None:
+    (stand_in / "deaf").touch()
+    recognizer = Recognizer("en")
+    recognizer.start()
+    started = time.monotonic()
+    feed_seconds(recognizer, 40.0)
+    assert time.monotonic() - started < 2.0
+    assert recognizer.lag_s == pytest.approx(40.0)
+    assert recognizer.dropped == pytest.approx(10 * SAMPLE_RATE_HZ, abs=3200)
+    assert [e.text for e in recognizer.poll() if isinstance(e, Problem)] == [BEHIND]
+    recognizer.stop()
+
+
+def test_stop_ends_at_once_and_twice_is_fine(stand_in: Path) -> None:
+    (stand_in / "deaf").touch()
+    recognizer = Recognizer("en")
+    recognizer.start()
+    process = recognizer._process
+    started = time.monotonic()
+    recognizer.stop()
+    recognizer.stop()
+    assert time.monotonic() - started < 2.0
+    assert process is not None
+    assert process.returncode is not None
+    with pytest.raises(UsageError):
+        recognizer.start()
+
+
+def test_a_file_waits_for_the_recogniser_instead_of_dropping(stand_in: Path) -> None:
+    seen: list[float] = []
+    pieces = (np.full(16_000, 0.1, np.float32) for _ in range(200))
+    words = recognise_file(pieces, "en", progress=seen.append)
+    assert [w.text for w in words] == [str(16_000 * i) for i in range(1, 201)]
+    assert seen == sorted(seen)
+    assert seen[-1] == 200.0
+
+
+def test_a_file_fails_in_one_line_when_the_recogniser_does(stand_in: Path) -> None:
+    for name in ("die1", "die2"):
+        (stand_in / name).touch()
+    with pytest.raises(SottovoceError, match="stopped twice"):
+        recognise_file(np.full(32_000, 0.1, np.float32), "en")
+
+
+def test_an_unknown_language_is_refused_before_anything_starts() -> None:
+    assert {"en", "cs", "ru", "ja"} <= known_languages()
+    with pytest.raises(UsageError, match="knows no language 'klingon'"):
+        Recognizer("klingon")
+
+
+# Whisper itself -------------------------------------------------------------------------------------------------------
+
+
+def plain(text: str) -> str:
+    return " ".join(re.sub(r"[^a-z' ]", " ", text.lower()).split())
+
+
+@pytest.fixture(scope="module")
+def demo() -> tuple[np.ndarray, str]:
+    """The shipped demo recording at 16 kHz, and what is said in it."""
+    sound, rate_hz = soundfile.read(assets_dir() / "demo.flac", dtype="float32", always_2d=True)
+    said = (assets_dir() / "demo.txt").read_text(encoding="utf-8")
+    return soxr.resample(sound[:, 0], rate_hz, SAMPLE_RATE_HZ).astype(np.float32), plain(said)
+
+
+def test_word_times_follow_the_attention(rng: np.random.Generator) -> None:
+    from engine.whisper_worker import align
+
+    edges = [0, 12, 30, 31, 55, 80]
+    scores = rng.normal(0.0, 0.5, (3, 6, 100)).astype(np.float32)
+    for row, (start, end) in enumerate(zip(edges, [*edges[1:], 100], strict=True)):
+        scores[:, row, start:end] += 6.0
+    found = align(scores)
+    assert found == sorted(found)
+    assert np.abs(np.array(found) - edges).max() <= 4
+    assert align(scores[:, :, :4]) == sorted(align(scores[:, :, :4]))
+
+
+@pytest.mark.weights
+def test_a_file_is_captioned(demo: tuple[np.ndarray, str]) -> None:
+    sound, said = demo
+    languages: list[str | None] = []
+    words = recognise_file(sound, None, found=languages.append)
+    assert languages == ["en"]
+    assert jiwer.wer(said, plain(join_words(words))) < 0.15
+    starts = [w.start_s for w in words]
+    assert starts == sorted(starts)
+    assert words[-1].end_s <= len(sound) / SAMPLE_RATE_HZ
+    assert words[0].start_s > 0.7, "the voice begins after a second of background"
+
+
+@pytest.mark.weights
+def test_live_captions_say_the_same_and_final_words_never_change(demo: tuple[np.ndarray, str]) -> None:
+    sound, said = demo
+    sound = sound[: 12 * SAMPLE_RATE_HZ]
+    recognizer = Recognizer("en")
+    recognizer.start()
+    assert recognizer.weights is not None
+    assert len(recognizer.weights.sha256) == 64
+    assert recognizer.wait_ready()
+    events: list[Caption | Problem] = []
+    for at in range(0, len(sound), 8000):
+        recognizer.feed(sound[at : at + 8000])
+        time.sleep(0.25)  # twice real time
+        events += recognizer.poll()
+    events += recognizer.finish()
+    assert not [e for e in events if isinstance(e, Problem)]
+    heard = plain(" ".join(words_of(events))).split()
+    assert jiwer.wer(" ".join(said.split()[: len(heard)]), " ".join(heard)) < 0.25
+    assert len(heard) > 15
+    assert any(e.tentative for e in events if isinstance(e, Caption))
