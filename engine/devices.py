@@ -1,8 +1,8 @@
 """Sound devices: which there are, and the ports that carry sound to and from them. The only importer of sounddevice.
 
 A device's id is its Pulse source or sink name where a Pulse server answers (PulseAudio or PipeWire on Linux), else
-"name, host API" of PortAudio; never an index, because indices move when something is plugged in. On Pulse PortAudio sees
-one ALSA device, `pulse`; which source or sink it stands for is told by the environment while it is opened.
+"name, host API" of PortAudio; never an index, because indices move when something is plugged in. On Pulse PortAudio
+sees one ALSA device, `pulse`; which source or sink it stands for is told by the environment while it is opened.
 
 Input and output are opened apart, each with its own clock; the engine holds the sound between them together.
 """
@@ -24,7 +24,6 @@ from engine.ring import Ring
 from engine.types import DeviceError, Samples, UsageError
 
 INPUT, OUTPUT = "input", "output"
-STALL_S = 1.0  # a device that moves no block for so long has gone, whatever it says
 _opening = threading.Lock()  # the environment and PortAudio's own lists belong to the process
 _open_streams = 0
 

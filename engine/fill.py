@@ -95,7 +95,7 @@ def splice(x: Samples, shift: int, sample_rate_hz: int) -> tuple[Samples, int]:
     early, late = x[:fade], x[size : size + fade]
     if shift > 0:
         return np.concatenate([early + rise * (late - early), x[size + fade :]]), size
-    return np.concatenate([x[: size], late + rise * (early - late), x[fade:]]), -size
+    return np.concatenate([x[:size], late + rise * (early - late), x[fade:]]), -size
 
 
 def _likest(x: Samples, size: int, fade: int) -> int:

@@ -85,7 +85,9 @@ class PacedPort:
 
     def start(self, ring: Ring, wake: Wake) -> None:
         self._halt.clear()
-        self._thread = threading.Thread(target=self._run, args=(ring, wake), name=f"sottovoce {self.device}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(ring, wake), name=f"sottovoce {self.device}", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:

@@ -220,6 +220,8 @@ class SoundLoop:
         ring, port = self.output_ring, self.output
         if port is None or not port.blocks:
             self._synced = False
+            if port is None:
+                ring.clear()
             return
         if not self._synced:
             self._sync(port)

@@ -1,0 +1,240 @@
+"""The two ends of a live run as a person knows them: chosen, opened, lost, found again, changed for others.
+
+All of it may wait, so it is called from the engine's side thread, and from its owner at the start and the end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.devices import INPUT, OUTPUT, DeviceInfo, DevicePort, choose_input, choose_output, is_present
+from engine.ports import NO_OUTPUT, DiscardOutput, Port
+from engine.pulse import VirtualMic
+from engine.soundloop import SoundLoop
+from engine.types import DeviceChange, DeviceError, EngineConfig, Event, Problem, UsageError
+
+FADE_OUT_S = 0.05  # beyond what waits in the output ring; the sound is silent by then
+WHAT = {INPUT: "microphone", OUTPUT: "output"}
+MEANWHILE = {INPUT: "silence", OUTPUT: "silence"}
+
+
+@dataclass
+class _End:
+    """One end. wanted: the id a person chose, None for whatever is the default; lost: it was there and is gone."""
+
+    kind: str
+    wanted: str | None = None
+    port: Port | None = None
+    lost: bool = False
+
+
+class Endpoints:
+    """Input and output of one run. `source` and `sink` stand for the microphone and the output where they are given.
+
+    prepare chooses them and returns the run's sample rate; open lets the sound run; look_after comes twice a second.
+    """
+
+    def __init__(
+        self, config: EngineConfig, source: Port | None, sink: Port | None, tell: Callable[[Event], None]
+    ) -> None:
+        self._config, self._tell = config, tell
+        self._source, self._sink = source, sink
+        self._in, self._out = _End(INPUT, config.input), _End(OUTPUT, config.output)
+        self._mic = VirtualMic() if config.virtual_mic else None
+        self._loop: SoundLoop | None = None
+        self._requests: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._closing = False
+        self.rate_hz = 0
+
+    @property
+    def block(self) -> int:
+        """Samples that a device moves at once."""
+        return max(1, round(self.rate_hz * self._config.block_ms / 1000.0))
+
+    @property
+    def missing(self) -> bool:
+        """Whether a device is gone and waited for."""
+        return self._in.lost or self._out.lost
+
+    @property
+    def latencies_ms(self) -> tuple[float, float]:
+        """What input and output hold back."""
+        ports = (self._in.port, self._out.port)
+        return tuple(p.latency_ms if p is not None else 0.0 for p in ports)  # type: ignore[return-value]
+
+    # Beginning and end ------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> int:
+        """Choose both ends; the rate is the input's. Raises DeviceError or UsageError."""
+        if self._mic is not None:
+            if self._config.output is not None:
+                raise UsageError("choose one of --output and --virtual-mic, not both")
+            self._mic.create()
+            self._out.wanted = self._mic.sink
+        output = self._choose_output()
+        if self._source is not None:
+            self.rate_hz, self._in.port = self._source.sample_rate_hz, self._source
+        else:
+            device = choose_input(self._in.wanted, output.id if output is not None else None)
+            self.rate_hz = device.sample_rate_hz
+            self._in.port = self._device_port(device)
+        if output is not None:
+            self._out.port = self._device_port(output)
+        else:
+            self._out.port = self._sink or DiscardOutput(self.rate_hz, self._config.block_ms)
+        return self.rate_hz
+
+    def _choose_output(self) -> DeviceInfo | None:
+        """None: the sink that was given, or nowhere."""
+        if self._sink is not None or self._out.wanted == NO_OUTPUT:
+            return None
+        try:
+            return choose_output(self._out.wanted)
+        except DeviceError as error:
+            if self._source is None or self._out.wanted is not None:
+                raise
+            self._tell(DeviceChange(0.0, f"not played: {error}", NO_OUTPUT))
+            return None
+
+    def _device_port(self, device: DeviceInfo) -> DevicePort:
+        return DevicePort(device, self.rate_hz, self._config.block_ms)
+
+    def open(self, loop: SoundLoop) -> None:
+        """Start both; the output first, so that the sound has somewhere to go."""
+        self._loop = loop
+        assert self._in.port is not None
+        assert self._out.port is not None
+        self._start(self._out, self._out.port)
+        self._start(self._in, self._in.port)
+
+    def _start(self, end: _End, port: Port) -> None:
+        """Raises DeviceError; the end has its port only when it runs."""
+        loop = self._need_loop()
+        end.port = None
+        port.start(loop.input_ring if end.kind == INPUT else loop.output_ring, loop.wake)
+        end.port = port
+        loop.resync()
+        if end.kind == INPUT:
+            loop.input = port
+        else:
+            loop.output = port
+
+    def _stop(self, end: _End) -> None:
+        port, end.port = end.port, None
+        if port is not None:
+            port.stop()
+        if self._loop is not None:
+            if end.kind == INPUT:
+                self._loop.input = None
+            else:
+                self._loop.output = None
+
+    def close_input(self) -> None:
+        """No more sound comes in, and no device is looked for any more."""
+        with self._lock:
+            self._closing = True
+            self._stop(self._in)
+
+    def close(self) -> None:
+        """Give everything back."""
+        with self._lock:
+            self._closing = True
+            self._stop(self._in)
+            self._stop(self._out)
+            self._in.lost = self._out.lost = False
+            if self._mic is not None:
+                self._mic.remove()
+
+    # While it runs ----------------------------------------------------------------------------------------------------
+
+    def request(self, input_id: str | None, output_id: str | None) -> None:
+        """Ask for other devices; raises UsageError or DeviceError when they cannot be meant."""
+        if input_id is not None:
+            if self._source is not None:
+                raise UsageError("a recording is playing in the microphone's place; start anew to hear a microphone")
+            choose_input(input_id, output_id or self._current(self._out))
+        if output_id is not None:
+            if self._mic is not None:
+                raise UsageError("the output is the virtual microphone; start anew without it to hear the sound")
+            if output_id != NO_OUTPUT:
+                choose_output(output_id)
+            if self._source is None and input_id is None:
+                choose_input(self._current(self._in), output_id)
+        wishes = {INPUT: input_id, OUTPUT: output_id}
+        self._requests.update({kind: wish for kind, wish in wishes.items() if wish is not None})
+
+    def _current(self, end: _End) -> str | None:
+        return end.port.device if end.port is not None else end.wanted
+
+    def look_after(self, time_s: float) -> None:
+        """Notice devices that went or came back, and do what was requested."""
+        with self._lock:
+            if self._closing:
+                return
+            for end in (self._in, self._out):
+                if end.kind in self._requests:
+                    self._change(end, self._requests.pop(end.kind), time_s)
+                elif end.lost:
+                    self._find_again(end, time_s)
+                elif isinstance(end.port, DevicePort) and not self._is_there(end.port):
+                    self._lose(end, end.port, time_s)
+
+    @staticmethod
+    def _is_there(port: DevicePort) -> bool:
+        """A sound server may move a stream to another device when its own goes, so its liveness is not enough."""
+        return port.alive and is_present(port.device, port.info.kind)
+
+    def _lose(self, end: _End, port: DevicePort, time_s: float) -> None:
+        self._stop(end)
+        end.lost = True
+        text = f"the {WHAT[end.kind]} {port.info.name} is gone; plug it in again, or choose another"
+        self._tell(DeviceChange(time_s, "lost", port.device))
+        self._tell(Problem(time_s, text, MEANWHILE[end.kind]))
+
+    def _find_again(self, end: _End, time_s: float) -> None:
+        try:
+            if end.wanted is not None and self._mic is not None and end.kind == OUTPUT:
+                self._mic.create()
+            port = self._open_again(end, end.wanted)
+        except (DeviceError, UsageError):
+            return  # still waiting, as was told
+        end.lost = False
+        self._tell(DeviceChange(time_s, "back", port.device))
+
+    def _open_again(self, end: _End, wanted: str | None) -> Port:
+        """Raises DeviceError or UsageError."""
+        port: Port
+        if end.kind == INPUT:
+            port = self._device_port(choose_input(wanted, self._current(self._out)))
+        elif wanted == NO_OUTPUT:
+            port = DiscardOutput(self.rate_hz, self._config.block_ms)
+        else:
+            port = self._device_port(choose_output(wanted))
+        self._start(end, port)
+        return port
+
+    def _change(self, end: _End, wanted: str, time_s: float) -> None:
+        """Fade out, change, fade in; back to the former device when the new one cannot be opened."""
+        loop, former = self._need_loop(), end.wanted
+        loop.closed = True
+        time.sleep(FADE_OUT_S + loop.waiting_ms / 1000.0)
+        self._stop(end)
+        try:
+            port = self._open_again(end, wanted)
+            end.wanted, end.lost = wanted, False
+            self._tell(DeviceChange(time_s, "switched", port.device))
+        except (DeviceError, UsageError) as error:
+            self._tell(Problem(time_s, str(error), "former device"))
+            end.lost = True
+            end.wanted = former
+            self._find_again(end, time_s)
+        finally:
+            loop.closed = False
+
+    def _need_loop(self) -> SoundLoop:
+        assert self._loop is not None
+        return self._loop
