@@ -140,7 +140,7 @@ class EngineConfig:
     tap: CaptionTap = CaptionTap.ENHANCED
     record_dir: str | None = None
     virtual_mic: bool = False
-    block_ms: float = 10.0
+    block_ms: float = 5.0
 
 
 # Events ---------------------------------------------------------------------------------------------------------------
