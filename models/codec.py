@@ -25,7 +25,6 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.front = Front(config)
-        # the lapped transform, also as the start of the voice's own synthesis: a learned read-out of the front's frame
         self.register_buffer("basis", lapped_basis(config.hop, config.overlap), persistent=False)
         self.speech, self.background = speech, background
 
@@ -37,11 +36,10 @@ class Encoder(nn.Module):
         """Sound [B, T * hop] -> coefficients of voice and background, [B, T, N] each; they add up to the mixture's."""
         c = self.config
         frames, history = frames_of(state["history"], sound, c.frame, c.step)
-        voice, front = self.front(frames, state)
-        span = c.hop + c.overlap
-        pairs = slice(c.hop // c.step - 1, None, c.hop // c.step)  # the frames that end at a hop
-        mixture = frames[:, pairs, -span:] @ self.basis
-        speech = voice[:, pairs, -span:] @ self.basis
+        span, per_hop = c.hop + c.overlap, c.hop // c.step
+        end = per_hop - 1 - c.lookahead // c.step  # which of a hop's frames ends where the coded one does
+        mixture = frames[:, end::per_hop, -span:] @ self.basis
+        speech, front = self.front(frames, mixture, state)
         return speech, mixture - speech, {"history": history, **front}
 
     def forward(self, sound: Tensor, state: State) -> tuple[Tensor, Tensor, State]:

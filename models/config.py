@@ -17,6 +17,7 @@ class ModelConfig:
     overlap: int = 80  # of the lapped transform and of the refiner's synthesis: 5 ms of lag each
     frame: int = 512  # the networks' analysis frame, ending at the newest sample
     step: int = 160  # the networks run twice per hop
+    lookahead: int = 160  # how far the front hears beyond the frame it writes; 0 or `step`
     band_edges: tuple[int, ...] = (0, 40, 100, 200, 320)  # bins of 25 Hz: 0, 1, 2.5, 5, 8 kHz
     speech_stages: int = 8  # residual stages of each band
     background_stages: int = 4
@@ -40,12 +41,12 @@ class ModelConfig:
     @property
     def token_lag(self) -> int:
         """Output lag of the decoder."""
-        return self.overlap
+        return self.overlap + self.lookahead
 
     @property
     def refined_lag(self) -> int:
         """Output lag of the refiner behind the decoder."""
-        return 2 * self.overlap
+        return self.token_lag + self.overlap
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for checkpoints."""

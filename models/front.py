@@ -1,7 +1,8 @@
 """The encoder's front: two small recurrent separators, one on the spectrum, one on a learned basis.
 
-The shape is DTLN's (Westhausen and Meyer 2020), so that it can start from DTLN's weights; here it runs every 160
-samples on the newest 512, and what it returns is the voice in that frame, not an overlap-add: no lag of its own.
+The shape is DTLN's (Westhausen and Meyer 2020), so that it can start from DTLN's weights. Here it runs every 160
+samples on the newest 512, and two runs together are read out as one frame of the codec's coefficients: an estimate of
+the voice from the learned basis, and a gate that lets the mixture through where it is the voice already.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class TwoLayerLSTM(nn.Module):
 
 
 class Front(nn.Module):
-    """Frames of the mixture -> frames of the voice."""
+    """Frames of the mixture -> the voice's share of the codec's coefficients."""
 
     cosine: Tensor
     sine: Tensor
@@ -53,26 +54,41 @@ class Front(nn.Module):
         self.norm = nn.LayerNorm(config.front_basis, eps=1e-7)
         self.learned = TwoLayerLSTM(config.front_basis, self.units)
         self.learned_mask = nn.Linear(self.units, config.front_basis)
-        self.synthesis = nn.Linear(config.front_basis, config.frame, bias=False)
+        self.per_hop = config.hop // config.step
+        self.read_out = nn.Linear(self.per_hop * config.front_basis, config.hop, bias=False)
+        self.gate = nn.Linear(2 * self.per_hop * self.units, config.hop)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.constant_(self.gate.bias, -2.2)
 
     def initial_state(self, batch: int) -> State:
         """Zeros: {"front_spectral", "front_learned"}: [4, B, H]."""
         return {f"front_{name}": torch.zeros(4, batch, self.units) for name in ("spectral", "learned")}
 
-    def forward(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
-        """[B, T, frame] -> voice in each frame [B, T, frame]."""
+    def forward(self, frames: Tensor, mixture: Tensor, state: State) -> tuple[Tensor, State]:
+        """Frames [B, T * per_hop, frame] and the mixture's coefficients [B, T, hop] -> the voice's [B, T, hop]."""
+        basis, hidden, state = self.separate(frames, state)
+        estimate = self.read_out(self._by_hop(basis))
+        gate = torch.sigmoid(self.gate(self._by_hop(hidden)))
+        return estimate + gate * (mixture - estimate), state
+
+    def separate(self, frames: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """[B, T, frame] -> masked basis [B, T, front_basis], what both separators know [B, T, 2 H], new state."""
         real, imag = frames @ self.cosine, frames @ self.sine
         magnitude = (real.square() + imag.square() + 1e-12).sqrt()
-        hidden, spectral = self.spectral(magnitude, state["front_spectral"])
-        mask = torch.sigmoid(self.spectral_mask(hidden)) * self.weight
+        first, spectral = self.spectral(magnitude, state["front_spectral"])
+        mask = torch.sigmoid(self.spectral_mask(first)) * self.weight
         basis = self.analysis((mask * real) @ self.cosine.T + (mask * imag) @ self.sine.T)
-        hidden, learned = self.learned(self.norm(basis), state["front_learned"])
-        voice = self.synthesis(torch.sigmoid(self.learned_mask(hidden)) * basis)
-        return voice, {"front_spectral": spectral, "front_learned": learned}
+        second, learned = self.learned(self.norm(basis), state["front_learned"])
+        masked = torch.sigmoid(self.learned_mask(second)) * basis
+        return masked, torch.cat([first, second], dim=2), {"front_spectral": spectral, "front_learned": learned}
+
+    def _by_hop(self, x: Tensor) -> Tensor:
+        """[B, T * per_hop, C] -> [B, T, per_hop * C]: what one hop has to say, side by side."""
+        return x.unflatten(1, (-1, self.per_hop)).flatten(2)
 
 
 def load_dtln(front: Front, weights: Mapping[str, np.ndarray]) -> None:
-    """Copy DTLN's weights (MIT, Westhausen) in; keys are those of its two ONNX graphs behind "m1/" and "m2/"."""
+    """Copy DTLN's weights (MIT, Westhausen) in, all but its last layer; keys are those of its two ONNX graphs behind "m1/" and "m2/"."""
     first = np.concatenate([weights["m1/lstm_4_B"], weights["m1/lstm_5_B"]])
     with torch.no_grad():
         _fill_onnx_lstm(front.spectral.first, weights["m1/lstm_4_W"][0], weights["m1/lstm_4_R"][0], first[0])
@@ -91,7 +107,6 @@ def load_dtln(front: Front, weights: Mapping[str, np.ndarray]) -> None:
             nn.init.zeros_(layer.get_parameter("bias_hh_l0"))
         _copy(front.learned_mask.weight, weights[f"{prefix}dense_3/Tensordot/Reshape_1:0"].T)
         _copy(front.learned_mask.bias, weights[f"{prefix}dense_3/BiasAdd{suffix}"])
-        _copy(front.synthesis.weight, weights["m2/conv1d_3/kernel:0"][:, :, 0])
 
 
 def _copy(target: Tensor | nn.Module, source: np.ndarray) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.config import ModelConfig
 
+IMPORTANCE = 0.7
 GRID = 32.0  # codebook entries are integers over this number: a shape has unit RMS, so +-4 covers it
 
 
@@ -119,13 +120,18 @@ class BandQuantizer(nn.Module):
 
 @torch.no_grad()
 def fit(quantizer: BandQuantizer, frames: Tensor, iterations: int = 8, seed: int = 0) -> list[list[float]]:
-    """Fit all codebooks by k-means, stage after stage, on coefficients [M, N]; returns SNR in dB per band and stage."""
+    """Fit all codebooks by k-means, stage after stage, on coefficients [M, N]; returns SNR in dB per band and stage.
+
+    A frame takes part the more likely the louder it is (amplitude to the power IMPORTANCE, the loudest tenth for sure).
+    """
     generator = torch.Generator().manual_seed(seed)
     report = []
     for band, part in enumerate(quantizer.split(frames)):
         rms = part.square().mean(-1).sqrt()
         gain = quantizer.gain_table[quantizer.gain_codes(rms)]
-        audible = gain > 0
+        loud = torch.quantile(gain[torch.randperm(len(gain), generator=generator)[:100_000]], 0.9)
+        odds = (gain / loud.clamp_min(1e-9)).clamp(max=1.0) ** IMPORTANCE
+        audible = (gain > 0) & (torch.rand(len(gain), generator=generator).to(gain.device) < odds)
         residual = part[audible] / gain[audible, None]
         power = residual.square().mean()
         snrs = []

@@ -48,7 +48,7 @@ class Refiner(nn.Module):
         """Zeros: what each line below says of its size."""
         c = self.config
         return {
-            "delay": torch.zeros(batch, c.overlap),
+            "delay": torch.zeros(batch, c.token_lag),
             "history": torch.zeros(batch, 3, c.frame - c.step),
             "past": torch.zeros(batch, c.overlap),
             "tail": torch.zeros(batch, c.overlap),

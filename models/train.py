@@ -71,39 +71,47 @@ def loss_of(bundle: Bundle, out: dict[str, Tensor], mixture: Tensor, voice: Tens
 
 
 @torch.no_grad()
-def solve_read_out(bundle: Bundle, mixer: Mixer, batches: int = 6) -> float:
-    """Least squares for the front's last layer, from its hidden basis to the clean frame; returns the error in dB."""
-    front, c = bundle.codec.encoder.front, bundle.config
+def solve_read_out(bundle: Bundle, mixer: Mixer, batches: int = 8) -> float:
+    """Least squares for the front's read-out, from its masked basis to the clean coefficients; the error left in dB."""
+    encoder, c = bundle.codec.encoder, bundle.config
+    size, gram, cross, power = encoder.front.read_out.in_features, 0.0, 0.0, 0.0
     kept: list[Tensor] = []
-    handle = front.synthesis.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
-    gram, cross, power = torch.zeros(c.front_basis, c.front_basis), torch.zeros(c.front_basis, c.frame), 0.0
+    handle = encoder.front.read_out.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
     for _ in range(batches):
         mixture, voice = (torch.from_numpy(x) for x in mixer.batch(16))
-        bundle.codec.encoder.project(mixture, bundle.codec.encoder.initial_state(len(mixture)))
-        padded = torch.nn.functional.pad(voice, (c.frame - c.step, 0)).unfold(1, c.frame, c.step)
-        basis, clean = kept.pop().flatten(0, 1), padded.flatten(0, 1)
-        gram, cross, power = gram + basis.T @ basis, cross + basis.T @ clean, power + float(clean.square().sum())
+        level = 0.05 / (mixture.square().mean(1, keepdim=True).sqrt() + 1e-3)  # no clip outweighs the others
+        encoder.project(mixture * level, encoder.initial_state(len(mixture)))
+        lag = c.token_lag
+        delayed = torch.nn.functional.pad(voice * level, (lag, 0)).unfold(1, c.hop + c.overlap, c.hop)
+        clean = (delayed[:, : voice.shape[1] // c.hop] @ encoder.basis).flatten(0, 1)
+        basis = kept.pop().flatten(0, 1)
+        gram, cross, power = gram + basis.T @ basis, cross + basis.T @ clean, power + clean.square().sum()
     handle.remove()
-    ridge = 1e-4 * gram.diagonal().mean() * torch.eye(c.front_basis)
-    solution = torch.linalg.solve(gram + ridge, cross)
-    front.synthesis.weight.copy_(solution.T)
-    error = power - float((2 * cross * solution).sum()) + float((solution * (gram @ solution)).sum())
-    return 10 * math.log10(error / power)
+    assert isinstance(gram, Tensor)
+    solution = torch.linalg.solve(gram + 1e-4 * gram.diagonal().mean() * torch.eye(size), cross)
+    encoder.front.read_out.weight.copy_(solution.T)
+    error = power - 2 * (cross * solution).sum() + (solution * (gram @ solution)).sum()
+    return float(10 * torch.log10(error / power))
 
 
 @torch.no_grad()
 def fit_codebooks(bundle: Bundle, mixer: Mixer, minutes: float, iterations: int) -> None:
-    """k-means on what the front really gives: noisy and clean voices for the speech books, the rest for the others."""
+    """k-means on what the front really gives: three clean voices for one noisy one, and what is left beside them.
+
+    All at one level, so that `fit` can tell the loud frames, which matter, from what hums in the pauses.
+    """
     speech, rest = [], []
     encoder = bundle.codec.encoder
     device = next(encoder.parameters()).device
     for turn in range(max(1, round(minutes * 60 / (16 * mixer.config.seconds)))):
         mixture, voice = (torch.from_numpy(x).to(device) for x in mixer.batch(16))
-        source = voice if turn % 2 else mixture
+        source = mixture if turn % 4 == 0 else voice
+        source = source * (0.05 / (source.square().mean(1, keepdim=True).sqrt() + 1e-6))
         state = {k: v.to(device) for k, v in encoder.initial_state(len(source)).items()}
         s, b, _ = encoder.project(source, state)
         speech.append(s.flatten(0, 1).cpu())
-        rest.append(b.flatten(0, 1).cpu()[:: 2 if turn % 2 else 1])
+        if turn % 4 == 0:
+            rest.append(b.flatten(0, 1).cpu())
     for name, quantizer, frames in (("speech", encoder.speech, speech), ("background", encoder.background, rest)):
         snrs = fit(quantizer.to(device), torch.cat(frames).to(device), iterations)
         for band, values in enumerate(snrs):
