@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from types import TracebackType
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -109,7 +109,7 @@ class Engine:
             raise
 
     def poll(self) -> list[Event]:
-        """What happened since the last call: captions, problems and device changes all and in order, meters the latest."""
+        """What happened since the last call: captions, problems and device changes in order, meters the latest."""
         events: list[Event] = []
         while self._events:
             events.append(self._events.popleft())
@@ -153,6 +153,7 @@ class Engine:
 
     def stop(self) -> None:
         """End the run, complete the recording and the captions, give the devices back. What is left to poll stays."""
+        last = self._figures() if self._running else None
         if self._ends is not None:
             self._ends.close_input()
         if self._loop is not None:
@@ -167,7 +168,7 @@ class Engine:
         if self._running:
             self._running = False
             sys.setswitchinterval(self._switch_before)
-            self._stats = self._figures()
+            self._stats = replace(last, state=self.state) if last is not None else None
 
     @property
     def finished(self) -> bool:
@@ -190,9 +191,7 @@ class Engine:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.stop()
 
     # Beginning --------------------------------------------------------------------------------------------------------
@@ -242,12 +241,13 @@ class Engine:
             stream.process_hop(np.zeros(stream.hop_native, dtype=np.float32))
 
     def _open_recorder(self, loop: SoundLoop, models: Models) -> None:
-        if self.config.record_dir is None:
+        c = self.config
+        if c.record_dir is None:
             return
         parts = dict(loop.stream.lag_parts_ms)
         lag_ms = parts["model lag"] + parts["resampling in"]
         skip = (loop.stream.lag_hop_native, round(lag_ms * models.info.sample_rate_hz / 1000.0))
-        self._recorder = Recorder(self.config.record_dir, models.info, loop.rate_hz, skip, self.config.quantizers)
+        self._recorder = Recorder(c.record_dir, models.info, loop.rate_hz, skip, c.quantizers, c.captions)
 
     def _open_recognizer(self) -> None:
         if not self.config.captions:
@@ -350,7 +350,8 @@ class Engine:
     # Figures ----------------------------------------------------------------------------------------------------------
 
     def _figures(self) -> Stats:
-        assert self._loop is not None and self._ends is not None
+        assert self._ends is not None
+        assert self._loop is not None
         loop, models = self._loop, self._need_models()
         median, p99, longest, mean = loop.times.figures()
         device_in_ms, device_out_ms = self._ends.latencies_ms

@@ -1,4 +1,4 @@
-"""What the engine shows of itself, made from its last hops by whoever asks, so that the sound thread does not have to."""
+"""What the engine shows of itself, made from its last hops by whoever asks, so that the sound thread need not."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ TIMED_HOPS = 3000
 
 @dataclass(frozen=True)
 class LiveHop:
-    """One hop as the sound thread leaves it. input, output: [hop_native]; heard: [hop] of the input at the models' rate.
+    """One hop as the sound thread leaves it. input, output: [hop_native].
 
-    models: what the models made of it, None while they are out of service. time_s: at its end, on the engine's clock.
+    heard: [hop] of the input at the models' rate. models: what the models made of it, None while they are out of service. time_s: at its end, on the engine's clock.
     limiter_db: what the limiter takes away now. lost: stands for sound that was skipped.
     """
 
@@ -61,7 +61,7 @@ def tokens_of(hops: Sequence[LiveHop], background: str) -> Tokens | None:
     return Tokens(
         time_s=hops[-1].time_s,
         codes_s=np.stack([m.codes_s for m in told], axis=1),
-        codes_b=np.stack([m.codes_b_out for m in told], axis=1),
+        codes_b=np.stack([m.codes_b if background == "drop" else m.codes_b_out for m in told], axis=1),
         mixture=np.concatenate([m.mixture for m in told]),
         output=np.concatenate([m.out for m in told]),
         background=background,

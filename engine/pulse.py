@@ -1,4 +1,4 @@
-"""PulseAudio, and PipeWire's Pulse server, through pulsectl: what is there, the virtual microphone, a server of our own.
+"""PulseAudio, and PipeWire's Pulse server, through pulsectl: what is there, the virtual microphone, our own server.
 
 Nothing here carries sound. The virtual microphone is a null sink that the engine plays into and a source made from its
 monitor, because many programs do not offer monitors as microphones. Its modules carry our process number, so that what
@@ -7,6 +7,7 @@ a killed run left behind is found and removed, and another live run is left alon
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -16,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import psutil
@@ -132,9 +132,7 @@ class VirtualMic:
         self.create()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.remove()
 
 
@@ -162,10 +160,8 @@ def _remove_stale(pulse: Any) -> None:
 def _unload_module(pulse: Any, module: int) -> None:
     import pulsectl
 
-    try:
+    with contextlib.suppress(pulsectl.PulseError):  # it went with the module it stood on
         pulse.module_unload(module)
-    except pulsectl.PulseError:
-        pass  # it went with the module it stood on
 
 
 # A server of our own --------------------------------------------------------------------------------------------------
@@ -249,7 +245,5 @@ class PrivateServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.stop()

@@ -7,8 +7,9 @@
     tokens.svt      both token streams, with the words
     captions.srt    the words that are final
 
-Sound headers are brought up to date every second, token blocks stand on their own, and captions are replaced whole: after
-a power cut at most the last second is missing. The recorder starts no thread; the engine calls it from one that may wait.
+Sound headers are brought up to date every second, token blocks stand on their own, and captions are replaced whole:
+when the program is killed at most the last second is missing. The recorder starts no thread; the engine calls it from
+one that may wait.
 """
 
 from __future__ import annotations
@@ -141,6 +142,7 @@ class Recorder:
         sample_rate_hz: int,
         skip: tuple[int, int],
         quantizers: int | None = None,
+        captions: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self._make_room()
@@ -150,7 +152,7 @@ class Recorder:
         header = header_for(info, quantizers, source_rate_hz=sample_rate_hz)
         self._tokens = SvtWriter(self.folder / TOKENS_NAME, header)
         self._words: list[Word] = []
-        self._unwritten_words = False
+        self._unwritten_words = captions
         self._since_update_s = 0.0
         self._hop_s = info.hop_samples / info.sample_rate_hz
         self._language: str | None = None
@@ -192,12 +194,12 @@ class Recorder:
     def _update(self) -> None:
         for track in self._tracks:
             track.update()
-        if self._unwritten_words:
-            self._write_words()
+        self._write_new_words()
 
-    def _write_words(self) -> None:
-        self._unwritten_words = False
-        write_captions(self._words, self.folder / CAPTIONS_NAME, "srt", self._language)
+    def _write_new_words(self) -> None:
+        if self._unwritten_words:
+            self._unwritten_words = False
+            write_captions(self._words, self.folder / CAPTIONS_NAME, "srt", self._language)
 
     def close(self, frames: int | None = None) -> None:
         """Complete every file; the first failure is raised after all have been tried.
@@ -209,7 +211,7 @@ class Recorder:
         steps: list[Callable[[], None]] = [
             partial(t.close, round(total * t.sample_rate_hz / source.sample_rate_hz)) for t in self._tracks
         ]
-        steps += [partial(self._tokens.close, total), self._write_words]
+        steps += [partial(self._tokens.close, total), self._write_new_words]
         failures: list[SottovoceError] = []
         for step in steps:
             try:
