@@ -51,7 +51,7 @@ def build(source: Source, bar: Progress) -> Tally:
     """Fetch, unpack and convert one source; what is unpacked is removed again, the download is kept."""
     folder = shard_folder()
     (folder / f"done-{source.name}.json").unlink(missing_ok=True)
-    unpacked = cache_dir() / "data" / "unpacked"
+    unpacked = cache_dir() / "data" / "unpacked" / source.name
     unpacked.mkdir(parents=True, exist_ok=True)
     trees: dict[str, Path] = {}
     try:
@@ -68,8 +68,7 @@ def build(source: Source, bar: Progress) -> Tally:
         tally = make(source, items, denylist(), hashes_had(folder, source.name), folder, lambda: bar.advance(task))
         bar.remove_task(task)
     finally:
-        for tree in trees.values():
-            shutil.rmtree(tree, ignore_errors=True)
+        shutil.rmtree(unpacked, ignore_errors=True)
     return tally
 
 

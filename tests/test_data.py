@@ -387,11 +387,14 @@ def test_build_all_goes_on_after_a_failure(
         return tmp_path
 
     def fake_unpack(package: Package, archive: Path, into: Path) -> Path:
-        return Path(shutil.copytree(tmp_path / "tree", into / package.name))
+        tree = Path(shutil.copytree(tmp_path / "tree", into / package.name))
+        if package.name == "half":
+            raise FetchError("the archive is cut; run again")
+        return tree
 
     monkeypatch.setattr(data, "fetch", fake_fetch)
     monkeypatch.setattr(data, "unpack", fake_unpack)
-    monkeypatch.setattr(data, "SOURCES", (a_source("broken"), a_source("whole")))
+    monkeypatch.setattr(data, "SOURCES", (a_source("broken"), a_source("half"), a_source("whole")))
     assert data.main([]) == 1
     said = capsys.readouterr().out
     assert "broken: it did not answer" in said
