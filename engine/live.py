@@ -285,6 +285,24 @@ class Engine:
         return self._loop.time_s if self._loop is not None else 0.0
 
     def _run_side(self) -> None:
+        while not self._halt.is_set():
+            try:
+                self._side_loop()
+            except Exception as error:  # noqa: BLE001 - top of a thread: sound goes on without recording and captions
+                log.debug("the side thread failed", exc_info=error)
+                self._shed(f"recording and captions stopped ({type(error).__name__}: {error}); start anew to have them")
+
+    def _shed(self, text: str) -> None:
+        """Give up what the side thread does beside its watch over the devices."""
+        recorder, self._recorder = self._recorder, None
+        recognizer, self._recognizer = self._recognizer, None
+        self._tell(Problem(self._now_s(), text, self.state))
+        if recorder is not None:
+            _close_quietly(recorder)
+        if recognizer is not None:
+            recognizer.stop()
+
+    def _side_loop(self) -> None:
         next_stats = time.monotonic()
         while not self._halt.wait(SIDE_S):
             self._drain_queue()
@@ -311,6 +329,9 @@ class Engine:
     def _record(self, recorder: Recorder, hop: LiveHop) -> None:
         info = self._need_models().info
         made, silence = hop.models, np.zeros(info.hop_samples, dtype=np.float32)
+        no_s, no_b = (
+            np.zeros(len(sizes), dtype=np.int64) for sizes in (info.sizes_s, info.sizes_b)
+        )  # no gain: silence
         try:
             recorder.write(
                 HopRecord(
@@ -318,8 +339,8 @@ class Engine:
                     output=hop.output,
                     speech=made.speech if made else silence,
                     background=made.background if made else silence,
-                    codes_s=made.codes_s if made else info.blank_s(),
-                    codes_b=made.codes_b if made else info.blank_b(),
+                    codes_s=made.codes_s if made else no_s,
+                    codes_b=made.codes_b if made else no_b,
                 )
             )
         except SottovoceError as error:
@@ -329,10 +350,7 @@ class Engine:
         """Keep what is there, tell, and let the sound go on."""
         self._recorder = None
         self._tell(Problem(self._now_s(), f"the recording stopped: {error}", self.state))
-        try:
-            recorder.close()
-        except SottovoceError as again:
-            log.debug("after a failure the recording could not be completed either: %s", again)
+        _close_quietly(recorder)
 
     def _take_captions(self) -> None:
         if self._recognizer is not None:
@@ -396,6 +414,14 @@ class Engine:
             recorder.close(self._loop.position if self._loop is not None else None)
         except SottovoceError as error:
             self._tell(Problem(self._now_s(), f"the recording could not be completed: {error}", "stopped"))
+
+
+def _close_quietly(recorder: Recorder) -> None:
+    """Keep what can be kept, after a failure that has been told."""
+    try:
+        recorder.close()
+    except SottovoceError as error:
+        log.debug("after a failure the recording could not be completed either: %s", error)
 
 
 def _tapped(hop: LiveHop, tap: CaptionTap) -> Samples:

@@ -19,7 +19,8 @@ TIMED_HOPS = 3000
 class LiveHop:
     """One hop as the sound thread leaves it. input, output: [hop_native].
 
-    heard: [hop] of the input at the models' rate. models: what the models made of it, None while they are out of service. time_s: at its end, on the engine's clock.
+    heard: [hop] of the input at the models' rate; models: what they made of it, None while they are out of service.
+    time_s: at its end, on the engine's clock.
     limiter_db: what the limiter takes away now. lost: stands for sound that was skipped.
     """
 
