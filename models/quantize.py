@@ -22,6 +22,7 @@ class BandQuantizer(nn.Module):
     """One of the codec's two residual quantisers (speech, background)."""
 
     gain_table: Tensor
+    first_entry: Tensor
 
     def __init__(self, config: ModelConfig, stages: int, keep_energy: bool) -> None:
         """`keep_energy`: a decoded shape is scaled back to unit RMS, so that what cannot be coded sounds as noise of
@@ -32,6 +33,7 @@ class BandQuantizer(nn.Module):
             width = config.band_edges[band + 1] - config.band_edges[band]
             self.register_buffer(f"book_{band}", torch.zeros(stages, config.codebook, width))
             self.register_buffer(f"bias_{band}", torch.zeros(stages, config.codebook), persistent=False)
+        self.register_buffer("first_entry", torch.arange(stages) * config.codebook, persistent=False)
         level = torch.arange(config.gain_levels, dtype=torch.float32)
         gain = 10 ** ((config.gain_top_db + config.gain_step_db * (level - config.gain_levels + 1)) / 20)
         gain[0] = 0.0
@@ -99,11 +101,9 @@ class BandQuantizer(nn.Module):
         shapes = codes[:, c.bands :].unflatten(1, (self.stages, c.bands))
         parts = []
         for band in range(c.bands):
-            index = shapes[:, :, band]
-            kept = (index >= 0).to(self.gain_table.dtype)
-            total = torch.zeros_like(self.books(band)[0, :1])
-            for stage in range(self.stages):
-                total = total + self.books(band)[stage][index[:, stage].clamp_min(0)] * kept[:, stage, None]
+            index = shapes[:, :, band]  # one look-up for all stages: their codebooks lie one after the other
+            entries = self.books(band).flatten(0, 1)[index.clamp_min(0) + self.first_entry]
+            total = (entries * (index >= 0).to(entries.dtype)[:, :, None]).sum(1)
             if self.keep_energy:
                 total = total * torch.rsqrt(total.square().mean(1, keepdim=True) + 1e-4)
             parts.append(total * self.gain_table[codes[:, band]][:, None])
