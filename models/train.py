@@ -74,7 +74,8 @@ def loss_of(bundle: Bundle, out: dict[str, Tensor], mixture: Tensor, voice: Tens
 def solve_read_out(bundle: Bundle, mixer: Mixer, batches: int = 8) -> float:
     """Least squares for the front's read-out, from its masked basis to the clean coefficients; the error left in dB."""
     encoder, c = bundle.codec.encoder, bundle.config
-    size, gram, cross, power = encoder.front.read_out.in_features, 0.0, 0.0, 0.0
+    size = encoder.front.read_out.in_features
+    gram = cross = power = torch.zeros(())
     kept: list[Tensor] = []
     handle = encoder.front.read_out.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
     for _ in range(batches):
@@ -87,7 +88,6 @@ def solve_read_out(bundle: Bundle, mixer: Mixer, batches: int = 8) -> float:
         basis = kept.pop().flatten(0, 1)
         gram, cross, power = gram + basis.T @ basis, cross + basis.T @ clean, power + clean.square().sum()
     handle.remove()
-    assert isinstance(gram, Tensor)
     solution = torch.linalg.solve(gram + 1e-4 * gram.diagonal().mean() * torch.eye(size), cross)
     encoder.front.read_out.weight.copy_(solution.T)
     error = power - 2 * (cross * solution).sum() + (solution * (gram @ solution)).sum()
@@ -238,9 +238,9 @@ def main(
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], settings.grad_clip)
-            if math.isfinite(float(loss)):
+            losses.append(loss.item())
+            if math.isfinite(losses[-1]):
                 optimizer.step()
-            losses.append(float(loss))
             bundle.step += 1
             if bundle.step % 20 == 0:
                 print(f"{bundle.step} {np.nanmean(losses[-20:]):.3f} {time.monotonic() - start:.0f} s", flush=True)
