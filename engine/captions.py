@@ -88,11 +88,12 @@ class Agreement(Generic[W]):
     def update(self, tail: Sequence[W], horizon_s: float) -> tuple[list[W], list[W]]:
         """One more hypothesis of what follows the final words -> (words now final, words that may change).
 
-        Words that end after `horizon_s` stay tentative: the sound that would tell is not there yet.
+        Words that end after `horizon_s` stay tentative: the sound that would tell is not there yet. So does the last
+        word: only the next one shows whether a comma or a full stop follows it.
         """
         said = [normalised(word.text) for word in tail]
         count = 0
-        for word, text in zip(tail, said, strict=True):
+        for word, text in zip(tail[:-1], said[:-1], strict=True):
             known = count < len(self._before) and self._before[count] == text
             if word.end_s > horizon_s or (self.agree and not known):
                 break

@@ -34,7 +34,7 @@ PRE_ROLL_S = 0.4  # kept from before the voice was noticed
 POST_ROLL_S = 0.3  # kept after it ended
 SILENCE_DB = -60.0  # a segment quieter than this is not asked about
 LATE_S = 0.5  # a word that begins this long after the last voice was not spoken
-TOLD_S = 0.25  # voice this short after the last final word is its own end
+TOLD_S = 0.1  # an answer about sound that goes on this long after the voice is about all of it
 SURE_LANGUAGE, SURE_AFTER_S = 0.6, 2.0
 
 
@@ -312,7 +312,7 @@ class Listener:
     def _close(self, segment: _Segment, end: int, keep_from: int | None = None) -> Update:
         """The last answer about a segment: all of it is final."""
         end = min(end, self.fed_to)
-        final = self._agreement.finish([] if self._is_told(segment) else self._ask(segment, end))
+        final = self._agreement.finish(segment.tail if self._is_told(segment) else self._ask(segment, end))
         self._hold(segment, final)
         self._segment = None
         self.detector.reset() if keep_from is None else None
@@ -321,10 +321,8 @@ class Listener:
         return self._update(final, [], self._seen, self._at, segment.language)
 
     def _is_told(self, segment: _Segment) -> bool:
-        """Whether the final words reach the end of the voice, so that there is nothing left to ask about."""
-        if not segment.held or segment.tail:
-            return False
-        return segment.held[-1].end_s >= self._seconds(segment.voiced_to) - TOLD_S
+        """Whether the last answer was about all that was said, so that there is nothing left to ask."""
+        return segment.asked_to >= segment.voiced_to + int(TOLD_S * SAMPLE_RATE_HZ)
 
     def _update(
         self,

@@ -80,6 +80,15 @@ def test_a_word_at_the_edge_of_the_sound_stays_tentative() -> None:
     assert (texts(final), texts(tail)) == (["one", "two"], ["three"])
 
 
+def test_a_word_waits_for_the_mark_that_may_follow_it() -> None:
+    agreement: Agreement[Word] = Agreement()
+    agreement.update(said("Good morning"), 9.0)
+    final, _ = agreement.update(said("Good morning"), 9.0)
+    assert texts(final) == ["Good"]
+    final, _ = agreement.update(said("morning. This"), 9.0)
+    assert texts(final) == ["morning."]
+
+
 def test_without_agreement_the_horizon_alone_decides() -> None:
     final, tail = Agreement[Word](agree=False).update(said("one two three"), 0.9)
     assert (texts(final), texts(tail)) == (["one", "two"], ["three"])
@@ -95,7 +104,7 @@ def test_final_words_are_what_answers_agreed_on(answers: list[list[str]]) -> Non
         spoken = [normalised(w) for w in answer]
         assert texts([*final, *tail]) == answer
         assert [normalised(w.text) for w in final] == spoken[: len(final)] == before[: len(final)]
-        if len(final) < min(len(spoken), len(before)):
+        if len(final) < min(len(spoken) - 1, len(before)):
             assert spoken[len(final)] != before[len(final)]
         before = spoken[len(final) :]
     assert texts(agreement.finish(said("the end"))) == ["the", "end"]
