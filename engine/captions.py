@@ -31,6 +31,7 @@ SPACELESS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3000, 0x30
 MAX_COMPRESSION = 2.4  # openai-whisper's own limit: text that packs better than this repeats itself
 NO_SPEECH_LIMIT = 0.6
 LOGPROB_LIMIT = -1.0
+DOUBTED = 0.2  # a segment without one word likelier than this was noise: 3 of 3 words in 18 minutes without speech
 NGRAM_LONGEST = 12
 ECHO_WORDS = 3
 SQUEEZED_S = 0.15
@@ -254,7 +255,7 @@ def sounds_invented(words: Sequence[Word], no_speech: float, logprob: float, spe
     text = join_words(words)
     if no_speech > NO_SPEECH_LIMIT and logprob < LOGPROB_LIMIT:
         return True
-    if compression_ratio(text) > MAX_COMPRESSION:
+    if compression_ratio(text) > MAX_COMPRESSION or max((w.probability for w in words), default=1.0) < DOUBTED:
         return True
     plain = " ".join(filter(None, (normalised(part) for part in text.replace(".", " ").replace("-", " ").split())))
     doubtful = no_speech > 0.3 or logprob < -0.7 or speech_s < 0.35
