@@ -8,6 +8,7 @@ The engine never calls Qt and the command thread never emits: it leaves answers 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from typing import Any, Protocol
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 
 from engine.types import (
+    ArtefactError,
+    Background,
     Caption,
     DeviceChange,
     EngineConfig,
@@ -32,6 +35,7 @@ from engine.types import (
 
 POLL_MS = 33
 HIDDEN_POLL_MS = 200
+DRAIN_S = 2.0  # how long captions may catch up when the engine goes down
 LOG = logging.getLogger("sottovoce.window")
 
 
@@ -42,9 +46,17 @@ class LiveEngine(Protocol):
 
     def poll(self) -> list[Event]: ...
 
-    def set(self, **changes: Any) -> None: ...
+    def set(
+        self,
+        *,
+        background: Background | str | None = None,
+        bypass: bool | None = None,
+        muted: bool | None = None,
+        input: str | None = None,
+        output: str | None = None,
+    ) -> None: ...
 
-    def stop(self) -> None: ...
+    def stop(self, drain_s: float = ...) -> None: ...
 
 
 EngineFactory = Callable[[EngineConfig], LiveEngine]
@@ -117,6 +129,7 @@ class Bridge(QObject):
     devices = Signal(list)
     scenes = Signal(list)
     failed = Signal(str)
+    no_captions = Signal(str)  # the engine runs, but without captions; the line says why
     frame = Signal()  # after each poll: time to repaint
     closed = Signal()
 
@@ -247,19 +260,25 @@ class Bridge(QObject):
 
     def _replace(self, config: EngineConfig) -> LiveEngine:
         self._take_down()
-        engine = self._make_engine(config)
         try:
-            engine.start()
-        except BaseException:
-            engine.stop()
-            raise
-        self._owned = engine
+            self._owned = self._started_engine(config)
+        except ArtefactError as error:
+            if not config.captions:
+                raise
+            text = str(error)  # perhaps only what captions need is missing
+            self._owned = self._started_engine(dataclasses.replace(config, captions=False))
+            self._commands.answers.put(lambda: self.no_captions.emit(text))
+        return self._owned
+
+    def _started_engine(self, config: EngineConfig) -> LiveEngine:
+        engine = self._make_engine(config)
+        engine.start()  # an engine that cannot start cleans up after itself
         return engine
 
     def _take_down(self) -> None:
         engine, self._owned = self._owned, None
         if engine is not None:
-            engine.stop()
+            engine.stop(DRAIN_S)
 
     def _apply_pending(self) -> None:
         with self._pending_lock:

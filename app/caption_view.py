@@ -75,7 +75,7 @@ class CaptionText(QTextEdit):
         text = word.text.strip()
         if self._final_end_s is None:
             self._style_block(cursor)
-        elif word.start_s - self._final_end_s > PARAGRAPH_PAUSE_S:
+        elif self._pause_before(word):
             cursor.insertBlock()
             self._style_block(cursor)
         else:
@@ -88,7 +88,7 @@ class CaptionText(QTextEdit):
             return
         text = " ".join(word.text.strip() for word in words)
         cursor = self._end()
-        pause = self._final_end_s is not None and words[0].start_s - self._final_end_s > PARAGRAPH_PAUSE_S
+        pause = self._pause_before(words[0])
         if pause:
             cursor.insertBlock()
             self._style_block(cursor)
@@ -96,6 +96,13 @@ class CaptionText(QTextEdit):
             text = " " + text
         cursor.insertText(text, self._format(tentative=True))
         self._tail_length = len(text) + int(pause)
+
+    def _pause_before(self, word: Word) -> bool:
+        """Whether a paragraph begins: after a pause, or when the clock went back because another run began."""
+        if self._final_end_s is None:
+            return False
+        pause_s = word.start_s - self._final_end_s
+        return pause_s > PARAGRAPH_PAUSE_S or pause_s < -PARAGRAPH_PAUSE_S
 
     def _end(self) -> QTextCursor:
         cursor = QTextCursor(self.document())
@@ -131,8 +138,6 @@ class CaptionView(QFrame):
         super().__init__()
         self.setObjectName("card")
         self.text = CaptionText()
-        self.note = QLabel()
-        self.note.setProperty("tone", "muted")
         self.switch = _quiet_button("On" if on else "Off", "Captions on or off", "Listen for words (Ctrl+T)")
         self.switch.setShortcut("Ctrl+T")
         self.switch.setCheckable(True)
@@ -146,8 +151,7 @@ class CaptionView(QFrame):
         title.setFont(scaled_font(0.95, bold=True))
         head = QHBoxLayout()
         head.setSpacing(6)
-        for widget in (title, self.note):
-            head.addWidget(widget)
+        head.addWidget(title)
         head.addStretch(1)
         for widget in (self.switch, self.copy, self.empty):
             head.addWidget(widget)
@@ -160,13 +164,19 @@ class CaptionView(QFrame):
     def set_theme(self, theme: Theme) -> None:
         self.text.set_theme(theme)
 
-    def set_available(self, why_not: str) -> None:
-        """Say why there are no captions; an empty line means there are."""
-        self.note.setText(why_not)
+    def show_unavailable(self) -> None:
+        """Switch off, without telling anybody: what captions need is missing."""
+        self.switch.blockSignals(True)
+        self.switch.setChecked(False)
+        self.switch.blockSignals(False)
+        self._label_switch(False)
 
-    def _switched(self, on: bool) -> None:
+    def _label_switch(self, on: bool) -> None:
         self.switch.setText("On" if on else "Off")
         self.text.setPlaceholderText(WAITING if on else "Captions are off.")
+
+    def _switched(self, on: bool) -> None:
+        self._label_switch(on)
         self.wanted.emit(on)
 
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from app.window import MainWindow
     from engine.ports import SourceInput
 
-STOP_S = 10.0  # an engine that takes longer to stop is left behind
+STOP_S = 15.0  # an engine that takes longer to stop is left behind
 LOOP_PAUSE_S = 1.5
-SETTLE_MS = 50
 MOST_PICTURE_BYTES = 400_000
+LIKE_COLOURS = np.uint32(0xFFF0F8F0)  # colours that are equal in these bits look alike
 QT_PACKAGES = "libegl1 libgl1 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0 libdbus-1-3"
 
 
@@ -53,13 +53,13 @@ def run_gui(
     app = _application()
     from app.bridge import Bridge
     from app.theme import ThemeChoice
-    from app.window import Choices, MainWindow
+    from app.window import DEMO_INPUT, Choices, MainWindow
     from engine.devices import list_devices
     from engine.scenes import list_scenes
 
     config = EngineConfig(provider=provider, captions=captions, background=background or Background())
     bridge = Bridge(make_engine, list_devices, list_scenes)
-    window = MainWindow(bridge, config, Choices(), ThemeChoice(theme), demo=demo)
+    window = MainWindow(bridge, config, Choices(DEMO_INPUT if demo else None), ThemeChoice(theme))
     if size is not None:
         window.resize(*size)
     run = _Run(app, window, screenshot)
@@ -197,20 +197,33 @@ class _Run:
 
 def save_picture(picture: QImage, path: Path) -> bool:
     """Save as PNG, with 256 colours where it would otherwise be large. False when it cannot be written."""
-    from PySide6.QtCore import QBuffer, QByteArray, Qt
     from PySide6.QtGui import QImage
 
-    data = QByteArray()
-    small = picture.convertToFormat(QImage.Format.Format_RGB32)
-    for image in (small, small.convertToFormat(QImage.Format.Format_Indexed8, Qt.ImageConversionFlag.ThresholdDither)):
-        data.clear()
-        buffer = QBuffer(data)
-        buffer.open(QBuffer.OpenModeFlag.WriteOnly)
-        image.save(buffer, "PNG", 0)  # type: ignore[call-overload]  # quality 0: the smallest file, nothing is lost
-        if data.size() <= MOST_PICTURE_BYTES:
-            break
+    image = picture.convertToFormat(QImage.Format.Format_RGB32)
+    data = _png(image)
+    if len(data) > MOST_PICTURE_BYTES:
+        data = _png(image.convertToFormat(QImage.Format.Format_Indexed8, _frequent_colours(image)))
     try:
-        path.write_bytes(bytes(data.data()))
+        path.write_bytes(data)
     except OSError:
         return False
     return True
+
+
+def _png(image: QImage) -> bytes:
+    from PySide6.QtCore import QBuffer
+
+    buffer = QBuffer()
+    buffer.open(QBuffer.OpenModeFlag.WriteOnly)
+    image.save(buffer, "PNG", 0)  # type: ignore[call-overload]  # quality 0: the smallest file, nothing is lost
+    return bytes(buffer.data().data())
+
+
+def _frequent_colours(image: QImage) -> list[int]:
+    """At most 256 colours (0xAARRGGBB): the most frequent groups of like ones, each by its most frequent member."""
+    pixels, counts = np.unique(np.frombuffer(image.constBits(), dtype=np.uint32), return_counts=True)
+    order = np.argsort(-counts)
+    pixels, counts = pixels[order], counts[order]
+    _, first, group = np.unique(pixels & LIKE_COLOURS, return_index=True, return_inverse=True)
+    share = np.bincount(group, weights=counts)
+    return [int(pixels[first[i]]) for i in np.argsort(-share)[:256]]

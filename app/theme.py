@@ -196,12 +196,12 @@ def code_lut(theme: Theme, hue_from: float, hue_to: float) -> Lut:
 
 def voice_lut(theme: Theme) -> Lut:
     """Colours of the voice's codes."""
-    return code_lut(theme, 195.0, 155.0)
+    return code_lut(theme, 235.0, 140.0)
 
 
 def background_lut(theme: Theme) -> Lut:
     """Colours of the background's codes."""
-    return code_lut(theme, 35.0, 85.0)
+    return code_lut(theme, 25.0, 95.0)
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:
@@ -215,7 +215,8 @@ def _rgba(rgb: NDArray[np.float64]) -> Lut:
 
 def _oklch(lightness: NDArray[np.float64], chroma: float, hue_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     """OKLCH to sRGB [N, 3] of 0..255 (Ottosson's matrices); out of gamut is clipped."""
-    a, b = chroma * np.cos(np.radians(hue_deg)), chroma * np.sin(np.radians(hue_deg))
+    chromas = chroma * np.clip(4.0 * (1.0 - lightness), 0.25, 1.0)  # less near white, where sRGB holds less
+    a, b = chromas * np.cos(np.radians(hue_deg)), chromas * np.sin(np.radians(hue_deg))
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
     short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3

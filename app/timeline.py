@@ -92,7 +92,8 @@ def _mel_bands(sample_rate_hz: int) -> NDArray[np.float64]:
     rising = (bins[:, None] - left) / (edges[1:-1] - left)
     falling = (right - bins[:, None]) / (right - edges[1:-1])
     weights: NDArray[np.float64] = np.clip(np.minimum(rising, falling), 0.0, None)
-    return weights / weights.sum(axis=0)
+    weights /= weights.sum(axis=0)
+    return weights
 
 
 def treatment(background: str) -> int:

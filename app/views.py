@@ -95,12 +95,13 @@ class TimeView(QWidget):
         self.pointer = pg.InfiniteLine(angle=90, movable=False)
         self.pointer.hide()
         self.last_scene = QPointF()
+        self._lut: Lut = np.zeros((256, 4), dtype=np.uint8)
         self._rows = 1
         self._arrange()
         self._prepare_plot()
 
     def _arrange(self) -> None:
-        head = QHBoxLayout()
+        head = self.head = QHBoxLayout()
         head.setContentsMargins(AXIS_WIDTH + 2, 0, 4, 0)
         head.setSpacing(10)
         head.addWidget(self.title)
@@ -125,7 +126,7 @@ class TimeView(QWidget):
         item.showAxis("bottom", False)
         left = item.getAxis("left")
         left.setWidth(AXIS_WIDTH)
-        left.setStyle(tickLength=0, tickFont=scaled_font(0.85))
+        left.setStyle(tickLength=0, tickAlpha=0, tickFont=scaled_font(0.85))
         self.plot.scene().sigMouseMoved.connect(self._moved)
         self.plot.left.connect(lambda: self.hovered.emit(float("nan")))
 
@@ -134,7 +135,7 @@ class TimeView(QWidget):
         axis = self.plot.getPlotItem().getAxis("bottom")
         seconds = np.arange(0.0, WINDOW_S + 0.1, TICK_S)
         axis.setTicks([[(-s, "now" if s == 0 else f"{s:.0f} s ago") for s in seconds if s < WINDOW_S]])
-        axis.setStyle(tickLength=0, tickFont=scaled_font(0.85), autoExpandTextSpace=False, hideOverlappingLabels=False)
+        axis.setStyle(tickLength=0, tickAlpha=0, tickFont=scaled_font(0.85), hideOverlappingLabels=False)
         axis.setHeight(round(self.fontMetrics().height() * 1.3))
         self.plot.getPlotItem().showAxis("bottom", True)
 
@@ -174,8 +175,8 @@ class TimeView(QWidget):
         self.hovered.emit(float(box.mapSceneToView(scene).x()) if inside else float("nan"))
 
     def _paint(self, picture: Picture) -> None:
-        """Show a picture [rows, columns] or [rows, columns, 4], rows from the bottom."""
-        self.image.setImage(picture, autoLevels=False, levels=None if picture.ndim == 3 else (0, 255))
+        """Show a picture [rows, columns, RGBA], rows from the bottom. Colours are looked up here: Qt is slower."""
+        self.image.setImage(picture, autoLevels=False, levels=None)
         self.image.setRect(QRectF(-WINDOW_S, 0.0, WINDOW_S, self._rows))
 
 
@@ -191,11 +192,11 @@ class SpectrogramView(TimeView):
 
     def set_theme(self, theme: Theme) -> None:
         super().set_theme(theme)
-        self.image.setLookupTable(ramp_lut(theme.ramp))
+        self._lut = ramp_lut(theme.ramp)
 
     def refresh(self, timeline: Timeline, end: int, count: int) -> None:
         """Show `count` columns before number `end`."""
-        self._paint(np.ascontiguousarray(self._ring(timeline).view(end, count).T))
+        self._paint(self._lut[self._ring(timeline).view(end, count).T])
 
     def tell(self, timeline: Timeline, column: int, scene: QPointF) -> str:
         """What is under the pointer."""
@@ -211,7 +212,6 @@ class RasterView(TimeView):
         super().__init__(title, note, f"Tokens, {note}; point at one for its code and time")
         self._ring = ring
         self._treated = treated
-        self._lut: Lut = np.zeros((1, 4), dtype=np.uint8)
         self._books = np.zeros(0, dtype=np.int64)
 
     def set_theme(self, theme: Theme) -> None:
@@ -231,7 +231,7 @@ class RasterView(TimeView):
         self._fit(codes)
         colours = np.where(codes < 0, NO_CODE, codes * CODE_COLOURS // self._books)
         index = treated * (CODE_COLOURS + 1) + colours
-        self._paint(np.ascontiguousarray(self._lut[index.T[::-1]]))
+        self._paint(self._lut[index.T[::-1]])
 
     def tell(self, timeline: Timeline, column: int, scene: QPointF) -> str:
         """What is under the pointer."""
@@ -271,6 +271,7 @@ class InsideView(QFrame):
         self._end: int | None = None  # the right edge; None follows the newest
         self._shown: tuple[int, int] = (-1, -1)
         self._pointed: tuple[TimeView, float] | None = None
+        self._source_note = "from the microphone"
         self.heard = SpectrogramView("Heard", "from the microphone", lambda t: t.heard)
         self.sent = SpectrogramView("Sent", "to the output", lambda t: t.sent)
         self.voice = RasterView("Voice tokens", "what is said, and by whom", lambda t: t.voice, False)
@@ -296,9 +297,7 @@ class InsideView(QFrame):
             view.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
             view.hovered.connect(lambda s, v=view: self._hover(v, s))
             view.plot.wheeled.connect(self._scroll)
-        head = self.heard.layout().itemAt(0).layout()
-        assert isinstance(head, QHBoxLayout)
-        head.addWidget(self.live)
+        self.heard.head.addWidget(self.live)
         self.views[-1].show_time_axis()
 
     def set_theme(self, theme: Theme) -> None:
@@ -307,11 +306,20 @@ class InsideView(QFrame):
             view.set_theme(theme)
         self._shown = (-1, -1)
 
+    def set_source_note(self, note: str) -> None:
+        """Say where the sound comes from."""
+        self._source_note = note
+        self._note_time()
+
     def set_background_note(self, background: str, title: str = "") -> None:
         """Say in words what becomes of the background tokens."""
         step_text = {"keep": "kept", "drop": "dropped"}.get(background)
         if step_text is None:
-            step_text = f"swapped for {title}" if background.startswith("swap:") else f"turned by {background} dB"
+            step_text = (
+                f"swapped for {title.lower()}"
+                if background.startswith("swap:")
+                else f"turned down by {background.lstrip('-')} dB"
+            )
         self.background.note.setText(step_text)
 
     def refresh(self) -> None:
@@ -356,7 +364,7 @@ class InsideView(QFrame):
 
     def _note_time(self) -> None:
         at = "" if self._end is None else f", paused at {clock(self._end * self.timeline.hop_s)}"
-        self.heard.note.setText("from the microphone" + at)
+        self.heard.note.setText(self._source_note + at)
 
     def _hover(self, view: TimeView, seconds: float) -> None:
         self._pointed = None if np.isnan(seconds) else (view, seconds)

@@ -29,6 +29,7 @@ from app.status_line import StatusLine
 from app.theme import Theme, ThemeChoice, apply_theme, scaled_font, system_theme
 from app.timeline import Timeline
 from app.views import InsideView
+from engine.ports import NO_OUTPUT
 from engine.types import Background, DeviceChange, EngineConfig, Levels, Problem, Stats, Tokens
 
 DEMO_INPUT = "demo:"  # no device's id: the shipped recording
@@ -62,11 +63,9 @@ class MainWindow(QMainWindow):
         config: EngineConfig,
         choices: Choices,
         theme: ThemeChoice = ThemeChoice.SYSTEM,
-        demo: bool = False,
     ) -> None:
         super().__init__()
         self.bridge, self.config, self.choices = bridge, config, choices
-        self._demo = demo
         self._begun = True  # False from begin() until the first listing of devices
         self._theme_choice = theme
         self._devices: list[Any] = []
@@ -163,6 +162,7 @@ class MainWindow(QMainWindow):
         bridge.devices.connect(self._list_devices)
         bridge.scenes.connect(self._list_scenes)
         bridge.failed.connect(self._show_failure)
+        bridge.no_captions.connect(self._captions_missing)
         bridge.frame.connect(self.inside.refresh)
         bridge.closed.connect(self.closed)
         self.power.clicked.connect(self._switch)
@@ -195,10 +195,11 @@ class MainWindow(QMainWindow):
     def _first_choices(self) -> None:
         """The default microphone into our own for calls; never by itself into a loudspeaker, it would howl."""
         microphone = any(d.kind == "input" and not d.is_own and not d.is_monitor for d in self._devices)
-        if self._demo or not microphone:
+        if self.choices.input is None and not microphone:
             self.choices = dataclasses.replace(self.choices, input=DEMO_INPUT)
-            if not self._demo:
-                self.message.say("No microphone was found: the demo recording plays. Plug one in and choose it.", False)
+            self.message.say("No microphone was found: the demo recording plays. Plug one in and choose it.", False)
+        if self.choices.input == DEMO_INPUT:
+            pass  # to the loudspeaker: a recording cannot howl
         elif HAS_VIRTUAL:
             self.choices = dataclasses.replace(self.choices, output=VIRTUAL_OUTPUT)
         else:
@@ -231,10 +232,11 @@ class MainWindow(QMainWindow):
     def _choose(self, **changes: str | None) -> None:
         """Another device. Plain devices are changed in mid-run, our own sources and sinks by a new start."""
         before = self.choices
-        self.choices = dataclasses.replace(self.choices, **changes)  # type: ignore[arg-type]
+        self.choices = dataclasses.replace(self.choices, **changes)
         if before == self.choices:
             return
-        special = {DEMO_INPUT, VIRTUAL_OUTPUT}
+        self._show_choices()
+        special = {DEMO_INPUT, VIRTUAL_OUTPUT, None}  # None, the default, means "no change" to a running engine
         old = {getattr(before, name) for name in changes}
         if self.bridge.state is not RunState.ON or special & (set(changes.values()) | old):
             self.start()
@@ -276,8 +278,19 @@ class MainWindow(QMainWindow):
         self.message.say(text, offer_retry=self.bridge.state is RunState.OFF)
 
     def _device_changed(self, change: DeviceChange) -> None:
-        self.message.say(f"{change.what}: {change.device}", offer_retry=False)
+        if change.device == NO_OUTPUT:
+            self.choices = dataclasses.replace(self.choices, output=NO_OUTPUT)
+            self.output.setAccessibleDescription(change.what)
+        else:
+            names = {d.id: d.name for d in self._devices}
+            self.message.say(f"{change.what}: {names.get(change.device, change.device)}", offer_retry=False)
         self.bridge.refresh_devices()
+
+    def _captions_missing(self, text: str) -> None:
+        self.config = dataclasses.replace(self.config, captions=False)
+        self.captions.show_unavailable()
+        self.status.set_captions(False)
+        self.message.say(f"no captions: {text}", offer_retry=False)
 
     def _show_run_state(self, state: RunState) -> None:
         if state is RunState.ON and not self.choices.on:
@@ -310,9 +323,9 @@ class MainWindow(QMainWindow):
         elif run is RunState.OFF:
             texts = (False, "Off", "Nothing is heard or sent")
         elif state == "bypass" or not self.choices.on:
-            texts = (False, "Bypass", "Sound goes through as it is")
+            texts = (False, "Bypass", "Sound passes as it is")
         else:
-            texts = (True, "On", "Only what you want is sent")
+            texts = (True, "On", "Cleaning your sound")
         self.power.setChecked(texts[0])
         self.power.show_state(texts[1], texts[2])
 
@@ -330,8 +343,12 @@ class MainWindow(QMainWindow):
             else:
                 outputs.append((d.name, d.id))
         inputs.append(("Demo recording", DEMO_INPUT))
+        outputs.append(("Nowhere, only pictures", NO_OUTPUT))
         self.input.show_choices(inputs, self.choices.input)
         self.output.show_choices(outputs, self.choices.output)
+
+        source = "from the demo recording" if self.choices.input == DEMO_INPUT else "from the microphone"
+        self.inside.set_source_note(source)
 
     def _show_background(self) -> None:
         self.inside.set_background_note(str(self.config.background), self.background.place.currentText())

@@ -167,7 +167,8 @@ class Levels:
 class Tokens:
     """Codes of one or more hops, with the sound they belong to, for pictures. Latest wins where the reader is slow.
 
-    codes_s, codes_b: [K, T]; mixture, output: [T * hop] at 16 kHz (mixture delayed to match output).
+    codes_s, codes_b: [K, T]; mixture, output: [T * hop] at 16 kHz (mixture delayed to match output). codes_b are the
+    scene's while one plays, else what was heard, even where it is dropped.
     """
 
     time_s: float

@@ -47,7 +47,7 @@ class FakeEngine:
         if "bypass" in changes:
             self.state = "bypass" if changes["bypass"] else "running"
 
-    def stop(self) -> None:
+    def stop(self, drain_s: float = 0.0) -> None:
         if self.stall is not None:
             self.stall.wait()
         self.calls.append(("stop", {}))
