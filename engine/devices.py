@@ -9,6 +9,9 @@ Input and output are opened apart, each with its own clock; the engine holds the
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import os
 import sys
 import threading
@@ -18,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import pulse
-from engine.ports import FALLBACK_RATE_HZ, Wake
+from engine.ports import FALLBACK_RATE_HZ, Wake, hurry
 from engine.resample import LIVE_RATES_HZ
 from engine.ring import Ring
 from engine.types import DeviceError, Samples, UsageError
@@ -118,7 +121,19 @@ def _sounddevice() -> Any:
         import sounddevice
     except OSError as error:
         raise DeviceError("PortAudio is missing; install it: sudo apt install libportaudio2") from error
+    _hush_alsa()
     return sounddevice
+
+
+@functools.cache
+def _hush_alsa() -> Any:
+    """ALSA prints every underrun to standard error; they are counted and told by us. Keep the handler."""
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)
+    handler = kind(lambda *message: None)
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):
+            ctypes.CDLL("libasound.so.2").snd_lib_error_set_handler(handler)
+    return handler
 
 
 def _portaudio_devices() -> Iterator[DeviceInfo]:
@@ -225,6 +240,8 @@ class DevicePort:
             _open_streams -= 1
 
     def _take(self, data: Samples, frames: int, when: Any, status: Any) -> None:
+        if not self.blocks:
+            hurry()
         if self._ring is not None:
             self._ring.write(data[:, :1])
         if status:
@@ -233,6 +250,8 @@ class DevicePort:
         self._wake.ring()
 
     def _give(self, data: Samples, frames: int, when: Any, status: Any) -> None:
+        if not self.blocks:
+            hurry()
         if self._ring is not None:
             self._ring.read_into(data[:, :1])
         data[:, 1:] = data[:, :1]

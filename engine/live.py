@@ -25,7 +25,7 @@ from engine.endpoints import Endpoints
 from engine.meters import LiveHop, levels_of, tokens_of
 from engine.pipeline import LiveStream, Stream
 from engine.ports import Port
-from engine.recognizer import Recognizer
+from engine.recognizer import DRAIN_TIMEOUT_S, Recognizer
 from engine.recorder import HopRecord, Recorder
 from engine.scenes import load_scene
 from engine.soundloop import SoundLoop
@@ -151,8 +151,11 @@ class Engine:
                 fresh = self._new_stream(loop.rate_hz)
                 loop.do(lambda: loop.revive(fresh))
 
-    def stop(self) -> None:
-        """End the run, complete the recording and the captions, give the devices back. What is left to poll stays."""
+    def stop(self, drain_s: float = DRAIN_TIMEOUT_S) -> None:
+        """End the run, complete the recording and the captions, give the devices back. What is left to poll stays.
+
+        drain_s: how long captions may take to catch up with the sound; what is missing then is told.
+        """
         last = self._figures() if self._running else None
         if self._ends is not None:
             self._ends.close_input()
@@ -163,12 +166,22 @@ class Engine:
             self._side.join()
         if self._ends is not None:
             self._ends.close()
-        self._close_recognizer()
+        self._close_recognizer(drain_s)
         self._close_recorder()
         if self._running:
             self._running = False
             sys.setswitchinterval(self._switch_before)
             self._stats = replace(last, state=self.state) if last is not None else None
+
+    def wait_captions(self, timeout_s: float = 60.0) -> bool:
+        """Wait until the recogniser is loaded; whether it is. Sound before that is captioned too, later."""
+        recognizer = self._recognizer
+        return recognizer is not None and recognizer.wait_ready(timeout_s)
+
+    def clear_times(self) -> None:
+        """Begin the figures of hop times anew."""
+        if self._loop is not None:
+            self._loop.do(self._loop.times.clear)
 
     @property
     def finished(self) -> bool:
@@ -288,7 +301,7 @@ class Engine:
         while not self._halt.is_set():
             try:
                 self._side_loop()
-            except Exception as error:  # noqa: BLE001 - top of a thread: sound goes on without recording and captions
+            except Exception as error:  # top of a thread: sound goes on without recording and captions
                 log.debug("the side thread failed", exc_info=error)
                 self._shed(f"recording and captions stopped ({type(error).__name__}: {error}); start anew to have them")
 
@@ -401,10 +414,10 @@ class Engine:
 
     # End --------------------------------------------------------------------------------------------------------------
 
-    def _close_recognizer(self) -> None:
+    def _close_recognizer(self, drain_s: float) -> None:
         recognizer, self._recognizer = self._recognizer, None
         if recognizer is not None:
-            self._hand_on(recognizer.finish())
+            self._hand_on(recognizer.finish(drain_s))
 
     def _close_recorder(self) -> None:
         recorder, self._recorder = self._recorder, None

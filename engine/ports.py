@@ -7,6 +7,7 @@ microphone, samples in memory, and outputs that keep or forget what they are giv
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,16 @@ from engine.types import Samples, UsageError
 
 FALLBACK_RATE_HZ = 48000
 NO_OUTPUT = "none"
+
+
+HURRY_NICE = -11
+
+
+def hurry() -> None:
+    """Let this thread go before others where the system allows it, and leave it as it is where not."""
+    if hasattr(os, "setpriority"):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HURRY_NICE)
 
 
 class Wake:
@@ -96,6 +107,7 @@ class PacedPort:
             self._thread.join()
 
     def _run(self, ring: Ring, wake: Wake) -> None:
+        hurry()
         begin, moved = time.monotonic(), 0
         while not self._halt.is_set() and self._move(ring):
             self.blocks += 1

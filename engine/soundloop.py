@@ -22,7 +22,7 @@ from engine.hop import HopOutput
 from engine.meters import SHOWN_HOPS, HopTimes, LiveHop
 from engine.mix import Ramp
 from engine.pipeline import LiveStream
-from engine.ports import Port, Wake
+from engine.ports import Port, Wake, hurry
 from engine.resample import LiveResampler
 from engine.ring import Ring
 from engine.types import Samples
@@ -101,6 +101,7 @@ class SoundLoop:
     # The thread -------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        hurry()
         while not self._over():
             try:
                 self._loop()

@@ -1,0 +1,236 @@
+"""Measures a live run as a person would hear it, over a PulseAudio server of its own with null sinks.
+
+    recording ─► noise ─► stage, left ─► mic ─► [ engine ] ─► heard ─► stage, right
+
+`stage` is one sink of two channels, and its monitor is recorded as one stream: left is what the microphone gave, right
+what came out, on the same clock. The delay is where the two match best. The same is measured with nothing but the two
+device ports in the engine's place; the path is the difference.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from engine.artefacts import checked_file
+from engine.devices import DevicePort, choose_input, choose_output
+from engine.live import Engine
+from engine.paths import assets_dir
+from engine.ports import Wake
+from engine.pulse import PrivateServer
+from engine.resample import FileResampler
+from engine.ring import Ring
+from engine.soundfiles import SoundReader
+from engine.types import Background, DeviceError, EngineConfig, Problem, Provider, Samples, Stats
+
+RATE_HZ = 48000
+STAGE_SINK, NOISE_SINK, HEARD_SINK, MIC_SOURCE = "stage", "noise", "heard", "mic"
+MODULES = (
+    f"module-null-sink sink_name={STAGE_SINK} rate={RATE_HZ} channels=2",
+    f"module-remap-sink sink_name={NOISE_SINK} master={STAGE_SINK} remix=no channels=1"
+    " channel_map=mono master_channel_map=front-left",
+    f"module-remap-sink sink_name={HEARD_SINK} master={STAGE_SINK} remix=no channels=1"
+    " channel_map=mono master_channel_map=front-right",
+)
+MIC_MODULE = "module-remap-source"
+MIC_ARGUMENTS = (
+    f"source_name={MIC_SOURCE} master={STAGE_SINK}.monitor remix=no channels=1"
+    " channel_map=mono master_channel_map=front-left"
+)
+SETTLE_S = 2.0
+DIRECT_S = 4.0
+WINDOW_S, MAX_DELAY_S = 0.5, 0.5
+LIKENESS = 0.6  # a window counts when left and right match at least so well
+
+
+class Stage:
+    """The private server with its sinks, a player into the microphone and a recorder of both sides."""
+
+    def __init__(self) -> None:
+        self.server = PrivateServer(MODULES)
+        self._folder = tempfile.TemporaryDirectory(prefix="sottovoce-stage-")
+        self._players: list[subprocess.Popen[bytes]] = []
+        self._mic_module = 0
+
+    def __enter__(self) -> Stage:
+        self.server.start()
+        try:
+            self.plug_in()
+        except DeviceError:
+            self.server.stop()
+            raise
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        for player in self._players:
+            _end(player)
+        self.server.stop()
+        self._folder.cleanup()
+
+    def plug_in(self) -> None:
+        """The microphone appears."""
+        self._mic_module = self.server.load(MIC_MODULE, MIC_ARGUMENTS)
+
+    def unplug(self) -> None:
+        """The microphone disappears."""
+        self.server.unload(self._mic_module)
+
+    def play(self, x: Samples) -> None:
+        """Begin to play x [N] at RATE_HZ where the microphone hears it."""
+        path = Path(self._folder.name) / f"play{len(self._players)}.f32"
+        x.astype("<f4").tofile(path)
+        self._players.append(_tool("pacat", NOISE_SINK, 1, str(path)))
+
+    def record(self, seconds: float, sink: str = STAGE_SINK, channels: int = 2) -> Samples:
+        """Record the monitor of a sink for so long -> [N, channels], for `stage` what went in and what came out."""
+        path = Path(self._folder.name) / "record.f32"
+        recorder = _tool("parec", f"{sink}.monitor", channels, str(path))
+        time.sleep(seconds)
+        _end(recorder)
+        data = np.fromfile(path, dtype="<f4")
+        return data[: len(data) // channels * channels].reshape(-1, channels)
+
+
+def _tool(program: str, device: str, channels: int, path: str) -> subprocess.Popen[bytes]:
+    options = ["--raw", "--format=float32le", f"--rate={RATE_HZ}", f"--channels={channels}", "--latency-msec=20"]
+    try:
+        return subprocess.Popen([program, "-d", device, *options, path], stderr=subprocess.DEVNULL)
+    except OSError as error:
+        raise DeviceError(f"{program} cannot be run; install it: sudo apt install pulseaudio-utils") from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    process.wait(timeout=5.0)
+
+
+def delays_ms(both: Samples) -> list[float]:
+    """Delay of the right channel behind the left in each window of both [N, 2] in which the two match, in ms."""
+    size, reach = round(WINDOW_S * RATE_HZ), round(MAX_DELAY_S * RATE_HZ)
+    found = []
+    for start in range(0, len(both) - size - reach, size):
+        part = both[start : start + size, 0].astype(np.float64)
+        later = both[start : start + size + reach, 1].astype(np.float64)
+        length = 1 << (len(later) + size).bit_length()
+        spectrum = np.conj(np.fft.rfft(part, length)) * np.fft.rfft(later, length)
+        match = np.fft.irfft(spectrum, length)[:reach]
+        power = np.concatenate([[0.0], np.cumsum(later**2)])
+        energy = np.sqrt((power[size : size + reach] - power[:reach]) * np.sum(part**2)) + 1e-9
+        best = int(np.argmax(match / energy))
+        if match[best] / energy[best] >= LIKENESS:
+            found.append(1000.0 * best / RATE_HZ)
+    return found
+
+
+def _direct_ms(stage: Stage, block_ms: float) -> list[float]:
+    """Delays through the two device ports alone, one ring between them."""
+    ring, wake = Ring(RATE_HZ), Wake()
+    microphone = DevicePort(choose_input(MIC_SOURCE, HEARD_SINK), RATE_HZ, block_ms)
+    heard = DevicePort(choose_output(HEARD_SINK), RATE_HZ, block_ms)
+    try:
+        heard.start(ring, wake)
+        microphone.start(ring, wake)
+        time.sleep(SETTLE_S)
+        return delays_ms(stage.record(DIRECT_S))
+    finally:
+        microphone.stop()
+        heard.stop()
+
+
+def _stimulus(seconds: float) -> Samples:
+    """The shipped recording at RATE_HZ, over and over."""
+    with SoundReader(checked_file(assets_dir(), "demo")) as reader:
+        resampler = FileResampler(reader.sample_rate_hz, RATE_HZ)
+        parts = [resampler.process(block.mean(axis=1)) for block in reader.blocks()]
+    sound = np.concatenate([*parts, resampler.process(np.zeros(0, np.float32), last=True)])
+    return np.resize(sound, round(seconds * RATE_HZ)).astype(np.float32)
+
+
+class _Usage:
+    """Processor time of this process and of the recogniser's, in percent of one core since `begin`."""
+
+    def __init__(self) -> None:
+        self._own = psutil.Process()
+        self._began, self._before = time.monotonic(), self._seconds()
+
+    def _recogniser(self) -> list[psutil.Process]:
+        children = self._own.children(recursive=True)
+        return [c for c in children if any("whisper_worker" in word for word in c.cmdline())]
+
+    def _seconds(self) -> tuple[float, float]:
+        own = self._own.cpu_times()
+        others = [c.cpu_times() for c in self._recogniser()]
+        return own.user + own.system, sum(t.user + t.system for t in others)
+
+    def percent(self) -> tuple[float, float]:
+        wall = time.monotonic() - self._began
+        now = self._seconds()
+        return tuple(100.0 * (b - a) / wall for a, b in zip(self._before, now))  # type: ignore[return-value]
+
+    def rss_mb(self) -> tuple[float, float]:
+        return self._own.memory_info().rss / 1e6, sum(c.memory_info().rss for c in self._recogniser()) / 1e6
+
+
+def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "auto") -> dict[str, Any]:
+    """Run the engine for `seconds` over null sinks and tell what it cost. Times in ms, memory in MB.
+
+    delay: from microphone to output; direct: the same without the engine; path: the difference. percentages are of one
+    core. Raises DeviceError where PulseAudio is not installed, and when no window of the sound could be matched.
+    """
+    background = Background.parse("keep")  # what comes out is what went in, so that the two can be matched
+    config = EngineConfig(MIC_SOURCE, HEARD_SINK, background, provider=Provider(provider), captions=captions)
+    with Stage() as stage:
+        stage.play(_stimulus(seconds + DIRECT_S + 60.0))
+        direct = _direct_ms(stage, config.block_ms)
+        with Engine(config) as engine:
+            ready = _wait_settled(engine)
+            usage = _Usage()
+            dropouts = ready.dropouts if ready is not None else 0
+            delays = delays_ms(stage.record(seconds))
+            cpu, rss = usage.percent(), usage.rss_mb()
+            events = engine.poll()
+    stats = next(e for e in reversed(events) if isinstance(e, Stats))
+    if not delays or not direct:
+        raise DeviceError("no sound came through the null sinks; see what `sottovoce doctor` says")
+    median_direct = statistics.median(direct)
+    median, p99 = statistics.median(delays), float(np.percentile(delays, 99))
+    return {
+        "seconds": seconds,
+        "captions": captions and not any(isinstance(e, Problem) and e.state == "no captions" for e in events),
+        "provider": stats.provider,
+        "delay_ms_median": median,
+        "delay_ms_p99": p99,
+        "direct_ms_median": median_direct,
+        "path_ms_median": median - median_direct,
+        "path_ms_p99": p99 - median_direct,
+        "algorithmic_latency_ms": stats.algorithmic_latency_ms,
+        "delay_parts_ms": dict(stats.delay_parts_ms),
+        "hop_ms_median": stats.hop_ms_median,
+        "hop_ms_p99": stats.hop_ms_p99,
+        "hop_ms_max": stats.hop_ms_max,
+        "dropouts": stats.dropouts - dropouts,
+        "cpu_percent_sound": cpu[0],
+        "cpu_percent_captions": cpu[1],
+        "rss_mb": rss[0],
+        "captions_rss_mb": rss[1],
+        "windows": len(delays),
+    }
+
+
+def _wait_settled(engine: Engine) -> Stats | None:
+    """Until the start is over: models warm, Whisper loaded, the reserve found. The last Stats by then."""
+    last: Stats | None = None
+    engine.wait_captions()
+    until = time.monotonic() + SETTLE_S
+    while time.monotonic() < until:
+        time.sleep(0.1)
+        last = next((e for e in reversed(engine.poll()) if isinstance(e, Stats)), last)
+    engine.clear_times()
+    return last
