@@ -62,6 +62,7 @@ class Recognizer:
             raise UsageError(f"Whisper knows no language {language!r}; write a code such as en, cs or ru")
         self.dropped = 0  # samples left out because the recogniser was too far behind
         self.failure: str | None = None
+        self.spoken = language  # the language given, or else the one last heard
         self._live, self._threads = live, threads
         self._complaint = "it said nothing"  # the process's last words on standard error
         self._threads_running: list[threading.Thread] = []
@@ -276,6 +277,7 @@ class Recognizer:
 
     def _take_words(self, message: dict[str, Any]) -> None:
         fed = self._fed
+        self.spoken = message["language"] or self.spoken
         self._events.put(
             Caption(
                 time_s=fed / SAMPLE_RATE_HZ,
@@ -345,41 +347,39 @@ def recognise_file(
     when the recogniser cannot be had or fails.
     """
     recognizer = Recognizer(language, model=model, live=False, threads=threads)
-    recognizer.start()
     words: list[Word] = []
-    spoken = language
-
-    def gather() -> None:
-        nonlocal spoken
-        for event in recognizer.poll():
-            if isinstance(event, Caption):
-                words.extend(event.final)
-                spoken = event.language or spoken
-        if progress:
-            progress(recognizer.heard_s)
-        if not recognizer.running and recognizer.failure:
-            raise SottovoceError(recognizer.failure)
-
+    recognizer.start()
     try:
-        for piece in [sound] if isinstance(sound, np.ndarray) else sound:
-            for part in _pieces(piece):
-                recognizer.feed(part)
-                while recognizer.lag_s > FILE_LEAD_S:
-                    gather()
-                    time.sleep(POLL_S)
+        for piece in _pieces(sound):
+            recognizer.feed(piece)
+            while recognizer.lag_s > FILE_LEAD_S:
+                _gather(recognizer, words, progress)
+                time.sleep(POLL_S)
         recognizer.end()
         while not recognizer.wait_done(0.25):
-            gather()
-        gather()
+            _gather(recognizer, words, progress)
+        _gather(recognizer, words, progress)
     finally:
         recognizer.stop()
     if found:
-        found(spoken)
+        found(recognizer.spoken)
     return words
 
 
-def _pieces(sound: Samples) -> Iterator[Samples]:
+def _gather(recognizer: Recognizer, words: list[Word], progress: Callable[[float], None] | None) -> None:
+    """Append what became final; raises SottovoceError when nothing more will come."""
+    for event in recognizer.poll():
+        if isinstance(event, Caption):
+            words.extend(event.final)
+    if progress:
+        progress(recognizer.heard_s)
+    if recognizer.failure:
+        raise SottovoceError(recognizer.failure)
+
+
+def _pieces(sound: Samples | Iterable[Samples]) -> Iterator[Samples]:
     """Cut so that the queue never holds much more than it may."""
     size = 10 * SAMPLE_RATE_HZ
-    for at in range(0, len(sound), size):
-        yield sound[at : at + size]
+    for piece in [sound] if isinstance(sound, np.ndarray) else sound:
+        for at in range(0, len(piece), size):
+            yield piece[at : at + size]
