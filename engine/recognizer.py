@@ -340,14 +340,16 @@ def recognise_file(
     threads: int = 1,
     progress: Callable[[float], None] | None = None,
     found: Callable[[str | None], None] | None = None,
+    words: list[Word] | None = None,
 ) -> list[Word]:
     """Words of a whole recording, 16 kHz mono: an array or an iterator of pieces of any length, in constant memory.
 
-    progress is called with the seconds recognised so far, found with the language at the end. Raises SottovoceError
-    when the recogniser cannot be had or fails.
+    progress is called with the seconds recognised so far, found with the language at the end. words: a list to gather
+    into, for who wants what was recognised before an interrupt. Raises SottovoceError when the recogniser cannot be had
+    or fails.
     """
     recognizer = Recognizer(language, model=model, live=False, threads=threads)
-    words: list[Word] = []
+    words = [] if words is None else words
     recognizer.start()
     try:
         for piece in _pieces(sound):
