@@ -42,7 +42,7 @@ def bench(what: str, seconds: float | None, as_json: bool, provider: str) -> int
     else:
         from engine.livebench import measure_live
 
-        figures = {"live": dict(measure_live(seconds or 20.0))}
+        figures = {"live": measure_live(seconds or 20.0, provider=provider)}
     result = {"machine": machine(), "artefacts": artefact_ids(), **figures}
     if as_json:
         console.print_json(result)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from app import console
 from engine.files import decode_file, encode_file, enhance_file
-from engine.types import Background, Provider
+from engine.types import Background, CaptionTap, Provider, Samples, UsageError, Word
+
+if TYPE_CHECKING:
+    from engine.soundfiles import SoundReader
+
+LEFT_FOR_RECOGNISER_DB = -10.5  # Whisper hears better with some of the background left beneath the voice
 
 
 class Told(Protocol):
@@ -108,3 +116,101 @@ def _tell(report: Told, as_json: bool) -> int:
         took_s = report.real_time_factor * report.duration_s
         console.say(f"wrote {report.output}: {console.clock(report.duration_s)} of sound in {took_s:.1f} s")
     return console.DONE
+
+
+# Captions -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CaptionRequest:
+    """The options of `sottovoce caption`; without `out` the captions go to standard output."""
+
+    source: Path
+    out: Path | None
+    form: str | None
+    language: str | None
+    tap: str
+    force: bool
+    provider: str
+
+
+def caption(request: CaptionRequest) -> int:
+    """Raises SottovoceError. After Ctrl-C the words recognised until then are written."""
+    from engine.recognizer import recognise_file
+    from engine.soundfiles import SoundReader, check_target
+
+    form = _caption_format(request)
+    if request.out is not None:
+        check_target(request.source, request.out, request.force)
+    words: list[Word] = []
+    spoken: list[str | None] = []
+    with SoundReader(request.source) as reader:
+        sound = _tapped(reader, CaptionTap(request.tap), request.provider)
+        try:
+            with working(f"caption {request.source.name}", None) as progress:
+                total_s = reader.duration_s
+                recognise_file(
+                    sound,
+                    request.language,
+                    progress=lambda seconds: progress(seconds, total_s),
+                    found=spoken.append,
+                    words=words,
+                )
+        except KeyboardInterrupt:
+            _write_captions(words, request.out, form, request.language)
+            return console.INTERRUPTED
+        if reader.warning:
+            console.warn(reader.warning)
+    _write_captions(words, request.out, form, spoken[0] if spoken else request.language)
+    return console.DONE
+
+
+def _caption_format(request: CaptionRequest) -> str:
+    """The format asked for, or OUT's extension's, or srt. Raises UsageError."""
+    from engine.captions import FORMATS
+
+    if request.form is not None:
+        return request.form
+    form = request.out.suffix.lstrip(".").lower() if request.out is not None else FORMATS[0]
+    if form not in FORMATS:
+        raise UsageError(f"{request.out} has no caption format's extension; add --format {'|'.join(FORMATS)}")
+    return form
+
+
+def _tapped(reader: SoundReader, tap: CaptionTap, provider: str) -> Iterator[Samples]:
+    """The sound that the recogniser is to hear, mono at the recogniser's rate, in pieces [n]."""
+    from engine.resample import FileResampler
+    from engine.vad import SAMPLE_RATE_HZ
+
+    down = FileResampler(reader.sample_rate_hz, SAMPLE_RATE_HZ)
+
+    def raw() -> Iterator[Samples]:
+        for block in reader.blocks():
+            yield down.process(block.mean(axis=1))
+        yield down.process(np.zeros(0, dtype=np.float32), last=True)
+
+    return raw() if tap is CaptionTap.RAW else _enhanced(raw(), SAMPLE_RATE_HZ, tap, provider)
+
+
+def _enhanced(sound: Iterator[Samples], rate_hz: int, tap: CaptionTap, provider: str) -> Iterator[Samples]:
+    from engine.artefacts import shared_models
+    from engine.pipeline import Stream
+
+    only = tap is CaptionTap.TOKENS
+    background = Background.parse("drop" if only else str(LEFT_FOR_RECOGNISER_DB))
+    models = shared_models(Provider(provider))
+    stream = Stream(models, rate_hz, live=False, background=background, tokens_only=only)
+    for piece in sound:
+        yield stream.process(piece)
+    yield stream.flush()
+
+
+def _write_captions(words: Sequence[Word], out: Path | None, form: str, language: str | None) -> None:
+    from engine.captions import format_captions, write_captions
+
+    if out is None:
+        sys.stdout.write(format_captions(words, form, language))
+        sys.stdout.flush()
+    else:
+        write_captions(words, out, form, language)
+        console.say(f"wrote {out}: {len(words)} words")

@@ -26,7 +26,7 @@ def shipped() -> list[dict[str, Any]]:
     from engine.artefacts import checked_file, read_manifest
     from engine.paths import assets_dir
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row in read_manifest(assets_dir()):
         problem = ""
         try:

@@ -187,7 +187,29 @@ def folder_check(name: str, folder: Path) -> Check:
 
 
 def _sound() -> Iterator[Check]:
-    raise NotImplementedError
+    from engine.devices import list_devices, on_pulse
+
+    portaudio = ctypes.util.find_library("portaudio")
+    if sys.platform.startswith("linux") and portaudio is None:
+        yield Check("PortAudio", "missing", "not found; live use needs it", "sudo apt install libportaudio2")
+    else:
+        yield Check("PortAudio", "ok", portaudio or "comes with the package sounddevice")
+    if sys.platform.startswith("linux"):
+        if on_pulse():
+            yield Check("sound server", "ok", f"answers at {os.environ.get('PULSE_SERVER', 'its usual place')}")
+        else:
+            do = "pulseaudio --start, or log in where PulseAudio or PipeWire runs"
+            yield Check("sound server", "note", "none answers; no live use, and no virtual microphone", do)
+    try:
+        found = [d for d in list_devices() if not d.is_own]
+    except SottovoceError as error:
+        yield Check("sound devices", "note", console.one_line(error), "sottovoce demo and enhance work without")
+        return
+    counts = {kind: sum(d.kind == kind and not d.is_monitor for d in found) for kind in ("input", "output")}
+    do = "" if all(counts.values()) else "plug one in for live use; sottovoce demo and enhance work without"
+    yield Check(
+        "sound devices", "note" if do else "ok", f"{counts['input']} microphones, {counts['output']} outputs", do
+    )
 
 
 def _weights() -> Iterator[Check]:

@@ -45,7 +45,7 @@ class Report:
     words: Sequence[Word] = ()
 
 
-def spectrogram_db(sound: Samples, sample_rate_hz: int) -> tuple[NDArray[np.float32], float]:
+def spectrogram_db(sound: Samples, sample_rate_hz: int) -> tuple[NDArray[np.floating[Any]], float]:
     """Sound [N] -> levels in dB [F, T], T at most MAX_COLUMNS, and the seconds from one column to the next."""
     size = int(WINDOW_S * sample_rate_hz)
     step = max(size // 4, -(-max(0, len(sound) - size) // MAX_COLUMNS))
@@ -55,19 +55,19 @@ def spectrogram_db(sound: Samples, sample_rate_hz: int) -> tuple[NDArray[np.floa
     power = np.empty((size // 2 + 1, len(frames)), dtype=np.float32)
     for column, frame in enumerate(frames):  # one at a time: a long recording must not be held several times over
         power[:, column] = np.abs(np.fft.rfft(frame * window)) / (0.5 * window.sum())
-    levels: NDArray[np.float32] = 20.0 * np.log10(np.maximum(power, np.float32(1e-6)))
-    return levels, step / sample_rate_hz
+    return 20.0 * np.log10(np.maximum(power, 1e-6)), step / sample_rate_hz
 
 
-def error_db(mixture: Samples, decoded: Samples, hop: int) -> NDArray[np.float32]:
+def error_db(mixture: Samples, decoded: Samples, hop: int) -> NDArray[np.floating[Any]]:
     """Per hop, the energy of decoded - mixture relative to the mixture, in dB; 0 or above means nothing was kept."""
     count = min(len(mixture), len(decoded)) // hop
     sound = mixture[: count * hop].reshape(count, hop)
     wrong = decoded[: count * hop].reshape(count, hop) - sound
     floor = 1e-8  # -80 dBFS: below it a hop counts as silent, and its error is told relative to that level
     level = np.maximum(np.mean(sound**2, axis=1), floor)
-    share: NDArray[np.float32] = np.maximum(np.mean(wrong**2, axis=1), 1e-10) / level
-    return 10.0 * np.log10(share)
+    share = np.maximum(np.mean(wrong**2, axis=1), 1e-10) / level
+    error: NDArray[np.floating[Any]] = 10.0 * np.log10(share)
+    return error
 
 
 def draw_report(report: Report, path: str | Path) -> None:

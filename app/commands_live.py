@@ -1,0 +1,127 @@
+"""What needs sound devices or a window: gui, live, devices."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app import console
+from app.live_view import LiveView
+from engine.types import Background, EngineConfig, Provider, UsageError
+
+if TYPE_CHECKING:
+    from engine.live import Engine
+
+POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class LiveRequest:
+    """The options of `sottovoce live`."""
+
+    input_id: str | None
+    output_id: str | None
+    virtual_mic: bool
+    background: str
+    captions: bool
+    language: str | None
+    record: Path | None
+    seconds: float | None
+    provider: str
+
+
+def positive_seconds(seconds: float | None) -> float:
+    """A duration option as a number; without one, for ever. Raises UsageError."""
+    if seconds is None:
+        return math.inf
+    if not seconds > 0:
+        raise UsageError(f"--seconds is above zero, not {seconds:g}")
+    return seconds
+
+
+def live_run(request: LiveRequest) -> int:
+    """Run until Ctrl-C, until the seconds are over, or until the engine gives up (FAILED)."""
+    seconds = positive_seconds(request.seconds)
+    config = EngineConfig(
+        input=request.input_id,
+        output=request.output_id,
+        background=Background.parse(request.background),
+        provider=Provider(request.provider),
+        captions=request.captions,
+        language=request.language,
+        record_dir=str(request.record) if request.record else None,
+        virtual_mic=request.virtual_mic,
+    )
+    from engine.live import Engine
+
+    engine, view = Engine(config), LiveView(request.captions)
+    engine.start()
+    try:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not _gave_up(view):
+            time.sleep(POLL_S)
+            view.take(engine.poll())
+    except KeyboardInterrupt:
+        _finish(engine, view, request)
+        return console.INTERRUPTED
+    _finish(engine, view, request)
+    return console.FAILED if _gave_up(view) else console.DONE
+
+
+def _gave_up(view: LiveView) -> bool:
+    return any(problem.state == "stopped" for problem in view.problems)
+
+
+def _finish(engine: Engine, view: LiveView, request: LiveRequest) -> None:
+    """Stop, show what came last, and say how it went."""
+    engine.stop()
+    view.take(engine.poll())
+    view.close()
+    for line in summary(view):
+        console.say(line)
+    if request.record is not None:
+        console.say(f"recorded in {request.record}")
+
+
+def summary(view: LiveView) -> list[str]:
+    """How the run went, from its last Stats."""
+    stats = view.stats
+    if stats is None:
+        return []
+    parts = ", ".join(f"{name} {ms:.1f}" for name, ms in stats.delay_parts_ms)
+    return [
+        f"{console.clock(stats.time_s)} on {stats.provider}, {stats.dropouts} dropouts, load {100 * stats.load:.0f} %",
+        f"delay {stats.delay_ms:.0f} ms ({parts})",
+        f"a hop took {stats.hop_ms_median:.1f} ms in the middle, {stats.hop_ms_p99:.1f} p99, {stats.hop_ms_max:.1f} at most",
+    ]
+
+
+def devices(as_json: bool) -> int:
+    """Raises DeviceError."""
+    from engine.devices import list_devices
+
+    found = list_devices()
+    if as_json:
+        console.print_json({"devices": [asdict(device) for device in found]})
+        return console.DONE
+    for kind, title in (("input", "microphones (--input ID)"), ("output", "outputs (--output ID)")):
+        print(title)
+        rows = [d for d in found if d.kind == kind and not d.is_own]
+        for d in rows:
+            notes = [note for note, on in (("default", d.default), ("hears an output", d.is_monitor)) if on]
+            print(f"  {d.id:<48} {d.name}{' (' + ', '.join(notes) + ')' if notes else ''}")
+        if not rows:
+            print("  none")
+    return console.DONE
+
+
+def gui(demo: bool, quit_after: float | None, screenshot: Path | None, provider: str) -> int:
+    """Raises SottovoceError when the window cannot open."""
+    from app.gui import run_gui
+
+    if quit_after is not None:
+        positive_seconds(quit_after)
+    return run_gui(demo=demo, quit_after_s=quit_after, screenshot=screenshot, provider=Provider(provider))

@@ -1,0 +1,183 @@
+"""`sottovoce demo`: a noisy recording in real time through the live engine; what came of it as files and a picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app import console
+from app.commands_live import POLL_S, positive_seconds, summary
+from app.live_view import LiveView
+from engine.types import Background, CaptionTap, EngineConfig, Provider, Samples, UsageError, Word
+
+if TYPE_CHECKING:
+    from app.report import Report
+    from engine.ports import SourceInput
+    from engine.soundfiles import SoundReader
+
+REPORT_NAME = "report.png"
+MAX_PICTURE_S = 600.0  # of a longer recording, the picture shows the beginning
+
+
+@dataclass(frozen=True)
+class DemoRequest:
+    """The options of `sottovoce demo`; without a file it is the shipped recording."""
+
+    file: Path | None
+    out: Path
+    seconds: float | None
+    captions: bool
+    background: str
+    provider: str
+
+
+def shipped_recording() -> Path:
+    """The recording in assets/, verified. Raises ArtefactError."""
+    from engine.artefacts import checked_file
+    from engine.paths import assets_dir
+
+    return checked_file(assets_dir(), "demo")
+
+
+def open_recording(path: Path, seconds: float) -> SourceInput:
+    """A recording as a microphone: any sound file, mixed to mono, cut after `seconds`. Raises AudioFileError."""
+    from engine.ports import FALLBACK_RATE_HZ, SourceInput
+    from engine.resample import LIVE_RATES_HZ
+    from engine.soundfiles import SoundReader
+
+    with SoundReader(path) as whole:  # once through: what is no sound, or no number, is told before anything starts
+        for _ in whole.blocks():
+            if whole.frames_read > seconds * whole.sample_rate_hz:
+                break
+    reader = SoundReader(path)
+    rate_hz = reader.sample_rate_hz if reader.sample_rate_hz in LIVE_RATES_HZ else FALLBACK_RATE_HZ
+    return SourceInput(str(path), rate_hz, _mono(reader, seconds, rate_hz))
+
+
+def _mono(reader: SoundReader, seconds: float, rate_hz: int) -> Iterator[Samples]:
+    """The reader's sound, mixed, cut, at rate_hz."""
+    from engine.resample import FileResampler
+
+    left = int(min(seconds * reader.sample_rate_hz, 2**62))
+    resampler = FileResampler(reader.sample_rate_hz, rate_hz)
+    with reader:
+        for block in reader.blocks():
+            yield resampler.process(block[:left].mean(axis=1))
+            left -= len(block)
+            if left <= 0:
+                break
+    yield resampler.process(np.zeros(0, dtype=np.float32), last=True)
+
+
+def run_demo(request: DemoRequest) -> int:
+    """Play, caption, record, draw. After Ctrl-C the same is done with what was played until then."""
+    seconds = positive_seconds(request.seconds)
+    background = Background.parse(request.background)
+    path = request.file or shipped_recording()
+    source = open_recording(path, seconds)
+    _make_room(request.out)
+    config = EngineConfig(
+        background=background,
+        provider=Provider(request.provider),
+        captions=request.captions,
+        tap=CaptionTap.ENHANCED,
+        record_dir=str(request.out),
+    )
+    view = LiveView(request.captions)
+    status = _play(config, source, view)
+    view.close()
+    for line in summary(view):
+        console.say(line)
+    _finish(request.out, view, f"{path.name}, background {background}")
+    return status
+
+
+def _make_room(folder: Path) -> None:
+    """Remove what an earlier demo left. Raises UsageError for a recording without a report: that is somebody's work."""
+    from engine.recorder import recorded_files
+
+    files = recorded_files(folder)
+    report = folder / REPORT_NAME
+    if files and not report.exists():
+        raise UsageError(f"{folder} holds a recording that is no demo's; name another folder with --out")
+    for path in [*files, report]:
+        path.unlink(missing_ok=True)
+
+
+def _play(config: EngineConfig, source: SourceInput, view: LiveView) -> int:
+    """The recording through the engine, to its end or to Ctrl-C -> exit status."""
+    from engine.live import Engine
+
+    engine = Engine(config, source=source)
+    status = console.DONE
+    engine.start()
+    try:
+        while not engine.finished:
+            time.sleep(POLL_S)
+            view.take(engine.poll())
+    except KeyboardInterrupt:
+        status = console.INTERRUPTED
+    engine.stop()
+    view.take(engine.poll())
+    stopped = [problem for problem in view.problems if problem.state == "stopped"]
+    return console.FAILED if stopped else status
+
+
+def _finish(folder: Path, view: LiveView, title: str) -> None:
+    """The report, and what is where."""
+    from app.report import draw_report
+
+    report = gather(folder, view.words, title)
+    draw_report(report, folder / REPORT_NAME)
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    console.say(f"{folder} holds {', '.join(names)}")
+
+
+def gather(folder: Path, words: Sequence[Word], title: str) -> Report:
+    """The recording in `folder` as its picture wants it: at the models' rate, tokens decoded alone for their error."""
+    from app.report import Report, error_db
+    from engine.artefacts import shared_models
+    from engine.files import TokenDecoder
+    from engine.tokens import read_svt
+
+    models = shared_models(Provider.CPU)
+    info = models.info
+    mixture = _sound(folder / "input.wav", info.sample_rate_hz)
+    output = _sound(folder / "output.wav", info.sample_rate_hz)
+    tokens = read_svt(folder / "tokens.svt")
+    decoder = TokenDecoder(models, Background.parse("keep"))
+    frames = min(tokens.codes_s.shape[1], -(-len(mixture) // info.hop_samples))
+    hops = [decoder.step(tokens.codes_s[:, t], tokens.codes_b[:, t]) for t in range(frames)]
+    decoded = np.concatenate([*hops, np.zeros(info.lag_tokens, np.float32)])[info.lag_tokens :]
+    return Report(
+        title=title,
+        sample_rate_hz=info.sample_rate_hz,
+        hop_s=info.hop_samples / info.sample_rate_hz,
+        mixture=mixture,
+        output=output,
+        codes_s=tokens.codes_s[:, :frames],
+        codes_b=tokens.codes_b[:, :frames],
+        error_db=error_db(mixture, decoded, info.hop_samples),
+        words=words,
+    )
+
+
+def _sound(path: Path, rate_hz: int) -> Samples:
+    """The first MAX_PICTURE_S of a mono file at another rate, [N]."""
+    from engine.resample import FileResampler
+    from engine.soundfiles import SoundReader
+
+    with SoundReader(path) as reader:
+        resampler = FileResampler(reader.sample_rate_hz, rate_hz)
+        blocks = []
+        for block in reader.blocks():
+            blocks.append(resampler.process(block[:, 0]))
+            if reader.frames_read >= MAX_PICTURE_S * reader.sample_rate_hz:
+                break
+        blocks.append(resampler.process(np.zeros(0, dtype=np.float32), last=True))
+    return np.concatenate(blocks)
