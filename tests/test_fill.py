@@ -1,0 +1,82 @@
+"""The reserve before the output stays short and long enough, and changes to it cannot be heard."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.fill import FADE_MS, SPLICE_MAX_MS, FillControl, splice
+
+RATE_HZ, HOP, BLOCK = 48000, 960, 240
+
+
+def settle(control: FillControl, waiting: int, hops: int) -> int:
+    """The fill after some hops during which nothing but the control changes it."""
+    for _ in range(hops):
+        shift = control.next(waiting)
+        control.applied(shift)
+        waiting -= shift
+    return waiting
+
+
+def test_too_much_is_taken_out_and_too_little_made_up() -> None:
+    control = FillControl(RATE_HZ, HOP, BLOCK)
+    tolerance = 0.002 * RATE_HZ
+    assert abs(settle(control, 9600, 600) - control.goal) <= tolerance
+    assert abs(settle(control, 0, 600) - control.goal) <= tolerance
+
+
+def test_a_long_delay_is_taken_out_within_a_second() -> None:
+    control = FillControl(RATE_HZ, HOP, BLOCK)
+    assert settle(control, 12000, 50) - control.goal <= 0.031 * RATE_HZ
+
+
+def test_what_is_right_is_left_alone() -> None:
+    control = FillControl(RATE_HZ, HOP, BLOCK)
+    assert settle(control, control.goal, 1000) == control.goal
+    assert control.corrections == 0
+
+
+def test_drifting_clocks_are_held_together() -> None:
+    control = FillControl(RATE_HZ, HOP, BLOCK)
+    waiting, fills = float(control.goal), []
+    for _ in range(6000):  # two minutes at 500 parts per million
+        shift = control.next(round(waiting))
+        control.applied(shift)
+        waiting += 0.0005 * HOP - shift
+        fills.append(waiting)
+    assert min(fills) > 0
+    assert max(fills) < control.goal + 0.01 * RATE_HZ
+
+
+def test_a_break_asks_for_more_reserve_up_to_a_limit() -> None:
+    control = FillControl(RATE_HZ, HOP, BLOCK)
+    first = control.goal
+    control.ran_dry()
+    assert control.goal > first
+    for _ in range(100):
+        control.ran_dry()
+    assert control.goal <= first + 0.04 * RATE_HZ + 1
+    settle(control, control.goal, 50 * 60 * 20)
+    assert control.goal == first
+
+
+@pytest.mark.parametrize("shift", [1, 37, 384, -1, -37, -384])
+@pytest.mark.parametrize("pitch_hz", [90.0, 210.0, 1000.0])
+def test_a_splice_has_its_length_its_ends_and_no_click(shift: int, pitch_hz: float) -> None:
+    x = np.sin(2 * np.pi * pitch_hz * np.arange(HOP) / RATE_HZ).astype(np.float32)
+    y, taken = splice(x, shift, RATE_HZ)
+    assert len(y) == HOP - taken
+    assert abs(shift) / 2 - 1 <= abs(taken) <= abs(shift)
+    assert np.sign(taken) == np.sign(shift)
+    assert (y[0], y[-1]) == (x[0], x[-1])
+    # the fade adds at most the difference of two samples over its length to the steepest step
+    assert np.abs(np.diff(y)).max() <= np.abs(np.diff(x)).max() + 2.0 / (FADE_MS * RATE_HZ / 1000.0)
+
+
+def test_the_largest_splice_fits_a_hop() -> None:
+    x = np.ones(HOP, dtype=np.float32)
+    largest = round(SPLICE_MAX_MS * RATE_HZ / 1000.0)
+    y, taken = splice(x, largest, RATE_HZ)
+    assert taken > 0
+    np.testing.assert_allclose(y, 1.0)
