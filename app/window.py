@@ -37,7 +37,7 @@ VIRTUAL_OUTPUT = "virtual:"  # no device's id: our own microphone for other prog
 HAS_VIRTUAL = sys.platform.startswith("linux")
 COLUMN_WIDTH = 300
 SIZE = (1280, 720)
-SMALLEST = (860, 520)
+SMALLEST = (960, 560)
 DEFAULT_NAME = "System default"
 LEVEL_FLOOR_DB = -120.0
 
@@ -166,8 +166,8 @@ class MainWindow(QMainWindow):
         bridge.frame.connect(self.inside.refresh)
         bridge.closed.connect(self.closed)
         self.power.clicked.connect(self._switch)
-        self.input.chosen.connect(lambda device: self._choose(input=device))
-        self.output.chosen.connect(lambda device: self._choose(output=device))
+        self.input.chosen.connect(lambda device: self._choose("input", device))
+        self.output.chosen.connect(lambda device: self._choose("output", device))
         self.background.changed.connect(self._set_background)
         self.captions.wanted.connect(self._set_captions)
         self.message.again.connect(self.start)
@@ -181,7 +181,7 @@ class MainWindow(QMainWindow):
         assert app is not None
         apply_theme(app, theme)  # type: ignore[arg-type]  # there is no window without a QApplication
         for widget in (self.power, self.level_in, self.level_out, self.background, self.inside, self.captions):
-            widget.set_theme(theme)  # type: ignore[attr-defined]
+            widget.set_theme(theme)
         self.status.set_theme(theme)
 
     # What the person does ---------------------------------------------------------------------------------------------
@@ -229,16 +229,16 @@ class MainWindow(QMainWindow):
             self.bridge.set(bypass=not self.choices.on)
         self._show_power()
 
-    def _choose(self, **changes: str | None) -> None:
+    def _choose(self, end: str, device: str | None) -> None:
         """Another device. Plain devices are changed in mid-run, our own sources and sinks by a new start."""
-        before = self.choices
-        self.choices = dataclasses.replace(self.choices, **changes)
-        if before == self.choices:
+        before = getattr(self.choices, end)
+        if before == device:
             return
+        changes: dict[str, Any] = {end: device}
+        self.choices = dataclasses.replace(self.choices, **changes)
         self._show_choices()
         special = {DEMO_INPUT, VIRTUAL_OUTPUT, None}  # None, the default, means "no change" to a running engine
-        old = {getattr(before, name) for name in changes}
-        if self.bridge.state is not RunState.ON or special & (set(changes.values()) | old):
+        if self.bridge.state is not RunState.ON or before in special or device in special:
             self.start()
         else:
             self.bridge.set(**changes)

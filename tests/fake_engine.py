@@ -18,7 +18,7 @@ TEXT = ("quiet", "please", "the", "kettle", "is", "singing", "and", "the", "stre
 class FakeEngine:
     """Plays a made-up voice in made-up noise in real time; remembers what it was asked to do.
 
-    stall: poll, set and stop wait for it to be set. fail: start raises DeviceError with this text.
+    stall: set and stop wait for it to be set. fail: start raises DeviceError with this text.
     """
 
     def __init__(self, config: EngineConfig, fail: str = "", stall: threading.Event | None = None) -> None:
@@ -51,6 +51,10 @@ class FakeEngine:
         if self.stall is not None:
             self.stall.wait()
         self.calls.append(("stop", {}))
+        self._begin = None
+
+    def pause(self) -> None:
+        """No events but those in `extra`."""
         self._begin = None
 
     def poll(self) -> list[Event]:
