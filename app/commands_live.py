@@ -95,7 +95,7 @@ def summary(view: LiveView) -> list[str]:
     return [
         f"{console.clock(stats.time_s)} on {stats.provider}, {stats.dropouts} dropouts, load {100 * stats.load:.0f} %",
         f"delay {stats.delay_ms:.0f} ms ({parts})",
-        f"a hop took {stats.hop_ms_median:.1f} ms in the middle, {stats.hop_ms_p99:.1f} p99, {stats.hop_ms_max:.1f} at most",
+        f"a hop took {stats.hop_ms_median:.1f} ms median, {stats.hop_ms_p99:.1f} p99, {stats.hop_ms_max:.1f} at most",
     ]
 
 

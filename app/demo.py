@@ -132,14 +132,18 @@ def _finish(folder: Path, view: LiveView, title: str) -> None:
     """The report, and what is where."""
     from app.report import draw_report
 
-    report = gather(folder, view.words, title)
+    parts_ms = dict(view.stats.delay_parts_ms) if view.stats is not None else {}
+    report = gather(folder, view.words, title, parts_ms.get("resampling in", 0.0))
     draw_report(report, folder / REPORT_NAME)
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     console.say(f"{folder} holds {', '.join(names)}")
 
 
-def gather(folder: Path, words: Sequence[Word], title: str) -> Report:
-    """The recording in `folder` as its picture wants it: at the models' rate, tokens decoded alone for their error."""
+def gather(folder: Path, words: Sequence[Word], title: str, late_ms: float) -> Report:
+    """The recording in `folder` as its picture wants it: at the models' rate, tokens decoded alone for their error.
+
+    late_ms: how far the encoder was behind the input, because live resampling takes time.
+    """
     from app.report import Report, error_db
     from engine.artefacts import shared_models
     from engine.files import TokenDecoder
@@ -153,7 +157,8 @@ def gather(folder: Path, words: Sequence[Word], title: str) -> Report:
     decoder = TokenDecoder(models, Background.parse("keep"))
     frames = min(tokens.codes_s.shape[1], -(-len(mixture) // info.hop_samples))
     hops = [decoder.step(tokens.codes_s[:, t], tokens.codes_b[:, t]) for t in range(frames)]
-    decoded = np.concatenate([*hops, np.zeros(info.lag_tokens, np.float32)])[info.lag_tokens :]
+    late = info.lag_tokens + round(late_ms * info.sample_rate_hz / 1000.0)
+    decoded = np.concatenate([*hops, np.zeros(late, np.float32)])[late:]
     return Report(
         title=title,
         sample_rate_hz=info.sample_rate_hz,

@@ -14,6 +14,7 @@ from app import console
 from engine.types import Caption, DeviceChange, Event, Levels, Problem, Stats, Word
 
 REDRAW_S = 0.1
+NO_DEVICE = "none"
 LINE_CHARS = 78
 SENTENCE_ENDS = ".?!…。？！"
 
@@ -44,7 +45,7 @@ class LiveView:
                 self.problems.append(event)
                 self._tell(event.text if event.state == "stopped" else f"warning: {event.text}")
             elif isinstance(event, DeviceChange):
-                self._tell(f"{event.what}: {event.device}")
+                self._tell(event.what if event.device in ("", NO_DEVICE) else f"{event.what}: {event.device}")
             elif isinstance(event, Stats):
                 self.stats = event
             elif isinstance(event, Levels):
