@@ -89,9 +89,16 @@ class Stage:
         self._players.append(_tool("pacat", NOISE_SINK, 1, str(path)))
 
     def record(self, seconds: float, sink: str = STAGE_SINK, channels: int = 2) -> Samples:
-        """Record the monitor of a sink for so long -> [N, channels], for `stage` what went in and what came out."""
+        """Record the monitor of a sink for so long -> [N, channels]; for `stage` what went in and what came out."""
+        return self._record(f"{sink}.monitor", seconds, channels)
+
+    def record_source(self, source: str, seconds: float) -> Samples:
+        """Record a source for so long -> [N]."""
+        return self._record(source, seconds, 1)[:, 0]
+
+    def _record(self, source: str, seconds: float, channels: int) -> Samples:
         path = Path(self._folder.name) / "record.f32"
-        recorder = _tool("parec", f"{sink}.monitor", channels, str(path))
+        recorder = _tool("parec", source, channels, str(path))
         time.sleep(seconds)
         _end(recorder)
         data = np.fromfile(path, dtype="<f4")

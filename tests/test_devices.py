@@ -1,0 +1,130 @@
+"""Devices over a private PulseAudio server: listed, chosen, guarded against howling, opened and lost."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from engine.devices import INPUT, OUTPUT, DevicePort, choose_input, choose_output, is_present, list_devices
+from engine.ports import FileInput, MemoryInput, MemoryOutput, Wake
+from engine.pulse import MIC_NAME, MIC_SINK, PrivateServer, VirtualMic, list_pulse
+from engine.ring import Ring
+from engine.types import AudioFileError, DeviceError, UsageError
+from tests.pulse import pulse_server
+
+__all__ = ["pulse_server"]
+WAIT_S = 8.0
+
+
+def until(condition: object, wait_s: float = WAIT_S) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + wait_s
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_devices_have_pulse_names(pulse_server: PrivateServer) -> None:
+    found = {(d.id, d.kind): d for d in list_devices()}
+    assert set(found) == {("speaker", OUTPUT), ("speaker.monitor", INPUT)}
+    assert found["speaker.monitor", INPUT].is_monitor
+    assert found["speaker", OUTPUT].default
+    assert not any(d.is_own for d in found.values())
+
+
+def test_without_a_server_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULSE_SERVER", "unix:/nonexistent/pulse")
+    with pytest.raises(DeviceError, match="pulseaudio --start"):
+        list_pulse()
+
+
+def test_unknown_devices_are_refused(pulse_server: PrivateServer) -> None:
+    with pytest.raises(DeviceError, match="sottovoce devices"):
+        choose_input("nobody")
+    with pytest.raises(DeviceError, match="sottovoce devices"):
+        choose_output("nobody")
+
+
+def test_what_is_played_cannot_be_the_input(pulse_server: PrivateServer) -> None:
+    with pytest.raises(UsageError, match="howl"):
+        choose_input("speaker.monitor", "speaker")
+    with pytest.raises(DeviceError, match="no microphone"):
+        choose_input(None, "speaker")
+
+
+def test_the_virtual_microphone_comes_and_goes(pulse_server: PrivateServer) -> None:
+    with VirtualMic():
+        mine = [d for d in list_devices() if d.is_own]
+        assert {d.id for d in mine} == {MIC_NAME, MIC_SINK, f"{MIC_SINK}.monitor"}
+        assert not next(d for d in mine if d.id == MIC_NAME).is_monitor  # programs that hide monitors show it
+        assert choose_output(MIC_SINK).id == MIC_SINK
+        assert choose_input(None, MIC_SINK).id == "speaker.monitor"
+        with pytest.raises(UsageError, match="own microphone"):
+            choose_input(MIC_NAME)
+    assert not any(d.is_own for d in list_devices())
+
+
+def test_a_dead_runs_microphone_is_replaced_and_a_living_ones_is_not(pulse_server: PrivateServer) -> None:
+    dead, living = 2**22 + 1, 1  # beyond the highest process number of Linux; init
+    number = pulse_server.load("module-null-sink", f"sink_name={MIC_SINK} sink_properties=sottovoce.pid={dead}")
+    with VirtualMic():
+        assert sum(d.id == MIC_SINK for d in list_devices()) == 1
+    pulse_server.unload(number)
+    pulse_server.load("module-null-sink", f"sink_name={MIC_SINK} sink_properties=sottovoce.pid={living}")
+    with pytest.raises(DeviceError, match="another Sottovoce"):
+        VirtualMic().create()
+
+
+def test_a_device_moves_sound_until_it_is_gone(pulse_server: PrivateServer) -> None:
+    number = pulse_server.load("module-null-sink", "sink_name=extra rate=48000 channels=1")
+    ring, wake = Ring(48000), Wake()
+    port = DevicePort(choose_input("extra.monitor"), 48000, 5.0)
+    port.start(ring, wake)
+    try:
+        assert until(lambda: ring.fill >= 480)
+        assert port.alive
+        assert is_present("extra.monitor", INPUT)
+        assert 0.0 < port.latency_ms < 100.0
+        pulse_server.unload(number)
+        assert until(lambda: not is_present("extra.monitor", INPUT))
+    finally:
+        port.stop()
+    assert not port.alive
+
+
+def test_a_device_that_went_before_it_is_opened_is_told(pulse_server: PrivateServer) -> None:
+    number = pulse_server.load("module-null-sink", "sink_name=extra rate=48000 channels=1")
+    gone = choose_input("extra.monitor")
+    pulse_server.unload(number)
+    with pytest.raises(DeviceError):
+        DevicePort(gone, 48000, 5.0).start(Ring(48000), Wake())
+
+
+def test_memory_is_played_in_real_time_and_then_over() -> None:
+    x = np.arange(4800, dtype=np.float32)
+    port, ring, wake = MemoryInput(x, 16000), Ring(16000), Wake()
+    began = time.monotonic()
+    port.start(ring, wake)
+    assert until(lambda: port.ended)
+    assert time.monotonic() - began >= 0.28
+    port.stop()
+    np.testing.assert_array_equal(ring.read(ring.fill)[:, 0], x)
+
+
+def test_a_memory_output_takes_what_the_ring_has() -> None:
+    port, ring = MemoryOutput(16000), Ring(16000)
+    ring.write(np.ones(800, dtype=np.float32))
+    port.start(ring, Wake())
+    assert until(lambda: len(port.samples) >= 1600)
+    port.stop()
+    assert port.samples[:800].all()
+    assert not port.samples[800:].any()
+
+
+def test_a_file_that_is_no_sound_is_refused(tmp_path: object) -> None:
+    with pytest.raises(AudioFileError, match="check the name"):
+        FileInput("nowhere.wav")
