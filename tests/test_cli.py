@@ -22,6 +22,7 @@ import soundfile
 from app import cli
 from engine.artefacts import shared_models
 from engine.tokens import read_svt
+from engine.types import Word
 from tests import tiny_models
 
 COMMANDS = ["gui", "live", "demo", "enhance", "caption", "encode", "decode", "devices", "models", "bench", "doctor"]
@@ -211,6 +212,79 @@ def test_damaged_tokens_are_decoded_with_one_warning(
     assert np.std(soundfile.read("out.wav")[0]) > 0.001
 
 
+WORDS = [Word("Good", 0.5, 0.7), Word("morning.", 0.8, 1.2)]
+
+
+def fake_recogniser(monkeypatch: pytest.MonkeyPatch, interrupted: bool = False) -> list[np.ndarray]:
+    """Whisper takes too long for every test: one that hears all that it is given, and always the same words."""
+    heard: list[np.ndarray] = []
+
+    def recognise(
+        sound: Iterator[np.ndarray],
+        language: str | None,
+        *,
+        progress: Callable[[float], None],
+        found,
+        words: list[Word],
+    ) -> None:
+        for piece in sound:
+            heard.append(piece)
+            progress(sum(map(len, heard)) / RATE_HZ)
+        words.extend(WORDS)
+        if interrupted:
+            raise KeyboardInterrupt
+        found("en")
+
+    monkeypatch.setattr("engine.recognizer.recognise_file", recognise)
+    return heard
+
+
+@pytest.mark.parametrize("tap", ["raw", "enhanced", "tokens"])
+def test_standard_output_holds_captions_alone(
+    tap: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = fake_recogniser(monkeypatch)
+    sound = noise(2.0, 48_000, 2)
+    write("in.wav", sound, 48_000)
+    assert cli.run(["caption", "in.wav", "--from", tap]) == 0
+    out, err = capsys.readouterr()
+    assert out == "1\n00:00:00,500 --> 00:00:01,500\nGood morning.\n\n"
+    assert err == ""
+    whole = np.concatenate(heard)
+    assert len(whole) == 2 * RATE_HZ
+    share = np.std(whole) / np.std(sound.mean(axis=1))
+    if tap == "raw":
+        assert share > 0.5  # a third of the noise's band is left at 16 kHz
+    else:
+        assert 0.1 < share < 0.55  # part of it is taken away
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt", "txt", "json"])
+def test_captions_take_the_form_of_the_extension_or_the_one_named(
+    form: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_recogniser(monkeypatch)
+    write("in.wav", noise(0.5))
+    assert cli.run(["caption", "in.wav", f"out.{form}"]) == 0
+    told(capsys)
+    assert cli.run(["caption", "in.wav", "--format", form]) == 0
+    text = Path(f"out.{form}").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == text
+    assert "Good morning." in text
+    if form == "json":
+        assert [w["text"] for w in json.loads(text)["words"]] == ["Good", "morning."]
+
+
+def test_interrupted_captions_are_written_as_far_as_they_go(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_recogniser(monkeypatch, interrupted=True)
+    write("in.wav", noise(0.5))
+    assert cli.run(["caption", "in.wav", "out.srt"]) == 130
+    assert "Good morning." in Path("out.srt").read_text(encoding="utf-8")
+    assert "Traceback" not in capsys.readouterr().err
+
+
 # What fails -----------------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +317,15 @@ def test_what_is_no_sound_fails_and_leaves_nothing(
     before = names(folder)
     out = "out.svt" if command == "encode" else "out.wav"
     assert cli.run([command, source, out]) == 1
+    assert "in.wav" in told(capsys)
+    assert names(folder) == before
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BAD if kind not in ("nan", "inf")])
+def test_what_is_no_sound_is_not_captioned(kind: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = make_bad(kind)
+    before = names(folder)
+    assert cli.run(["caption", source, "out.srt"]) == 1
     assert "in.wav" in told(capsys)
     assert names(folder) == before
 
