@@ -64,7 +64,7 @@ class SoundLoop:
         self._made: HopOutput | None = None
         self._unfinished: Samples | None = None
         self._last = np.float32(0.0)
-        self._spare: LiveResampler | None = None
+        self._spare = LiveResampler(self.rate_hz, stream.pipeline.info.sample_rate_hz)  # made now: it takes a while
         self._thread = threading.Thread(target=self._run, name="sottovoce sound", daemon=True)
         self._watch_stream()
 
@@ -90,7 +90,8 @@ class SoundLoop:
 
     def revive(self, stream: LiveStream) -> None:
         """Go on with fresh models."""
-        self.stream, self.dead, self._spare = stream, False, None
+        self.stream, self.dead = stream, False
+        self._spare.reset()
         self._watch_stream()
 
     @property
@@ -192,8 +193,6 @@ class SoundLoop:
 
     def _heard(self, x: Samples) -> Samples:
         """The input at the models' rate, where the models do not give it."""
-        if self._spare is None:
-            self._spare = LiveResampler(self.rate_hz, self.stream.pipeline.info.sample_rate_hz)
         return self._spare.process(x)
 
     def _watch_stream(self) -> None:
