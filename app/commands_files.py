@@ -157,7 +157,8 @@ def caption(request: CaptionRequest) -> int:
                     words=words,
                 )
         except KeyboardInterrupt:
-            _write_captions(words, request.out, form, request.language)
+            if words:
+                _write_captions(words, request.out, form, request.language)
             return console.INTERRUPTED
         if reader.warning:
             console.warn(reader.warning)

@@ -248,7 +248,7 @@ def test_standard_output_holds_captions_alone(
     write("in.wav", sound, 48_000)
     assert cli.run(["caption", "in.wav", "--from", tap]) == 0
     out, err = capsys.readouterr()
-    assert out == "1\n00:00:00,500 --> 00:00:01,500\nGood morning.\n\n"
+    assert out == "1\n00:00:00,500 --> 00:00:01,200\nGood morning.\n\n"
     assert err == ""
     whole = np.concatenate(heard)
     assert len(whole) == 2 * RATE_HZ
