@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.config import ModelConfig
 from models.front import Front, State
 from models.quantize import BandQuantizer
-from models.transforms import frames_of, lapped_basis, overlap_add
+from models.transforms import lapped_basis, overlap_add
 
 
 class Encoder(nn.Module):
@@ -29,18 +29,24 @@ class Encoder(nn.Module):
         self.speech, self.background = speech, background
 
     def initial_state(self, batch: int) -> State:
-        """{"history": [B, frame - step]} and the front's."""
-        return {"history": torch.zeros(batch, self.config.frame - self.config.step), **self.front.initial_state(batch)}
+        """Zeros: the mixture [B, front_lag + overlap] and the voice [B, overlap] before this hop, and the front's."""
+        c = self.config
+        own = {"mixture": torch.zeros(batch, c.front_lag + c.overlap), "voice": torch.zeros(batch, c.overlap)}
+        return {**own, **self.front.initial_state(batch)}
 
     def project(self, sound: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Sound [B, T * hop] -> coefficients of voice and background, [B, T, N] each; they add up to the mixture's."""
         c = self.config
-        frames, history = frames_of(state["history"], sound, c.frame, c.step)
-        span, per_hop = c.hop + c.overlap, c.hop // c.step
-        end = per_hop - 1 - c.lookahead // c.step  # which of a hop's frames ends where the coded one does
-        mixture = frames[:, end::per_hop, -span:] @ self.basis
-        speech, front = self.front(frames, mixture, state)
-        return speech, mixture - speech, {"history": history, **front}
+        speech, mixture = [], []
+        for hop in sound.split(c.hop, dim=1):
+            heard = torch.cat([state["mixture"], hop], dim=1)
+            voice, front = self.front(heard[:, c.overlap :], state)
+            frame = torch.cat([state["voice"], voice], dim=1)
+            speech.append(frame @ self.basis)
+            mixture.append(heard[:, : c.hop + c.overlap] @ self.basis)
+            state = {"mixture": heard[:, c.hop :], "voice": frame[:, c.hop :], **front}
+        voices = torch.stack(speech, dim=1)
+        return voices, torch.stack(mixture, dim=1) - voices, state
 
     def forward(self, sound: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Sound [B, T * hop] -> codes of voice and background [B, T, K]."""

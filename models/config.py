@@ -16,8 +16,8 @@ class ModelConfig:
     hop: int = 320  # 20 ms: one frame of tokens
     overlap: int = 80  # of the lapped transform and of the refiner's synthesis: 5 ms of lag each
     frame: int = 512  # the networks' analysis frame, ending at the newest sample
-    step: int = 160  # the networks run twice per hop
-    lookahead: int = 160  # how far the front hears beyond the frame it writes; 0 or `step`
+    step: int = 160  # the refiner runs twice per hop
+    front_lag: int = 448  # DTLN's 384, and the 64 by which a hop can end after DTLN's last step
     band_edges: tuple[int, ...] = (0, 40, 100, 200, 320)  # bins of 25 Hz: 0, 1, 2.5, 5, 8 kHz
     speech_stages: int = 8  # residual stages of each band
     background_stages: int = 4
@@ -41,7 +41,7 @@ class ModelConfig:
     @property
     def token_lag(self) -> int:
         """Output lag of the decoder."""
-        return self.overlap + self.lookahead
+        return self.front_lag + self.overlap
 
     @property
     def refined_lag(self) -> int:

@@ -1,8 +1,13 @@
-"""The encoder's front: two small recurrent separators, one on the spectrum, one on a learned basis.
+"""The encoder's front: DTLN (Westhausen and Meyer 2020), a pretrained separator in two stages, run inside our hop.
 
-The shape is DTLN's (Westhausen and Meyer 2020), so that it can start from DTLN's weights. Here it runs every 160
-samples on the newest 512, and two runs together are read out as one frame of the codec's coefficients: an estimate of
-the voice from the learned basis, and a gate that lets the mixture through where it is the voice already.
+DTLN hears 512 samples every 128, puts a mask on the spectrum and then a mask on a learned basis, and overlap-adds what
+it makes of them. Five of its steps fill two of our hops: the first hop of a pair holds two of them, the second three.
+
+    pair of hops   |<────────── 320 ──────────>|<────────── 320 ──────────>|
+    steps end at           |128      |256          |384      |512      |640
+                                          the first hop ends 64 samples after its last step: the lag is 384 + 64
+
+So that one graph serves both hops, a hop always computes three steps and keeps the third only where there is one.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ class TwoLayerLSTM(nn.Module):
 
 
 class Front(nn.Module):
-    """Frames of the mixture -> the voice's share of the codec's coefficients."""
+    """One hop of the mixture -> one hop of the voice, `config.front_lag` samples later."""
 
     cosine: Tensor
     sine: Tensor
@@ -44,51 +49,63 @@ class Front(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         bins = config.frame // 2 + 1
-        self.units = config.front_units
+        self.config = config
         cosine, sine = dft_basis(config.frame)
         for name, basis in (("cosine", cosine), ("sine", sine), ("weight", inverse_dft_weight(config.frame))):
             self.register_buffer(name, basis, persistent=False)
-        self.spectral = TwoLayerLSTM(bins, self.units)
-        self.spectral_mask = nn.Linear(self.units, bins)
+        self.spectral = TwoLayerLSTM(bins, config.front_units)
+        self.spectral_mask = nn.Linear(config.front_units, bins)
         self.analysis = nn.Linear(config.frame, config.front_basis, bias=False)
         self.norm = nn.LayerNorm(config.front_basis, eps=1e-7)
-        self.learned = TwoLayerLSTM(config.front_basis, self.units)
-        self.learned_mask = nn.Linear(self.units, config.front_basis)
-        self.per_hop = config.hop // config.step
-        self.read_out = nn.Linear(self.per_hop * config.front_basis, config.hop, bias=False)
-        self.gate = nn.Linear(2 * self.per_hop * self.units, config.hop)
-        nn.init.zeros_(self.gate.weight)
-        nn.init.constant_(self.gate.bias, -2.2)
+        self.learned = TwoLayerLSTM(config.front_basis, config.front_units)
+        self.learned_mask = nn.Linear(config.front_units, config.front_basis)
+        self.synthesis = nn.Linear(config.front_basis, config.frame, bias=False)
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: {"front_spectral", "front_learned"}: [4, B, H]."""
-        return {f"front_{name}": torch.zeros(4, batch, self.units) for name in ("spectral", "learned")}
+        """Zeros: phase [1] (1 in the second hop of a pair), sum [B, front_lag], and each pair of LSTMs' [4, B, H]."""
+        c = self.config
+        states = {f"front_{name}": torch.zeros(4, batch, c.front_units) for name in ("spectral", "learned")}
+        return {"front_phase": torch.zeros(1), "front_sum": torch.zeros(batch, c.front_lag), **states}
 
-    def forward(self, frames: Tensor, mixture: Tensor, state: State) -> tuple[Tensor, State]:
-        """Frames [B, T * per_hop, frame] and the mixture's coefficients [B, T, hop] -> the voice's [B, T, hop]."""
-        basis, hidden, state = self.separate(frames, state)
-        estimate = self.read_out(self._by_hop(basis))
-        gate = torch.sigmoid(self.gate(self._by_hop(hidden)))
-        return estimate + gate * (mixture - estimate), state
+    def forward(self, newest: Tensor, state: State) -> tuple[Tensor, State]:
+        """Newest samples [B, front_lag + hop] of the mixture, the last `hop` new -> voice [B, hop], new state."""
+        c = self.config
+        second = state["front_phase"] > 0.5
+        frames = torch.where(second, self._frames(newest, 256, 128), self._frames(newest, 192, 64))
+        voices, kept = self._separate(frames, state)
+        last, after = self._separate(self._frames(newest, 0), kept)
+        placed = torch.where(
+            second, self._placed(voices, 256, 128) + self._placed(last, 0), self._placed(voices, 192, 64)
+        )
+        total = nn.functional.pad(state["front_sum"], (0, c.hop)) + placed
+        new = {name: torch.where(second, after[name], kept[name]) for name in after}
+        return total[:, : c.hop], {"front_phase": 1.0 - state["front_phase"], "front_sum": total[:, c.hop :], **new}
 
-    def separate(self, frames: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """[B, T, frame] -> masked basis [B, T, front_basis], what both separators know [B, T, 2 H], new state."""
+    def _frames(self, newest: Tensor, *before: int) -> Tensor:
+        """The frames that end so many samples before the hop's end, [B, n, frame]."""
+        end, size = newest.shape[1], self.config.frame
+        return torch.stack([newest[:, end - b - size : end - b] for b in before], dim=1)
+
+    def _placed(self, frames: Tensor, *before: int) -> Tensor:
+        """The inverse: frames [B, n, frame] added up where they belong in [B, front_lag + hop]."""
+        room = self.config.front_lag + self.config.hop - self.config.frame
+        parts = [nn.functional.pad(frames[:, i], (room - b, b)) for i, b in enumerate(before)]
+        return torch.stack(parts).sum(0)
+
+    def _separate(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
+        """DTLN proper: frames of the mixture [B, n, frame] -> what to overlap-add [B, n, frame], LSTM states."""
         real, imag = frames @ self.cosine, frames @ self.sine
         magnitude = (real.square() + imag.square() + 1e-12).sqrt()
-        first, spectral = self.spectral(magnitude, state["front_spectral"])
-        mask = torch.sigmoid(self.spectral_mask(first)) * self.weight
+        hidden, spectral = self.spectral(magnitude, state["front_spectral"])
+        mask = torch.sigmoid(self.spectral_mask(hidden)) * self.weight
         basis = self.analysis((mask * real) @ self.cosine.T + (mask * imag) @ self.sine.T)
-        second, learned = self.learned(self.norm(basis), state["front_learned"])
-        masked = torch.sigmoid(self.learned_mask(second)) * basis
-        return masked, torch.cat([first, second], dim=2), {"front_spectral": spectral, "front_learned": learned}
-
-    def _by_hop(self, x: Tensor) -> Tensor:
-        """[B, T * per_hop, C] -> [B, T, per_hop * C]: what one hop has to say, side by side."""
-        return x.unflatten(1, (-1, self.per_hop)).flatten(2)
+        hidden, learned = self.learned(self.norm(basis), state["front_learned"])
+        voices = self.synthesis(torch.sigmoid(self.learned_mask(hidden)) * basis)
+        return voices, {"front_spectral": spectral, "front_learned": learned}
 
 
 def load_dtln(front: Front, weights: Mapping[str, np.ndarray]) -> None:
-    """Copy DTLN's weights (MIT, Westhausen) in, all but its last layer; keys are those of its two ONNX graphs behind "m1/" and "m2/"."""
+    """Copy DTLN's weights (MIT, Westhausen) in; keys are those of its two ONNX graphs behind "m1/" and "m2/"."""
     first = np.concatenate([weights["m1/lstm_4_B"], weights["m1/lstm_5_B"]])
     with torch.no_grad():
         _fill_onnx_lstm(front.spectral.first, weights["m1/lstm_4_W"][0], weights["m1/lstm_4_R"][0], first[0])
@@ -106,6 +123,7 @@ def load_dtln(front: Front, weights: Mapping[str, np.ndarray]) -> None:
             _copy(layer.bias_ih_l0, weights[f"{prefix}{name}/BiasAdd{suffix}"])
             nn.init.zeros_(layer.get_parameter("bias_hh_l0"))
         _copy(front.learned_mask.weight, weights[f"{prefix}dense_3/Tensordot/Reshape_1:0"].T)
+        _copy(front.synthesis.weight, weights["m2/conv1d_3/kernel:0"][:, :, 0])
         _copy(front.learned_mask.bias, weights[f"{prefix}dense_3/BiasAdd{suffix}"])
 
 
