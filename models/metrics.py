@@ -230,14 +230,15 @@ class CodeUse:
     used: float
 
 
+def use_of(counts: NDArray[np.integer]) -> CodeUse:
+    """The use of one codebook from how often each of its codes [size] came."""
+    share = counts[counts > 0] / max(1, counts.sum())
+    return CodeUse(len(counts), float(-(share * np.log2(share)).sum()), float((counts > 0).mean()))
+
+
 def code_use(codes: NDArray[np.integer], sizes: Sequence[int]) -> list[CodeUse]:
     """One CodeUse per row of codes [K, T]; left-out codes (-1) are not counted."""
-    rows = []
-    for row, size in zip(codes, sizes, strict=True):
-        counts = np.bincount(row[row >= 0], minlength=size)
-        share = counts[counts > 0] / max(1, counts.sum())
-        rows.append(CodeUse(size, float(-(share * np.log2(share)).sum()), float((counts > 0).mean())))
-    return rows
+    return [use_of(np.bincount(row[row >= 0], minlength=size)) for row, size in zip(codes, sizes, strict=True)]
 
 
 def kbps(sizes: Sequence[int], frames_per_s: float) -> float:

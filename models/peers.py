@@ -335,7 +335,7 @@ def _deepfilternet3(folder: Path) -> _Adapter:
 
 
 def _nsnet2(folder: Path) -> _Adapter:
-    """Gains from log power spectra, 320 samples every 160. Its graph carries no state, so it hears a whole file at once."""
+    """Gains from log power spectra, 320 samples every 160. Its graph carries no state: it hears a whole file."""
     graph = load_onnx(folder / "nsnet2-20ms-baseline.onnx").raw
     window = np.sqrt(np.hanning(320)).astype(np.float32)
 
