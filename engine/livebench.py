@@ -9,6 +9,7 @@ device ports in the engine's place; the path is the difference.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import subprocess
 import tempfile
@@ -168,8 +169,11 @@ class _Usage:
         self._began, self._before = time.monotonic(), self._seconds()
 
     def _recogniser(self) -> list[psutil.Process]:
-        children = self._own.children(recursive=True)
-        return [c for c in children if any("whisper_worker" in word for word in c.cmdline())]
+        found = []
+        for child in self._own.children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # one of the sound tools, which has just ended
+                found += [child] if any("whisper_worker" in word for word in child.cmdline()) else []
+        return found
 
     def _seconds(self) -> tuple[float, float]:
         own = self._own.cpu_times()
