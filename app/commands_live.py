@@ -59,6 +59,7 @@ def live_run(request: LiveRequest) -> int:
 
     engine, view = Engine(config), LiveView(request.captions)
     engine.start()
+    console.say(_running(request))
     try:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not _gave_up(view):
@@ -69,6 +70,13 @@ def live_run(request: LiveRequest) -> int:
         return console.INTERRUPTED
     _finish(engine, view, request)
     return console.FAILED if _gave_up(view) else console.DONE
+
+
+def _running(request: LiveRequest) -> str:
+    source = request.input_id or "the default microphone"
+    if request.virtual_mic:
+        return f"{source} is clean as the microphone Sottovoce in other programs; Ctrl-C stops"
+    return f"{source} is clean in {request.output_id or 'the default output'}; Ctrl-C stops"
 
 
 def _gave_up(view: LiveView) -> bool:
