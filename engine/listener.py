@@ -128,6 +128,7 @@ class Listener:
         self._segment: _Segment | None = None
         self._agreement: Agreement[Heard] = Agreement(pace.agree)
         self._last_s = start / SAMPLE_RATE_HZ
+        self._told_to = start
 
     @property
     def fed_to(self) -> int:
@@ -266,7 +267,7 @@ class Listener:
     @property
     def final_to(self) -> int:
         """No sound before this will be asked for again: where another listener would have to go on."""
-        return self._at if self._segment is None else self._final_to(self._segment)
+        return max(self._told_to, self._at if self._segment is None else self._final_to(self._segment))
 
     def _final_to(self, segment: _Segment) -> int:
         last = int(segment.held[-1].end_s * SAMPLE_RATE_HZ) if segment.held else segment.start
@@ -336,7 +337,8 @@ class Listener:
         told = tuple(self._plain(word) for word in final)
         spoken = self.language or language or (self._segment.language if self._segment else None)
         tentative = tuple(Word(w.text, max(w.start_s, self._last_s), max(w.end_s, self._last_s)) for w in tail)
-        return Update(told, tentative, heard_to, final_to, spoken)
+        self._told_to = max(self._told_to, final_to)
+        return Update(told, tentative, heard_to, self._told_to, spoken)
 
     def _plain(self, word: Heard) -> Word:
         start = max(word.start_s, self._last_s)

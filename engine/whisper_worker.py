@@ -121,7 +121,10 @@ class WhisperDecoder:
         self._to_vocabulary: torch.nn.Module | None = None
         if int8 and has_int8():
             self._to_vocabulary = _Int8Linear(model.decoder.token_embedding.weight, None)
-            quantise(model.decoder)  # not the encoder: rounding its outliers made a cropped window loop
+            quantise(model.decoder)
+            for block in model.encoder.blocks:
+                quantise(block.attn)  # the inner layer of the MLP too, not its outer one:
+                block.mlp[0] = _Int8Linear(block.mlp[0].weight, block.mlp[0].bias)  # its outliers made Whisper loop
         self.heads = model.dims.n_text_head
         self.width = model.dims.n_text_state // self.heads
         self.align_heads: list[list[int]] = [[] for _ in range(model.dims.n_text_layer)]

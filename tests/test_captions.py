@@ -47,7 +47,10 @@ def texts(words: object) -> list[str]:
 
 vocabulary = st.sampled_from(["the", "cat", "sat", "on", "a", "mat.", "Well,", "no", "yes", "extraordinarily"])
 sentences = st.lists(vocabulary, max_size=60)
-timed = st.lists(st.tuples(vocabulary, st.floats(0.0, 1.0), st.floats(0.0, 8.0)), max_size=80)
+timed = st.lists(
+    st.tuples(vocabulary, st.floats(0.0, 1.0, allow_subnormal=False), st.floats(0.0, 8.0, allow_subnormal=False)),
+    max_size=80,
+)
 
 
 def clocked(parts: list[tuple[str, float, float]]) -> list[Word]:
