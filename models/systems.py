@@ -170,7 +170,7 @@ class Ours:
         out = []
         for hop, other in zip(self.hops(mixture), self.hops(tokens_of), strict=True):
             decoded = decoder.step(**encoder.step(hop=other[None]), gains=np.ones(2, np.float32))
-            out.append(refiner.step(mixture=hop[None], **decoded)["speech"].reshape(-1))
+            out.append(refiner.step(mixture=hop[None], **decoded)["refined_speech"].reshape(-1))
         return np.concatenate(out)[: len(mixture)]
 
     def swapped(self, mixture: Samples, place: Samples) -> tuple[Samples, Samples]:
