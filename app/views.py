@@ -85,6 +85,7 @@ class TimeView(QWidget):
         for label in (self.note, self.readout):
             label.setFont(scaled_font(0.9))
             label.setProperty("tone", "muted")
+        self.readout.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.readout.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self.plot = TimedPlot()
         self.plot.setAccessibleName(title)
@@ -106,8 +107,7 @@ class TimeView(QWidget):
         head.setSpacing(10)
         head.addWidget(self.title)
         head.addWidget(self.note)
-        head.addStretch(1)
-        head.addWidget(self.readout)
+        head.addWidget(self.readout, 1)  # takes what is left, so that a longer text needs no new layout
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(3)

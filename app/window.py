@@ -331,8 +331,9 @@ class MainWindow(QMainWindow):
 
     def _show_choices(self) -> None:
         """Fill the device boxes from the last listing."""
-        inputs: list[tuple[str, object]] = [(DEFAULT_NAME, None)]
-        outputs: list[tuple[str, object]] = [(DEFAULT_NAME, None)]
+        defaults = {d.kind: f"{d.name} (default)" for d in self._devices if d.default and not d.is_own}
+        inputs: list[tuple[str, object]] = [(defaults.get("input", DEFAULT_NAME), None)]
+        outputs: list[tuple[str, object]] = [(defaults.get("output", DEFAULT_NAME), None)]
         if HAS_VIRTUAL:
             outputs.insert(0, ("Sottovoce microphone, for calls", VIRTUAL_OUTPUT))
         for d in self._devices:

@@ -99,7 +99,7 @@ def test_it_starts_with_the_microphone_into_the_microphone_for_calls(stages: Any
     stage.until_on()
     assert stage.engine.config.input is None
     assert stage.engine.config.virtual_mic
-    assert texts(stage.window.input) == ["System default", "Desk microphone", "Headset", "Demo recording"]
+    assert texts(stage.window.input) == ["Desk microphone (default)", "Desk microphone", "Headset", "Demo recording"]
     assert "Loudspeaker" in texts(stage.window.output)
 
 
