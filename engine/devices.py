@@ -27,6 +27,7 @@ from engine.ring import Ring
 from engine.types import DeviceError, Samples, UsageError
 
 INPUT, OUTPUT = "input", "output"
+HELD_MIN, HELD_MAX = 2, 8  # blocks
 _opening = threading.Lock()  # the environment and PortAudio's own lists belong to the process
 _open_streams = 0
 
@@ -189,9 +190,13 @@ def _routed(device: DeviceInfo) -> Iterator[None]:
 
 
 class DevicePort:
-    """A sound device through PortAudio, for engine.ports.Port: its callback copies to or from the ring, and counts."""
+    """A sound device through PortAudio, for engine.ports.Port: its callback copies to or from the ring, and counts.
 
-    def __init__(self, device: DeviceInfo, sample_rate_hz: int, block_ms: float) -> None:
+    held: how many blocks the device is asked to keep in hand.
+    """
+
+    def __init__(self, device: DeviceInfo, sample_rate_hz: int, block_ms: float, held: int = HELD_MIN) -> None:
+        self.held = held
         self.info, self.device, self.sample_rate_hz = device, device.id, sample_rate_hz
         self.block = max(1, round(sample_rate_hz * block_ms / 1000.0))
         self.xruns, self.blocks = 0, 0
@@ -220,9 +225,12 @@ class DevicePort:
         )  # fmt: skip
         channels = 1 if name == "pulse" else min(2, self.info.channels)
         options = {"samplerate": self.sample_rate_hz, "blocksize": self.block, "dtype": "float32", "channels": channels}
+        held_s = self.held * self.block / self.sample_rate_hz
         try:
             with _routed(self.info):
-                stream = kind(device=name, latency=2 * self.block / self.sample_rate_hz, callback=callback, **options)
+                stream = kind(
+                    device=name, latency=self.held * self.block / self.sample_rate_hz, callback=callback, **options
+                )
             self._stream = stream
             stream.start()
         except (sd.PortAudioError, ValueError) as error:

@@ -7,10 +7,21 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from engine.devices import INPUT, OUTPUT, DeviceInfo, DevicePort, choose_input, choose_output, is_present
+from engine.devices import (
+    HELD_MAX,
+    HELD_MIN,
+    INPUT,
+    OUTPUT,
+    DeviceInfo,
+    DevicePort,
+    choose_input,
+    choose_output,
+    is_present,
+)
 from engine.ports import NO_OUTPUT, DiscardOutput, Port
 from engine.pulse import VirtualMic
 from engine.soundloop import SoundLoop
@@ -18,7 +29,7 @@ from engine.types import DeviceChange, DeviceError, EngineConfig, Event, Problem
 
 FADE_OUT_S = 0.05  # beyond what waits in the output ring; the sound is silent by then
 WHAT = {INPUT: "microphone", OUTPUT: "output"}
-MEANWHILE = {INPUT: "silence", OUTPUT: "silence"}
+MANY_XRUNS, LOOKS = 3, 20  # so many breaks within so many looks (ten seconds), and the device is given more in hand
 
 
 @dataclass
@@ -29,6 +40,14 @@ class _End:
     wanted: str | None = None
     port: Port | None = None
     lost: bool = False
+    held: int = HELD_MIN
+    xruns: deque[int] = field(default_factory=lambda: deque(maxlen=LOOKS))
+
+    def breaks_often(self) -> bool:
+        """Whether the device ran dry several times in the last seconds; asked at every look."""
+        if self.port is not None:
+            self.xruns.append(self.port.xruns)
+        return bool(self.xruns) and self.xruns[-1] - self.xruns[0] >= MANY_XRUNS and self.held < HELD_MAX
 
 
 class Endpoints:
@@ -100,8 +119,8 @@ class Endpoints:
             self._tell(DeviceChange(0.0, f"not played: {error}", NO_OUTPUT))
             return None
 
-    def _device_port(self, device: DeviceInfo) -> DevicePort:
-        return DevicePort(device, self.rate_hz, self._config.block_ms)
+    def _device_port(self, device: DeviceInfo, held: int = HELD_MIN) -> DevicePort:
+        return DevicePort(device, self.rate_hz, self._config.block_ms, held)
 
     def open(self, loop: SoundLoop) -> None:
         """Start both; the output first, so that the sound has somewhere to go."""
@@ -117,6 +136,7 @@ class Endpoints:
         end.port = None
         port.start(loop.input_ring if end.kind == INPUT else loop.output_ring, loop.wake)
         end.port = port
+        end.xruns.clear()
         loop.resync()
         if end.kind == INPUT:
             loop.input = port
@@ -182,6 +202,8 @@ class Endpoints:
                     self._find_again(end, time_s)
                 elif isinstance(end.port, DevicePort) and not self._is_there(end.port):
                     self._lose(end, end.port, time_s)
+                elif isinstance(end.port, DevicePort) and end.breaks_often():
+                    self._enlarge(end, end.port)
 
     @staticmethod
     def _is_there(port: DevicePort) -> bool:
@@ -193,7 +215,22 @@ class Endpoints:
         end.lost = True
         text = f"the {WHAT[end.kind]} {port.info.name} is gone; plug it in again, or choose another"
         self._tell(DeviceChange(time_s, "lost", port.device))
-        self._tell(Problem(time_s, text, MEANWHILE[end.kind]))
+        self._tell(Problem(time_s, text, "silence"))
+
+    def _enlarge(self, end: _End, port: DevicePort) -> None:
+        """Let the device keep twice as much in hand; that costs a moment of silence once, instead of many breaks."""
+        end.held = min(2 * end.held, HELD_MAX)
+        loop = self._need_loop()
+        loop.closed = True
+        time.sleep(FADE_OUT_S + loop.waiting_ms / 1000.0)
+        self._stop(end)
+        try:
+            self._start(end, self._device_port(port.info, end.held))
+        except DeviceError:
+            end.lost = True  # looked for at the next look
+        finally:
+            loop.closed = False
+        loop.dropouts += 1
 
     def _find_again(self, end: _End, time_s: float) -> None:
         try:
@@ -209,11 +246,11 @@ class Endpoints:
         """Raises DeviceError or UsageError."""
         port: Port
         if end.kind == INPUT:
-            port = self._device_port(choose_input(wanted, self._current(self._out)))
+            port = self._device_port(choose_input(wanted, self._current(self._out)), end.held)
         elif wanted == NO_OUTPUT:
             port = DiscardOutput(self.rate_hz, self._config.block_ms)
         else:
-            port = self._device_port(choose_output(wanted))
+            port = self._device_port(choose_output(wanted), end.held)
         self._start(end, port)
         return port
 

@@ -24,7 +24,7 @@ from engine.artefacts import Models, shared_models
 from engine.endpoints import Endpoints
 from engine.meters import LiveHop, levels_of, tokens_of
 from engine.pipeline import LiveStream, Stream
-from engine.ports import Port
+from engine.ports import Port, hurry
 from engine.recognizer import DRAIN_TIMEOUT_S, Recognizer
 from engine.recorder import HopRecord, Recorder
 from engine.scenes import load_scene
@@ -298,6 +298,7 @@ class Engine:
         return self._loop.time_s if self._loop is not None else 0.0
 
     def _run_side(self) -> None:
+        hurry()  # held up while it has the interpreter, it would hold up the sound
         while not self._halt.is_set():
             try:
                 self._side_loop()
