@@ -12,7 +12,8 @@ import numpy as np
 
 from app import console
 from app.commands_live import POLL_S, positive_seconds, summary
-from app.live_view import LiveView
+from app.live_view import LiveView, joined
+from engine.captions import normalised
 from engine.types import Background, CaptionTap, EngineConfig, Provider, Samples, UsageError, Word
 
 if TYPE_CHECKING:
@@ -93,8 +94,39 @@ def run_demo(request: DemoRequest) -> int:
     view.close()
     for line in summary(view):
         console.say(line)
+    if view.words:
+        whole = request.file is None and request.seconds is None and status == console.DONE
+        console.say(caption_figures(view, spoken_text(path) if whole else None))
     _finish(request.out, view, f"{path.name}, background {background}")
     return status
+
+
+def spoken_text(recording: Path) -> str | None:
+    """What is said in the shipped recording, where its text is beside it."""
+    text = recording.with_suffix(".txt")
+    return text.read_text(encoding="utf-8") if text.is_file() else None
+
+
+def caption_figures(view: LiveView, spoken: str | None) -> str:
+    """How many words, how soon they were final, and how many were wrong where it is known what was said."""
+    after_s = view.final_after_s
+    figures = f"captions: {len(view.words)} words, final {np.median(after_s):.1f} s after they ended"
+    figures += f" (median; {max(after_s):.1f} at most)"
+    if spoken is None:
+        return figures
+    said = [w for w in map(normalised, spoken.split()) if w]
+    heard = [w for w in map(normalised, joined(view.words).split()) if w]
+    return f"{figures}, word error rate {100.0 * word_errors(said, heard) / len(said):.1f} % of {len(said)}"
+
+
+def word_errors(said: Sequence[str], heard: Sequence[str]) -> int:
+    """The fewest words to change, leave out or put in that make one of the other."""
+    row = list(range(len(heard) + 1))
+    for count, word in enumerate(said, 1):
+        before, row[0] = row[0], count
+        for at, other in enumerate(heard, 1):
+            before, row[at] = row[at], min(row[at] + 1, row[at - 1] + 1, before + (word != other))
+    return row[-1]
 
 
 def _make_room(folder: Path) -> None:

@@ -27,7 +27,7 @@ class LiveView:
         self.problems: list[Problem] = []
         self.stats: Stats | None = None
         self.language: str | None = None
-        self.caption_lags_s: list[float] = []
+        self.final_after_s: list[float] = []  # for each word, from its end until it was final
         self._show_captions = show_captions
         self._levels: Levels | None = None
         self._waiting: list[Word] = []
@@ -64,7 +64,7 @@ class LiveView:
         if caption.final:
             self.words.extend(caption.final)
             self._waiting.extend(caption.final)
-            self.caption_lags_s.append(caption.lag_s)
+            self.final_after_s.extend(caption.time_s - word.end_s for word in caption.final)
         self._tentative = joined(caption.tentative)
         self._print_words()
 

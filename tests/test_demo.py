@@ -15,10 +15,12 @@ import pytest
 import soundfile
 
 from app import cli
-from app.demo import gather, open_recording
+from app.demo import caption_figures, gather, open_recording, word_errors
+from app.live_view import LiveView
 from engine.artefacts import shared_models
 from engine.captions import join_words
 from engine.tokens import read_svt
+from engine.types import Caption, Word
 from engine.weights import find_weights
 from tests import tiny_models
 
@@ -133,6 +135,21 @@ def test_ctrl_c_keeps_what_was_played(tiny: None, folder: Path) -> None:
     assert 1.0 < info.duration < 60.0
     assert soundfile.info("out/input.wav").duration == pytest.approx(info.duration, abs=0.05)
     assert read_svt("out/tokens.svt").lost == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "errors"),
+    [("a b c", "a b c", 0), ("a b c", "a c", 1), ("a b", "a b b b", 2), ("a b c", "x b c", 1), ("a b", "", 2)],
+)
+def test_word_errors_are_changes_omissions_and_additions(said: str, heard: str, errors: int) -> None:
+    assert word_errors(said.split(), heard.split()) == errors
+
+
+def test_caption_figures_tell_errors_and_delay() -> None:
+    view = LiveView(show_captions=False)
+    view.take([Caption(3.0, (Word("Good", 0.5, 1.0), Word("Morning!", 1.0, 2.0)), (), 0.5)])
+    assert caption_figures(view, None).endswith("2 words, final 1.5 s after they ended (median; 2.0 at most)")
+    assert caption_figures(view, "Good evening, all.").endswith("word error rate 66.7 % of 3")
 
 
 @pytest.mark.weights

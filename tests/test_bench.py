@@ -1,0 +1,61 @@
+"""The benchmarks: what they count, not how fast this machine is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from app import bench, cli
+from engine.artefacts import shared_models
+from engine.types import SottovoceError
+from tests import tiny_models
+
+
+def test_peak_memory_grows_by_what_is_used() -> None:
+    before = bench.own_peak_mb()
+    held = np.ones(int((before + 50) * 1e6 / 8))
+    assert bench.own_peak_mb() > before + 20
+    del held
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.25])
+def test_the_long_file_has_its_length(seconds: float, tmp_path: Path) -> None:
+    bench.write_long_wav(tmp_path / "a.wav", seconds)
+    info = soundfile.info(tmp_path / "a.wav")
+    assert (info.samplerate, info.duration) == (48_000, seconds)
+
+
+def test_figures_are_shown_by_name_and_depth() -> None:
+    shown = bench.lines({"speed": {"real_time_factor": 0.123456, "runs": [0.1, 0.2]}, "rows": [{"a": 1, "b": 2.5}]})
+    assert [" ".join(line.split()) for line in shown] == [
+        *("speed", "real time factor 0.1235", "runs 0.1, 0.2", "rows", "a 1, b 2.5"),
+    ]
+    assert shown[1].startswith("  ")
+
+
+def test_a_child_that_fails_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOTTOVOCE_ASSETS", str(tmp_path))
+    with pytest.raises(SottovoceError, match=r"manifest\.toml is missing") as failure:
+        bench.run_child("codec", "1", "cpu")
+    assert not str(failure.value).startswith("sottovoce")
+
+
+def test_speed_and_memory_come_with_machine_and_artefacts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOTTOVOCE_ASSETS", str(tiny_models.build(tmp_path / "assets")))
+    shared_models.cache_clear()
+    assert cli.run(["bench", "codec", "--seconds", "1", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    shared_models.cache_clear()
+    assert figures["machine"]["cores"] >= 1
+    assert figures["artefacts"]["codec_id"] == tiny_models.CODEC_ID[:16]
+    codec = figures["codec"]
+    assert len(codec["real_time_factor_runs"]) == 3
+    assert sorted(codec["real_time_factor_runs"])[1] == codec["real_time_factor"] > 0
+    assert [row["seconds"] for row in figures["memory"]] == [10.0, 1.0]
+    assert all(30 < row["peak_memory_mb"] < 400 for row in figures["memory"])
