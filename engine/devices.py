@@ -228,9 +228,7 @@ class DevicePort:
         held_s = self.held * self.block / self.sample_rate_hz
         try:
             with _routed(self.info):
-                stream = kind(
-                    device=name, latency=self.held * self.block / self.sample_rate_hz, callback=callback, **options
-                )
+                stream = kind(device=name, latency=held_s, callback=callback, **options)
             self._stream = stream
             stream.start()
         except (sd.PortAudioError, ValueError) as error:
