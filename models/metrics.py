@@ -195,7 +195,9 @@ def word_errors(text: str, reference: str) -> WordErrors:
 def _normaliser() -> Callable[[str], str]:
     from whisper.normalizers import EnglishTextNormalizer
 
-    return EnglishTextNormalizer()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its table of spellings open
+        return EnglishTextNormalizer()
 
 
 # Over files -----------------------------------------------------------------------------------------------------------
