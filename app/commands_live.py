@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.live import Engine
 
 POLL_S = 0.05
+HURRY_S = 5.0  # who pressed Ctrl-C does not wait longer than this for the last captions
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ def live_run(request: LiveRequest) -> int:
             time.sleep(POLL_S)
             view.take(engine.poll())
     except KeyboardInterrupt:
+        engine.stop(HURRY_S)
         _finish(engine, view, request)
         return console.INTERRUPTED
+    engine.stop()
     _finish(engine, view, request)
     return console.FAILED if _gave_up(view) else console.DONE
 
@@ -84,8 +87,7 @@ def _gave_up(view: LiveView) -> bool:
 
 
 def _finish(engine: Engine, view: LiveView, request: LiveRequest) -> None:
-    """Stop, show what came last, and say how it went."""
-    engine.stop()
+    """Show what came last, and say how it went."""
     view.take(engine.poll())
     view.close()
     for line in summary(view):

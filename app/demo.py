@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app import console
-from app.commands_live import POLL_S, positive_seconds, summary
+from app.commands_live import HURRY_S, POLL_S, positive_seconds, summary
 from app.live_view import LiveView, joined
 from engine.captions import normalised
 from engine.types import Background, CaptionTap, EngineConfig, Provider, Samples, UsageError, Word
@@ -97,7 +97,8 @@ def run_demo(request: DemoRequest) -> int:
     if view.words:
         whole = request.file is None and request.seconds is None and status == console.DONE
         console.say(caption_figures(view, spoken_text(path) if whole else None))
-    _finish(request.out, view, f"{path.name}, background {background}")
+    if status != console.INTERRUPTED or recorded_seconds(request.out) > 0.0:
+        _finish(request.out, view, f"{path.name}, background {background}")
     return status
 
 
@@ -154,10 +155,19 @@ def _play(config: EngineConfig, source: SourceInput, view: LiveView) -> int:
             view.take(engine.poll())
     except KeyboardInterrupt:
         status = console.INTERRUPTED
-    engine.stop()
+        engine.stop(HURRY_S)
+    else:
+        engine.stop()
     view.take(engine.poll())
     stopped = [problem for problem in view.problems if problem.state == "stopped"]
     return console.FAILED if stopped else status
+
+
+def recorded_seconds(folder: Path) -> float:
+    """How much of the recording was played."""
+    from engine.tokens import read_svt
+
+    return read_svt(folder / "tokens.svt").header.duration_s
 
 
 def _finish(folder: Path, view: LiveView, title: str) -> None:
