@@ -114,9 +114,9 @@ class Endpoints:
         try:
             return choose_output(self._out.wanted)
         except DeviceError as error:
-            if self._source is None or self._out.wanted is not None:
+            if not self._may_be_unheard():
                 raise
-            self._tell(DeviceChange(0.0, f"not played: {error}", NO_OUTPUT))
+            self._tell_unheard(error)
             return None
 
     def _device_port(self, device: DeviceInfo, held: int = HELD_MIN) -> DevicePort:
@@ -127,8 +127,21 @@ class Endpoints:
         self._loop = loop
         assert self._in.port is not None
         assert self._out.port is not None
-        self._start(self._out, self._out.port)
+        try:
+            self._start(self._out, self._out.port)
+        except DeviceError as error:
+            if not self._may_be_unheard():
+                raise
+            self._tell_unheard(error)
+            self._start(self._out, DiscardOutput(self.rate_hz, self._config.block_ms))
         self._start(self._in, self._in.port)
+
+    def _may_be_unheard(self) -> bool:
+        """A recording is worked on even where nothing can play it, unless a certain output was asked for."""
+        return self._source is not None and self._out.wanted is None
+
+    def _tell_unheard(self, error: DeviceError) -> None:
+        self._tell(DeviceChange(0.0, f"not played: {error}", NO_OUTPUT))
 
     def _start(self, end: _End, port: Port) -> None:
         """Raises DeviceError; the end has its port only when it runs."""

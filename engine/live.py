@@ -166,8 +166,10 @@ class Engine:
             self._side.join()
         if self._ends is not None:
             self._ends.close()
-        self._close_recognizer(drain_s)
-        self._close_recorder()
+        try:
+            self._close_recognizer(drain_s)
+        finally:  # a second Ctrl-C gives up the last captions, not the recording
+            self._close_recorder()
         if self._running:
             self._running = False
             sys.setswitchinterval(self._switch_before)

@@ -16,9 +16,13 @@ from engine.artefacts import Models, load_models, shared_models
 from engine.live import Engine
 from engine.livebench import NOISE_SINK, Stage, delays_ms
 from engine.ports import MemoryInput, MemoryOutput
+from engine.recorder import HopRecord, Recorder
 from engine.tokens import read_svt
 from engine.types import (
+    ArtefactError,
+    AudioFileError,
     Background,
+    Caption,
     DeviceChange,
     DeviceError,
     EngineConfig,
@@ -30,6 +34,7 @@ from engine.types import (
     Stats,
     Tokens,
     UsageError,
+    Word,
 )
 from tests import tiny_models
 from tests.pulse import HEARD_SINK, MIC_SOURCE, RATE_HZ, pulse_server, stage
@@ -247,6 +252,85 @@ def test_a_start_that_fails_gives_everything_back(tiny: Models, tmp_path: Path) 
     assert (tmp_path / "input.wav").read_bytes() == b"somebody's"
 
 
+class Scribe:
+    """Stands for the recogniser: one word per quarter of a second of what it is fed."""
+
+    lag_s = 0.5
+
+    def __init__(self, language: str | None) -> None:
+        self._fed, self._told, self.running = 0, 0, False
+
+    def start(self) -> None:
+        self.running = True
+
+    def feed(self, samples: Samples) -> None:
+        self._fed += len(samples)
+
+    def poll(self) -> list[Caption | Problem]:
+        events: list[Caption | Problem] = []
+        while (self._told + 1) * 4000 <= self._fed:
+            start_s = self._told / 4
+            events.append(Caption(start_s + 0.25, (Word(f"w{self._told}", start_s, start_s + 0.2),), (), 0.5, "en"))
+            self._told += 1
+        return events
+
+    def finish(self, timeout_s: float) -> list[Caption | Problem]:
+        self.running = False
+        return self.poll()
+
+    def stop(self) -> None:
+        self.running = False
+
+
+def test_captions_come_in_order_and_none_is_lost(tiny: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.live.Recognizer", Scribe)
+    engine, _ = memory_engine(tiny, noise(3.0), captions=True, record_dir=str(tmp_path / "r"))
+    with engine:
+        time.sleep(2.0)  # nobody polls
+        events = events_until(engine, lambda _: engine.finished)
+    events += engine.poll()
+    words = [w.text for e in events if isinstance(e, Caption) for w in e.final]
+    assert words == [f"w{i}" for i in range(len(words))]
+    assert len(words) >= 12
+    assert [w.text for w in read_svt(tmp_path / "r" / "tokens.svt").words] == words
+    assert words[-1] in (tmp_path / "r" / "captions.srt").read_text()
+
+
+def test_without_whisper_the_sound_goes_on(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(self: Scribe) -> None:
+        raise ArtefactError("Whisper's weights are missing; run: sottovoce models get")
+
+    monkeypatch.setattr(Scribe, "start", missing)
+    monkeypatch.setattr("engine.live.Recognizer", Scribe)
+    engine, _ = memory_engine(tiny, noise(1.0), captions=True)
+    with engine:
+        events = events_until(engine, lambda _: engine.finished)
+    assert [e.text for e in events if isinstance(e, Problem)] == [
+        "no captions: Whisper's weights are missing; run: sottovoce models get"
+    ]
+
+
+def test_a_disk_that_fills_up_ends_the_recording_and_not_the_sound(
+    tiny: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Recorder.write
+
+    def fails(self: Recorder, hop: HopRecord) -> None:
+        if self.duration_s >= 0.5:
+            raise AudioFileError("input.wav cannot be written (No space left on device); make room")
+        write(self, hop)
+
+    monkeypatch.setattr(Recorder, "write", fails)
+    engine, sink = memory_engine(tiny, noise(1.5), record_dir=str(tmp_path / "r"))
+    with engine:
+        events = events_until(engine, lambda _: engine.finished)
+    problems = [e.text for e in events if isinstance(e, Problem)]
+    assert len(problems) == 1
+    assert "make room" in problems[0]
+    assert soundfile.info(tmp_path / "r" / "input.wav").duration == pytest.approx(0.5)
+    assert windows_rms(sink.samples[round(1.0 * RATE_HZ) :])[:10].min() > 0.01
+
+
 # Over null sinks ------------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +400,20 @@ def test_other_programs_hear_the_virtual_microphone(stage: Stage, tiny: Models) 
     assert windows_rms(heard)[-25:].mean() > 0.02
     with pytest.raises(DeviceError):
         stage.server.load("module-remap-source", "source_name=again master=sottovoce_sink.monitor")
+
+
+def test_without_portaudio_a_microphone_fails_and_a_recording_plays_on(
+    stage: Stage, tiny: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise DeviceError("PortAudio is missing; install it: sudo apt install libportaudio2")
+
+    monkeypatch.setattr("engine.devices._sounddevice", missing)
+    with pytest.raises(DeviceError, match="libportaudio2"):
+        Engine(EngineConfig(MIC_SOURCE, HEARD_SINK, KEEP), tiny).start()
+    with Engine(EngineConfig(background=KEEP), tiny, MemoryInput(noise(0.5), RATE_HZ)) as engine:
+        events = events_until(engine, lambda _: engine.finished)
+    assert "libportaudio2" in changes(events)[0]
 
 
 def test_its_own_output_is_refused_as_input(stage: Stage, tiny: Models) -> None:
