@@ -168,6 +168,8 @@ class MainWindow(QMainWindow):
         self.power.clicked.connect(self._switch)
         self.input.chosen.connect(lambda device: self._choose("input", device))
         self.output.chosen.connect(lambda device: self._choose("output", device))
+        for box in (self.input, self.output):
+            box.looked_at.connect(bridge.refresh_devices)
         self.background.changed.connect(self._set_background)
         self.captions.wanted.connect(self._set_captions)
         self.message.again.connect(self.start)

@@ -152,6 +152,17 @@ def test_devices_change_in_mid_run_and_our_own_by_a_new_start(stages: Any, qtbot
     assert (stage.engine.config.input, stage.engine.config.output) == ("other", "spk")
 
 
+def test_what_is_plugged_in_later_is_offered_when_one_looks(stages: Any, qtbot: QtBot) -> None:
+    devices = [MICROPHONE, SPEAKER]
+    stage = stages(devices=devices)
+    stage.until_on()
+    assert "Headset" not in texts(stage.window.input)
+    devices.append(OTHER)
+    stage.window.input.setFocus()
+    stage.window.input.looked_at.emit()
+    qtbot.waitUntil(lambda: "Headset" in texts(stage.window.input), timeout=WAIT_MS)
+
+
 def test_a_failure_is_a_calm_line_and_can_be_tried_again(stages: Any, qtbot: QtBot) -> None:
     stage = stages(fail="the microphone is taken; close the other program")
     message = stage.window.message
