@@ -1,6 +1,7 @@
 """The refiner: the microphone's own sound under a gain that the decoded tokens dictate.
 
-It starts as the Wiener gain of the two decoded spectra, |S|² / (|S|² + |B|²), and learns what to add to its logit.
+It starts as the gain |S| / (|S| + |B|) of the two decoded spectra, which on validation is better in every score than the
+Wiener gain of their powers, and learns what to add to its logit.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Refiner(nn.Module):
         constants = {"cosine": cosine, "sine": sine, "weight": inverse_dft_weight(config.frame)}
         for name, value in (constants | {"analysis": analysis, "synthesis": synthesis}).items():
             self.register_buffer(name, value, persistent=False)
-        self.slope = nn.Parameter(torch.ones(bins))
+        self.slope = nn.Parameter(torch.full((bins,), 0.5))
         self.offset = nn.Parameter(torch.zeros(bins))
         self.input = nn.Linear(3 * bins, config.refiner_units)
         self.first = nn.GRU(config.refiner_units, config.refiner_units, batch_first=True)
