@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 
@@ -23,6 +24,7 @@ from app import cli
 from engine.artefacts import shared_models
 from engine.tokens import read_svt
 from engine.types import Word
+from engine.weights import find_weights
 from tests import tiny_models
 
 COMMANDS = ["gui", "live", "demo", "enhance", "caption", "encode", "decode", "devices", "models", "bench", "doctor"]
@@ -592,3 +594,25 @@ def test_ctrl_c_in_encode_and_decode_keeps_what_was_done(folder: Path) -> None:
     assert cli.run(["encode", "shorter.wav", "whole.svt"]) == 0
     interrupt(["decode", "whole.svt", "out.wav"], folder, grown(".out*", 200_000))
     assert RATE_HZ < soundfile.info("out.wav").frames < 300 * RATE_HZ
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
+def test_ctrl_c_in_caption_leaves_no_process_and_no_empty_file(folder: Path) -> None:
+    if find_weights() is None:
+        pytest.skip("Whisper's weights are not here; run sottovoce models get")
+    write("in.wav", noise(60.0))
+    process = program(["caption", "in.wav", "out.srt"])
+    workers: list[psutil.Process] = []
+    deadline = time.monotonic() + 60.0
+    while not workers:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        workers = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert only_line(err) == "sottovoce: stopped\n"
+    assert names(folder) == ["in.wav"]
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
