@@ -267,15 +267,14 @@ def whisper_listener() -> Listen:
 
 
 def spread(items: Sequence[Item], count: int | None) -> list[Item]:
-    """The items in an order where every SNR and noise comes round in turn, so that a part of them stands for all."""
+    """The items in an order where every SNR and noise comes round in its share, so that a beginning stands for all."""
     groups: dict[tuple[str, float, str], list[Item]] = {}
     for item in items:
         groups.setdefault((item.part, item.mixture.snr_db, item.mixture.noise_class), []).append(item)
     order = np.random.default_rng(7).permutation(len(groups))
-    queues = [list(groups.values())[index] for index in order]
-    turns = max((len(queue) for queue in queues), default=0)
-    rounds = [queue[turn] for turn in range(turns) for queue in queues if turn < len(queue)]
-    return rounds[:count]
+    shuffled = [list(groups.values())[index] for index in order]
+    places = [((turn + 0.5) / len(group), item) for group in shuffled for turn, item in enumerate(group)]
+    return [item for _, item in sorted(places, key=lambda place: place[0])][:count]
 
 
 def with_other(items: Sequence[Item]) -> Callable[[Item], Sound]:
