@@ -69,7 +69,7 @@ class Background:
 
     @classmethod
     def parse(cls, text: str) -> Background:
-        """Read `keep | drop | DB | swap:SCENE[@DB]`; raises UsageError. Whether the scene exists is not checked here."""
+        """Read `keep | drop | DB | swap:SCENE[@DB]`; raises UsageError. Whether there is such a scene is not asked."""
         word = text.strip()
         if word in ("keep", "drop"):
             return cls(BackgroundMode(word))

@@ -1,7 +1,7 @@
 """The refiner: the microphone's own sound under a gain that the decoded tokens dictate.
 
-It starts as the gain |S| / (|S| + |B|) of the two decoded spectra, which on validation is better in every score than the
-Wiener gain of their powers, and learns what to add to its logit.
+It starts as the gain |S| / (|S| + |B|) of the two decoded spectra, which on validation is better in every score than
+the Wiener gain of their powers, and learns what to add to its logit.
 """
 
 from __future__ import annotations
