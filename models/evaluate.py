@@ -46,8 +46,8 @@ VERSION = 1  # of the figures: rows of another version are measured again
 CALIBRATION_FILES = 8
 FAST_FILES = 40
 PARTS: dict[str, tuple[Part, ...]] = {"public": ("mixtures", "room", "babble"), "validation": ("validation",)}
-COLUMNS = ("file", "part", "snr_db", "noise_class", "system", "key", *tables.FIGURES, *tables.PROBES)
-COLUMNS += ("wer_errors", "wer_words")
+ABOUT = ("file", "part", "snr_db", "noise_class", "system", "key")
+COLUMNS = (*ABOUT, *tables.FIGURES, *tables.PROBES, "wer_errors", "wer_words")
 WITHOUT_OPINIONS = ("keep-", "speech-", "clean-in")  # rows that need no DNSMOS
 console = Console(stderr=True)
 

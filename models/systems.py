@@ -158,9 +158,14 @@ class Ours:
         began = time.process_time()
         steps = [pipeline.step(hop) for hop in hops]
         cpu_s = time.process_time() - began
-        joined = [np.concatenate([getattr(step, name) for step in steps]) for name in ("out", "speech", "background")]
-        codes = [np.stack([getattr(step, name) for step in steps], axis=1) for name in ("codes_s", "codes_b")]
-        return Streams(*(part[: len(sound)] for part in joined), *codes, cpu_s)
+
+        def joined(name: str) -> Samples:
+            return np.concatenate([getattr(step, name) for step in steps])[: len(sound)]
+
+        codes_s, codes_b = (
+            np.stack([getattr(step, name) for step in steps], axis=1) for name in ("codes_s", "codes_b")
+        )
+        return Streams(joined("out"), joined("speech"), joined("background"), codes_s, codes_b, cpu_s)
 
     def refined_with(self, mixture: Samples, tokens_of: Samples) -> Samples:
         """Refined speech [N] of `mixture` where the refiner is handed the decoded tokens of another recording."""
