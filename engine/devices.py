@@ -27,7 +27,7 @@ from engine.ring import Ring
 from engine.types import DeviceError, Samples, UsageError
 
 INPUT, OUTPUT = "input", "output"
-HELD_MIN, HELD_MAX = 2, 8  # blocks
+HELD_MIN, HELD_MAX = 3, 8  # blocks
 _opening = threading.Lock()  # the environment and PortAudio's own lists belong to the process
 _open_streams = 0
 

@@ -17,7 +17,7 @@ WINDOW_S = 8.0
 HASTE_MS = 30.0  # so much too much is taken out at once and not after a window
 RESERVE_MS = 2.0  # beyond one block of the output
 GROW_MS, GROW_MAX_MS = 5.0, 40.0  # after a break, up to so much
-CALM_S = 60.0  # without a break for so long, the reserve shrinks again by a step
+CALM_S, CALM_MAX_S = 60.0, 900.0  # without a break for so long, the reserve shrinks by a step; every break doubles it
 SPLICE_MAX_MS, FADE_MS = 8.0, 4.0
 TOLERANCE_MS = 1.5
 
@@ -34,7 +34,7 @@ class FillControl:
         self.goal_ms = self._base_ms
         self._hop_s = hop / sample_rate_hz
         self._lows: deque[int] = deque(maxlen=max(1, round(WINDOW_S / self._hop_s)))
-        self._calm_s = 0.0
+        self._calm_s, self._calm_needed_s = 0.0, CALM_S
         self.breaks = 0
         self.corrections = 0
 
@@ -46,7 +46,7 @@ class FillControl:
     def ran_dry(self) -> None:
         """The output had nothing to play: more reserve from now on."""
         self.breaks += 1
-        self._calm_s = 0.0
+        self._calm_s, self._calm_needed_s = 0.0, min(2 * self._calm_needed_s, CALM_MAX_S)
         self.goal_ms = min(self.goal_ms + GROW_MS, self._base_ms + GROW_MAX_MS)
         self._lows.clear()
 
@@ -76,7 +76,7 @@ class FillControl:
 
     def _relax(self) -> None:
         self._calm_s += self._hop_s
-        if self._calm_s >= CALM_S and self.goal_ms > self._base_ms:
+        if self._calm_s >= self._calm_needed_s and self.goal_ms > self._base_ms:
             self._calm_s = 0.0
             self.goal_ms = max(self._base_ms, self.goal_ms - GROW_MS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.fill import FADE_MS, SPLICE_MAX_MS, FillControl, splice
+from engine.fill import CALM_S, FADE_MS, SPLICE_MAX_MS, FillControl, splice
 
 RATE_HZ, HOP, BLOCK = 48000, 960, 240
 
@@ -52,13 +52,20 @@ def test_drifting_clocks_are_held_together() -> None:
 def test_a_break_asks_for_more_reserve_up_to_a_limit() -> None:
     control = FillControl(RATE_HZ, HOP, BLOCK)
     first = control.goal
-    control.ran_dry()
-    assert control.goal > first
     for _ in range(100):
         control.ran_dry()
-    assert control.goal <= first + 0.04 * RATE_HZ + 1
-    settle(control, control.goal, 50 * 60 * 20)
-    assert control.goal == first
+        assert first < control.goal <= first + 0.04 * RATE_HZ + 1
+
+
+def test_after_a_calm_time_the_reserve_shrinks_again_and_later_after_every_break() -> None:
+    control = FillControl(RATE_HZ, HOP, BLOCK)
+    first, calm_hops = control.goal, round(CALM_S * 50)
+    for breaks in (1, 2):
+        control.ran_dry()
+        settle(control, control.goal, calm_hops * 2**breaks - 1)
+        assert control.goal > first
+        settle(control, control.goal, 2)
+        assert control.goal == first
 
 
 @pytest.mark.parametrize("shift", [1, 37, 384, -1, -37, -384])
