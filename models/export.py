@@ -1,5 +1,7 @@
 """Write the artefacts through the parity gate: `python -m models.export [--checkpoint FILE] [--out DIR]`.
 
+FILE is what training leaves in the cache (it names it when it ends) or what `python -m models.temper` makes of it.
+
 Each part becomes one ONNX graph for one hop, with every state tensor as an input `state_in.NAME` and an output
 `state_out.NAME`. The gate runs 500 hops of real sound hop by hop in ONNX Runtime, with carried state, against one
 whole-file pass in torch, and refuses to write when they differ.
@@ -22,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from engine.paths import assets_dir
-from models.checkpoint import Bundle, default_checkpoint, load_bundle
+from models.checkpoint import SMALL_NAME, Bundle, default_checkpoint, load_bundle, save_bundle
 from models.config import FORMAT_VERSION
 from models.front import State
 from models.manifest import update_row
@@ -30,6 +32,7 @@ from models.parity import ParityError, check_parity
 from models.quantize import GRID
 
 OPSET = 17
+COMMAND = "python -m models.train && python -m models.export --checkpoint CACHE/training/full.npz"
 
 
 class _OneHop(nn.Module):
@@ -159,7 +162,10 @@ def write_parts(bundle: Bundle, folder: Path) -> dict[str, Path]:
 
 
 def main(checkpoint: Path | None = None, out: Path | None = None, sound: Path | None = None, command: str = "") -> None:
-    """Export a checkpoint (default: the committed one) into `out` (default: assets/) through the parity gate."""
+    """Export a checkpoint (default: the committed one) into `out` (default: assets/) through the parity gate.
+
+    The small checkpoint goes beside the artefacts; run `python -m models.scenes` when the codebooks have changed.
+    """
     source = checkpoint or default_checkpoint()
     folder = out or assets_dir()
     bundle = load_bundle(source)
@@ -173,6 +179,8 @@ def main(checkpoint: Path | None = None, out: Path | None = None, sound: Path | 
         for role, path in paths.items():
             path.replace(folder / f"{role}.onnx")
             update_row(manifest=folder / "manifest.toml", **_row(bundle, role, folder / f"{role}.onnx", command))
+        save_bundle(bundle, folder / SMALL_NAME, books=False)
+        update_row(manifest=folder / "manifest.toml", **_checkpoint_row(bundle, command))
     except ParityError as error:
         typer.echo(f"not exported: {error}", err=True)
         raise typer.Exit(1) from None
@@ -195,7 +203,19 @@ def _row(bundle: Bundle, role: str, path: Path, command: str) -> dict[str, Any]:
         "hop_samples": c.hop,
         "output_lag_samples": lag,
         "data": bundle.data,
-        "command": command or "python -m models.train && python -m models.export",
+        "command": command or COMMAND,
+    }
+
+
+def _checkpoint_row(bundle: Bundle, command: str) -> dict[str, Any]:
+    return {
+        "name": "checkpoint",
+        "file": SMALL_NAME,
+        "kind": "checkpoint",
+        "license": "MIT",
+        "ancestors": bundle.ancestors,
+        "data": bundle.data,
+        "command": command or COMMAND,
     }
 
 

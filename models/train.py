@@ -237,6 +237,7 @@ def main(
     except KeyboardInterrupt:
         print("stopped; saving", flush=True)
     report(float(np.nanmean(losses[-100:])), time.monotonic() - start)
+    print(f"saved; next:  python -m models.export --checkpoint {full.with_suffix('.npz')}")
 
 
 if __name__ == "__main__":
