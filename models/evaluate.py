@@ -23,6 +23,7 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -446,8 +447,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
+    args = parse(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # in the background of a shell the former is ignored otherwise
+        signal.signal(number, signal.default_int_handler)
     try:
-        return run(parse(arguments))
+        return run(args)
     except SottovoceError as problem:
         print(problem, file=sys.stderr)
         return 2 if isinstance(problem, UsageError) else 1
