@@ -313,10 +313,10 @@ class Engine:
         recorder, self._recorder = self._recorder, None
         recognizer, self._recognizer = self._recognizer, None
         self._tell(Problem(self._now_s(), text, self.state))
-        if recorder is not None:
-            _close_quietly(recorder)
         if recognizer is not None:
             recognizer.stop()
+        if recorder is not None:
+            _close_quietly(recorder)
 
     def _side_loop(self) -> None:
         next_stats = time.monotonic()
@@ -424,10 +424,9 @@ class Engine:
 
     def _close_recorder(self) -> None:
         recorder, self._recorder = self._recorder, None
-        if recorder is None:
-            return
         try:
-            recorder.close(self._loop.position if self._loop is not None else None)
+            if recorder is not None:
+                recorder.close(self._loop.position if self._loop is not None else None)
         except SottovoceError as error:
             self._tell(Problem(self._now_s(), f"the recording could not be completed: {error}", "stopped"))
 
