@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Signal
-from PySide6.QtGui import QColor, QGuiApplication, QTextBlockFormat, QTextCharFormat, QTextCursor
+from PySide6.QtGui import QColor, QGuiApplication, QResizeEvent, QTextBlockFormat, QTextCharFormat, QTextCursor
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QTextEdit, QToolButton, QVBoxLayout
 
 from app.theme import Theme, scaled_font
 from engine.types import Caption, Word
 
 PARAGRAPH_PAUSE_S = 1.5
+LINE_PERCENT = 125.0
 MOST_PARAGRAPHS = 3000
 WAITING = "Words appear here as they are spoken."
 
@@ -63,6 +64,13 @@ class CaptionText(QTextEdit):
             self._append(word)
         self._append_tail(caption.tentative)
         bar.setValue(bar.maximum() if follows else at)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Room for whole lines only, so that none is seen cut in two."""
+        line = self.fontMetrics().lineSpacing() * LINE_PERCENT / 100.0
+        room = self.height() - 2 * self.document().documentMargin()
+        self.setViewportMargins(0, int(room % line) if room > line else 0, 0, 0)
+        super().resizeEvent(event)
 
     def forget(self) -> None:
         """Empty the panel."""
@@ -124,8 +132,7 @@ class CaptionText(QTextEdit):
     @staticmethod
     def _style_block(cursor: QTextCursor) -> None:
         form = QTextBlockFormat()
-        form.setLineHeight(125.0, QTextBlockFormat.LineHeightTypes.ProportionalHeight.value)
-        form.setBottomMargin(4)
+        form.setLineHeight(LINE_PERCENT, QTextBlockFormat.LineHeightTypes.ProportionalHeight.value)
         cursor.setBlockFormat(form)
 
 
