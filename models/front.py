@@ -8,6 +8,9 @@ it makes of them. Five of its steps fill two of our hops: the first hop of a pai
                                           the first hop ends 64 samples after its last step: the lag is 384 + 64
 
 So that one graph serves both hops, a hop always computes three steps and keeps the third only where there is one.
+
+DTLN's masks depend on how loud its input is, and 20 dB below what it was trained on they close on the voice, too. So it
+hears every frame at a steady level, by a slow gain that is taken back from what it returns.
 """
 
 from __future__ import annotations
@@ -22,6 +25,12 @@ from models.config import ModelConfig
 from models.transforms import dft_basis, inverse_dft_weight
 
 State = dict[str, Tensor]
+
+LEVEL_TARGET = 0.045  # RMS that DTLN hears, about -27 dBFS
+LEVEL_START = 0.02
+LEVEL_RISE = 0.2  # share of the way up to a louder hop: 100 ms
+LEVEL_FALL = 0.0033  # and down to a quieter one, in the logarithm: 6 s
+LEVEL_GAIN = (0.25, 40.0)
 
 
 class TwoLayerLSTM(nn.Module):
@@ -62,24 +71,33 @@ class Front(nn.Module):
         self.synthesis = nn.Linear(config.front_basis, config.frame, bias=False)
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: phase [1] (1 in the second hop of a pair), sum [B, front_lag], and each pair of LSTMs' [4, B, H]."""
+        """Phase [1] (1 in the second hop of a pair), sum [B, front_lag], and each pair of LSTMs' [4, B, H]."""
         c = self.config
         states = {f"front_{name}": torch.zeros(4, batch, c.front_units) for name in ("spectral", "learned")}
+        states["front_level"] = torch.zeros(batch, 1)  # in the logarithm, above LEVEL_START
         return {"front_phase": torch.zeros(1), "front_sum": torch.zeros(batch, c.front_lag), **states}
 
     def forward(self, newest: Tensor, state: State) -> tuple[Tensor, State]:
         """Newest samples [B, front_lag + hop] of the mixture, the last `hop` new -> voice [B, hop], new state."""
         c = self.config
         second = state["front_phase"] > 0.5
+        level = self._level(newest[:, -c.hop :], state["front_level"])
+        gain = (LEVEL_TARGET / LEVEL_START * torch.exp(-level)).clamp(*LEVEL_GAIN)
+        newest = newest * gain
         frames = torch.where(second, self._frames(newest, 256, 128), self._frames(newest, 192, 64))
         voices, kept = self._separate(frames, state)
         last, after = self._separate(self._frames(newest, 0), kept)
         placed = torch.where(
             second, self._placed(voices, 256, 128) + self._placed(last, 0), self._placed(voices, 192, 64)
         )
-        total = nn.functional.pad(state["front_sum"], (0, c.hop)) + placed
-        new = {name: torch.where(second, after[name], kept[name]) for name in after}
+        total = nn.functional.pad(state["front_sum"], (0, c.hop)) + placed / gain
+        new = {"front_level": level} | {name: torch.where(second, after[name], kept[name]) for name in after}
         return total[:, : c.hop], {"front_phase": 1.0 - state["front_phase"], "front_sum": total[:, c.hop :], **new}
+
+    def _level(self, hop: Tensor, level: Tensor) -> Tensor:
+        """Follow the level of the louder hops: up within 100 ms, down over 6 s. [B, hop], [B, 1] -> [B, 1]."""
+        heard = 0.5 * torch.log(hop.square().mean(1, keepdim=True) / LEVEL_START**2 + 1e-6)
+        return level + torch.where(heard > level, LEVEL_RISE, LEVEL_FALL) * (heard - level)
 
     def _frames(self, newest: Tensor, *before: int) -> Tensor:
         """The frames that end so many samples before the hop's end, [B, n, frame]."""
