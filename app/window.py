@@ -24,7 +24,8 @@ from PySide6.QtWidgets import (
 
 from app.bridge import Bridge, RunState
 from app.caption_view import CaptionView
-from app.controls import BackgroundControl, DeviceBox, LevelMeter, MessageBar, PowerSwitch, section_label
+from app.controls import BackgroundControl, DeviceBox, LevelMeter, PowerSwitch, section_label
+from app.message_bar import MessageBar
 from app.status_line import StatusLine
 from app.theme import Theme, ThemeChoice, apply_theme, scaled_font, system_theme
 from app.timeline import Timeline
