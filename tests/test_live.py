@@ -365,7 +365,7 @@ def test_an_unplugged_microphone_is_told_and_taken_up_again(stage: Stage, tiny: 
         events = events_until(engine, lambda seen: any(isinstance(e, Problem) for e in seen))
         assert changes(events) == ["lost"]
         assert engine.state == "waiting"
-        assert not stage.record(0.5)[:, 1].any()
+        assert not stage.record(1.0)[24000:, 1].any()  # what was on its way to the output may still be heard at first
         stage.plug_in()
         events_until(engine, lambda seen: "back" in changes(seen))
         assert engine.state == "running"
@@ -386,7 +386,7 @@ def test_the_output_can_be_changed_while_it_runs(stage: Stage, tiny: Models) -> 
         events_until(engine, lambda seen: "switched" in changes(seen))
         heard = stage.record(2.5, "other", 1)[:, 0]
         assert windows_rms(heard)[-25:].mean() > 0.02
-        assert not stage.record(0.5)[:, 1].any()
+        assert not stage.record(1.0)[24000:, 1].any()  # what was on its way to the output may still be heard at first
 
 
 def test_other_programs_hear_the_virtual_microphone(stage: Stage, tiny: Models) -> None:
