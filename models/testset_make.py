@@ -119,7 +119,7 @@ def voiced(samples: np.ndarray) -> tuple[int, int]:
 
 
 def prompts(pool: Pool) -> list[tuple[int, int, int, str]]:
-    """Allison's prompts: file, start, length, text; tones and what is not speech are left out."""
+    """Allison's prompts: file, start, length, text; tones, silences and what is not speech are left out."""
     text_file = next(pool.trees["asterisk-core-sounds-en"].rglob("core-sounds-en.txt.gz"))
     lines = gzip.decompress(text_file.read_bytes()).decode("utf-8", "replace").splitlines()
     said = dict(line.split(": ", 1) for line in lines if ": " in line and not line.startswith(";"))
@@ -127,7 +127,7 @@ def prompts(pool: Pool) -> list[tuple[int, int, int, str]]:
     found = []
     for file in sorted(root.rglob("*.g722")):
         text = said.get(file.relative_to(root).with_suffix("").as_posix(), "").strip()
-        if not text or re.search(r"[\[\]<>]", text) or len(text) < 2:
+        if not text or re.search(r"[\[\]<>()]", text) or len(text) < 2:
             continue
         index = pool.add("asterisk-core-sounds-en-g722", file, "asterisk/allison")
         start, length = voiced(sound(local(pool.files[index])))
