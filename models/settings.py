@@ -23,7 +23,6 @@ class TrainConfig:
     front_loss: float
     fit_minutes: float
     fit_iterations: int
-    refit_at: int
     evaluate_every: int
     validation_clips: int
 

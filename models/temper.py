@@ -1,6 +1,6 @@
 """Take a trained refiner part of the way back to where it started: `python -m models.temper IN.npz OUT.npz`.
 
-A short training learns its noises faster than its voices; between the Wiener gain it began as and the weights it ended
+A short training learns its noises faster than its voices; between the gain it began as and the weights it ended
 with lies a refiner that is better on both (weight averaging after Wortsman et al. 2022). The two shares are chosen on
 validation mixtures and written into the checkpoint's history.
 """

@@ -2,11 +2,13 @@
 
     python -m models.data --minimal      # once: the sound
     python -m models.train               # resumes from the cache, else from the committed checkpoint, else from nothing
-    python -m models.export              # through the parity gate into assets/
+    python -m models.temper IN OUT       # IN is what training names when it ends
+    python -m models.export --checkpoint OUT   # through the parity gate into assets/
 
-From nothing means: the front is DTLN (MIT), the codebooks are fitted by k-means, and the refiner starts as the Wiener
-gain of the decoded spectra. Then the refiner is trained on fresh mixtures, and the front too where train.toml gives it
-a share (measured: on little data it forgets what DTLN knew, so the share is 0). Ctrl-C saves. CPU or GPU by itself.
+From nothing means: the front is DTLN (MIT), the codebooks are fitted by k-means, and the refiner starts as the gain
+|S| / (|S| + |B|) of the decoded spectra. Then the refiner is trained on fresh mixtures, and the front too where
+train.toml gives it a share (measured: on little data it forgets what DTLN knew, so the share is 0). Ctrl-C saves. CPU
+or GPU by itself.
 """
 
 from __future__ import annotations
@@ -216,8 +218,6 @@ def main(
     report(0.0, 0.0)
     try:
         while (done := (time.monotonic() - start) / (minutes * 60)) < 1.0:
-            if settings.refit_at and bundle.step == settings.refit_at:
-                fit_codebooks(bundle, mixer, settings.fit_minutes, settings.fit_iterations)
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * group["share"] * learning_rate(bundle.step, done, settings)
             mixture_now, voice_now = (torch.from_numpy(x).to(device) for x in mixer.batch(settings.batch))

@@ -95,7 +95,7 @@ def test_an_open_gain_gives_the_voice_back_whole() -> None:
     assert float(background[:, SMALL.refined_lag :].abs().max()) < 1e-5
 
 
-def test_the_refiner_starts_as_the_wiener_gain_of_the_tokens() -> None:
+def test_the_refiner_starts_by_following_the_tokens() -> None:
     refiner = Refiner(SMALL)
     voice, noise = torch.randn(2, 1, 40 * SMALL.hop) * 0.1
     with torch.no_grad():
