@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import pulse
-from engine.ports import FALLBACK_RATE_HZ, Wake, hurry
+from engine.ports import FALLBACK_RATE_HZ, Wake
+from engine.priority import hurry
 from engine.resample import LIVE_RATES_HZ
 from engine.ring import Ring
 from engine.types import DeviceError, Samples, UsageError
@@ -54,14 +55,15 @@ def on_pulse() -> bool:
 
 def list_devices() -> list[DeviceInfo]:
     """Inputs, then outputs, our own left in and marked. Raises DeviceError when PortAudio is missing."""
-    if not on_pulse():
+    found = pulse.list_if_available() if sys.platform.startswith("linux") else None
+    if found is None:
         return list(_portaudio_devices())
     return [
         DeviceInfo(
             d.name, d.title, d.kind, d.default, d.monitor_of is not None, d.is_own, _live_rate(d.sample_rate_hz),
             d.channels, d.monitor_of,
         )
-        for d in pulse.list_pulse()
+        for d in found
     ]  # fmt: skip
 
 
@@ -102,12 +104,17 @@ def _named(devices: list[DeviceInfo], wanted: str, what: str) -> DeviceInfo:
     raise DeviceError(f"there is no {what} called {wanted}; see: sottovoce devices")
 
 
+def present_devices() -> set[tuple[str, str]]:
+    """Id and kind of every device that is there now; none where nobody can be asked."""
+    try:
+        return {(d.id, d.kind) for d in list_devices()}
+    except DeviceError:
+        return set()
+
+
 def is_present(device_id: str, kind: str) -> bool:
     """Whether a device is there now."""
-    try:
-        return any(d.id == device_id and d.kind == kind for d in list_devices())
-    except DeviceError:
-        return False
+    return (device_id, kind) in present_devices()
 
 
 def _live_rate(rate_hz: int) -> int:

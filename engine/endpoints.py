@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from engine.devices import (
@@ -20,7 +20,7 @@ from engine.devices import (
     DevicePort,
     choose_input,
     choose_output,
-    is_present,
+    present_devices,
 )
 from engine.ports import NO_OUTPUT, DiscardOutput, Port
 from engine.pulse import VirtualMic
@@ -208,20 +208,21 @@ class Endpoints:
         with self._lock:
             if self._closing:
                 return
+            there = present_devices() if any(isinstance(end.port, DevicePort) for end in (self._in, self._out)) else {}
             for end in (self._in, self._out):
                 if end.kind in self._requests:
                     self._change(end, self._requests.pop(end.kind), time_s)
                 elif end.lost:
                     self._find_again(end, time_s)
-                elif isinstance(end.port, DevicePort) and not self._is_there(end.port):
+                elif isinstance(end.port, DevicePort) and not self._is_there(end.port, there):
                     self._lose(end, end.port, time_s)
                 elif isinstance(end.port, DevicePort) and end.breaks_often():
                     self._enlarge(end, end.port)
 
     @staticmethod
-    def _is_there(port: DevicePort) -> bool:
+    def _is_there(port: DevicePort, there: Collection[tuple[str, str]]) -> bool:
         """A sound server may move a stream to another device when its own goes, so its liveness is not enough."""
-        return port.alive and is_present(port.device, port.info.kind)
+        return port.alive and (port.device, port.info.kind) in there
 
     def _lose(self, end: _End, port: DevicePort, time_s: float) -> None:
         self._stop(end)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import sys
 import threading
 import time
 from collections import deque
@@ -22,9 +21,11 @@ import numpy as np
 
 from engine.artefacts import Models, shared_models
 from engine.endpoints import Endpoints
-from engine.meters import LiveHop, levels_of, tokens_of
+from engine.fill import splice
+from engine.meters import HopTimes, LiveHop, levels_of, tokens_of
 from engine.pipeline import LiveStream, Stream
-from engine.ports import Port, hurry
+from engine.ports import Port
+from engine.priority import calm, hurry, restless
 from engine.recognizer import DRAIN_TIMEOUT_S, Recognizer
 from engine.recorder import HopRecord, Recorder
 from engine.scenes import load_scene
@@ -48,8 +49,7 @@ from engine.types import (
 SIDE_S = 0.02
 STATS_S = 0.5
 QUEUE_HOPS = 1500  # half a minute between the sound thread and the disk
-WARM_UP_HOPS = 5
-SWITCH_S = 0.001  # how long one Python thread may hold the others up, while sound runs
+WARM_UP_HOPS = 25
 LEFT_FOR_RECOGNISER = 0.3  # of the background: Whisper hears better with some of it left
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,6 @@ class Engine:
         self._queue_lost = 0
         self._halt = threading.Event()
         self._side = threading.Thread(target=self._run_side, name="sottovoce side", daemon=True)
-        self._switch_before = sys.getswitchinterval()
         self._running = False
 
     # The owner's side -------------------------------------------------------------------------------------------------
@@ -99,7 +98,7 @@ class Engine:
             self._loop = loop = SoundLoop(self._new_stream(rate_hz), self._ends.block, self._on_hop, self._on_death)
             self._open_recorder(loop, models)
             self._open_recognizer()
-            sys.setswitchinterval(SWITCH_S)
+            calm()
             self._running = True
             loop.start()
             self._ends.open(loop)
@@ -172,7 +171,7 @@ class Engine:
             self._close_recorder()
         if self._running:
             self._running = False
-            sys.setswitchinterval(self._switch_before)
+            restless()
             self._stats = replace(last, state=self.state) if last is not None else None
 
     def wait_captions(self, timeout_s: float = 60.0) -> bool:
@@ -250,10 +249,15 @@ class Engine:
         return stream
 
     def _warm_up(self, models: Models, rate_hz: int) -> None:
-        """A few hops of nothing: the first ones take longer than any later one."""
-        stream = self._new_stream(rate_hz)
-        for _ in range(WARM_UP_HOPS):
-            stream.process_hop(np.zeros(stream.hop_native, dtype=np.float32))
+        """A few hops of noise, loud enough for the limiter, on every way through: the first take longer than others."""
+        stream, times = self._new_stream(rate_hz), HopTimes()
+        noise = np.random.default_rng(0).standard_normal((WARM_UP_HOPS, stream.hop_native)).astype(np.float32)
+        for count, hop in enumerate(noise):
+            began = time.perf_counter()
+            stream.bypass = count > WARM_UP_HOPS // 2
+            splice(stream.process_hop(hop), (-1) ** count * stream.hop_native // 4, rate_hz)
+            times.add(1000.0 * (time.perf_counter() - began))
+        times.figures()
 
     def _open_recorder(self, loop: SoundLoop, models: Models) -> None:
         c = self.config

@@ -48,6 +48,7 @@ MIC_ARGUMENTS = (
 SETTLE_S = 2.0
 DIRECT_S = 4.0
 WINDOW_S, MAX_DELAY_S = 0.5, 0.5
+GAP_MS = 1.0  # so much of nothing in the midst of sound is a gap that can be heard
 LIKENESS = 0.6  # a window counts when left and right match at least so well
 
 
@@ -137,6 +138,12 @@ def delays_ms(both: Samples) -> list[float]:
     return found
 
 
+def gaps(x: Samples) -> int:
+    """How often x [N] at RATE_HZ is exactly nothing for GAP_MS or longer, its beginning and its end left out."""
+    sounding = np.flatnonzero(x)
+    return int(np.count_nonzero(np.diff(sounding) > GAP_MS * RATE_HZ / 1000.0))
+
+
 def _direct_ms(stage: Stage, block_ms: float) -> list[float]:
     """Delays through the two device ports alone, one ring between them."""
     ring, wake = Ring(RATE_HZ), Wake()
@@ -192,8 +199,9 @@ class _Usage:
 def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "auto") -> dict[str, Any]:
     """Run the engine for `seconds` over null sinks and tell what it cost. Times in ms, memory in MB.
 
-    delay: from microphone to output; direct: the same without the engine; path: the difference. percentages are of one
-    core. Raises DeviceError where PulseAudio is not installed, and when no window of the sound could be matched.
+    delay: from microphone to output; direct: the same without the engine; path: the difference. dropouts: as the engine
+    counts them; gaps_heard: in what came out, where what went in had none. percentages are of one core.
+    Raises DeviceError where PulseAudio is not installed, and when no window of the sound could be matched.
     """
     background = Background.parse("keep")  # what comes out is what went in, so that the two can be matched
     config = EngineConfig(MIC_SOURCE, HEARD_SINK, background, provider=Provider(provider), captions=captions)
@@ -204,9 +212,10 @@ def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "
             ready = _wait_settled(engine)
             usage = _Usage()
             dropouts = ready.dropouts if ready is not None else 0
-            delays = delays_ms(stage.record(seconds))
+            both = stage.record(seconds)
             cpu, rss = usage.percent(), usage.rss_mb()
             events = engine.poll()
+    delays = delays_ms(both)
     stats = next(e for e in reversed(events) if isinstance(e, Stats))
     if not delays or not direct:
         raise DeviceError("no sound came through the null sinks; see what `sottovoce doctor` says")
@@ -227,6 +236,7 @@ def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "
         "hop_ms_p99": stats.hop_ms_p99,
         "hop_ms_max": stats.hop_ms_max,
         "dropouts": stats.dropouts - dropouts,
+        "gaps_heard": max(0, gaps(both[:, 1]) - gaps(both[:, 0])),
         "cpu_percent_sound": cpu[0],
         "cpu_percent_captions": cpu[1],
         "rss_mb": rss[0],

@@ -7,7 +7,6 @@ microphone, samples in memory, and outputs that keep or forget what they are giv
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from engine.priority import hurry
 from engine.resample import LIVE_RATES_HZ, FileResampler
 from engine.ring import Ring
 from engine.soundfiles import SoundReader
@@ -23,16 +23,6 @@ from engine.types import Samples, UsageError
 
 FALLBACK_RATE_HZ = 48000
 NO_OUTPUT = "none"
-
-
-HURRY_NICE = -11
-
-
-def hurry() -> None:
-    """Let this thread go before others where the system allows it, and leave it as it is where not."""
-    if hasattr(os, "setpriority"):
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HURRY_NICE)
 
 
 class Wake:

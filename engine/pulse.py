@@ -80,6 +80,14 @@ def list_pulse() -> list[PulseDevice]:
         return found + [_device(s, "output", info.default_sink_name) for s in pulse.sink_list()]
 
 
+def list_if_available() -> list[PulseDevice] | None:
+    """The same, None when no server answers."""
+    try:
+        return list_pulse()
+    except DeviceError:
+        return None
+
+
 def _device(item: Any, kind: str, default: str) -> PulseDevice:
     monitor = getattr(item, "monitor_of_sink_name", None) if kind == "input" else None
     spec = item.sample_spec

@@ -25,6 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from engine.priority import stand_back
 from engine.types import ArtefactError, Caption, Problem, Samples, SottovoceError, UsageError, Word
 from engine.vad import SAMPLE_RATE_HZ, model_path
 from engine.weights import DEFAULT_NAME, Weights, require_weights
@@ -200,6 +201,7 @@ class Recognizer:
             env=environment,
             start_new_session=True,  # Ctrl-C is for us: the process ends when its pipe does
         )
+        stand_back(process.pid)
         self._process = process
         for name, target in (("out", self._write), ("in", self._read), ("complaints", self._listen)):
             thread = threading.Thread(target=target, args=(process,), name=f"captions-{name}", daemon=True)

@@ -22,7 +22,8 @@ from engine.hop import HopOutput
 from engine.meters import SHOWN_HOPS, HopTimes, LiveHop
 from engine.mix import Ramp
 from engine.pipeline import LiveStream
-from engine.ports import Port, Wake, hurry
+from engine.ports import Port, Wake
+from engine.priority import hurry
 from engine.resample import LiveResampler
 from engine.ring import Ring
 from engine.types import Samples

@@ -41,7 +41,6 @@ TRAILING_S = (0.5, 2.0)  # silence after the speech: with less Whisper base loop
 LOOP_CHECK_TOKENS = 8
 FRAMES_PER_S = 50  # of the encoder's output
 MEDIAN_WIDTH = 7
-STOP_NICE = 5
 
 
 def load_model(path: Path, format: str, name: str) -> Any:
@@ -414,8 +413,6 @@ def main() -> int:
     settings = json.loads(sys.argv[1])
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not reach the pipe
-    if hasattr(os, "nice"):
-        os.nice(STOP_NICE)
     torch.set_num_threads(settings["threads"])
     try:
         language = settings["language"]

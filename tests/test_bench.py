@@ -11,6 +11,7 @@ import soundfile
 
 from app import bench, cli
 from engine.artefacts import shared_models
+from engine.livebench import gaps
 from engine.types import SottovoceError
 from tests import tiny_models
 
@@ -59,3 +60,13 @@ def test_speed_and_memory_come_with_machine_and_artefacts(
     assert sorted(codec["real_time_factor_runs"])[1] == codec["real_time_factor"] > 0
     assert [row["seconds"] for row in figures["memory"]] == [10.0, 1.0]
     assert all(30 < row["peak_memory_mb"] < 400 for row in figures["memory"])
+
+
+def test_gaps_are_counted_between_the_first_sound_and_the_last() -> None:
+    x = np.random.default_rng(0).standard_normal(48_000).astype(np.float32)
+    x[:4800] = x[-4800:] = 0.0
+    assert gaps(x) == 0
+    x[10_000:10_040] = 0.0  # shorter than a millisecond
+    x[20_000:20_240] = 0.0
+    x[30_000:33_000] = 0.0
+    assert gaps(x) == 2

@@ -57,6 +57,20 @@ def test_a_break_asks_for_more_reserve_up_to_a_limit() -> None:
         assert first < control.goal <= first + 0.04 * RATE_HZ + 1
 
 
+def test_what_was_nearly_a_break_asks_for_more_reserve_before_it_is_one() -> None:
+    control = FillControl(RATE_HZ, HOP, BLOCK)
+    first = control.goal
+    settle(control, first, 100)
+    control.next(BLOCK)
+    assert (control.near_breaks, control.breaks) == (1, 0)
+    assert control.goal > first
+    grown = control.goal
+    control.next(BLOCK)  # one stall makes several late hops: it counts once
+    assert control.goal == grown
+    settle(control, grown, round((CALM_S + 1) * 50))
+    assert control.goal == first
+
+
 def test_after_a_calm_time_the_reserve_shrinks_again_and_later_after_every_break() -> None:
     control = FillControl(RATE_HZ, HOP, BLOCK)
     first, calm_hops = control.goal, round(CALM_S * 50)

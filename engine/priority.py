@@ -1,0 +1,69 @@
+"""Sees to it that nothing holds the sound up: threads that go first, a process that goes last, a collector that waits.
+
+    hurry          the calling thread goes before all that is not sound
+    stand_back     another process (the recogniser's) goes after everything else
+    calm, restless the interpreter's own pauses, taken before the sound starts and given back after it
+
+A full collection of cyclic garbage takes 20 to 40 ms in a program of this size, in which no Python thread runs: longer
+than what waits for the output. What is there when the sound starts is therefore set aside, so that a later collection
+looks at what is new alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+import threading
+
+HURRY_NICE = -11
+HURRY_ROUND_ROBIN = 5  # above what is not in real time, below what the sound server itself takes
+STAND_BACK_NICE = 10
+SWITCH_S = 0.001  # how long one Python thread may hold the others up, while sound runs
+
+_lock = threading.Lock()
+_calm_runs = 0
+_switch_before_s = sys.getswitchinterval()
+
+
+def hurry() -> None:
+    """Let this thread go before others where the system allows it, and leave it as it is where not."""
+    if hasattr(os, "sched_setscheduler"):
+        with contextlib.suppress(OSError):  # the right to it is not everybody's
+            # what this thread starts (processes) begins as everything else does
+            policy = os.SCHED_RR | getattr(os, "SCHED_RESET_ON_FORK", 0)
+            os.sched_setscheduler(threading.get_native_id(), policy, os.sched_param(HURRY_ROUND_ROBIN))
+            return
+    if hasattr(os, "setpriority"):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HURRY_NICE)
+
+
+def stand_back(pid: int) -> None:
+    """Let a process of ours, all of whose threads are still to come, go after everything else."""
+    if hasattr(os, "setpriority"):
+        with contextlib.suppress(OSError):  # it has just ended
+            os.setpriority(os.PRIO_PROCESS, pid, STAND_BACK_NICE)
+
+
+def calm() -> None:
+    """Before the sound starts: collect once, and set aside what is there. Ended by `restless`; runs may overlap."""
+    global _calm_runs, _switch_before_s
+    with _lock:
+        _calm_runs += 1
+        if _calm_runs == 1:
+            _switch_before_s = sys.getswitchinterval()
+            sys.setswitchinterval(SWITCH_S)
+            gc.collect()
+            gc.freeze()
+
+
+def restless() -> None:
+    """The sound is over: as it was before."""
+    global _calm_runs
+    with _lock:
+        _calm_runs -= 1
+        if _calm_runs == 0:
+            sys.setswitchinterval(_switch_before_s)
+            gc.unfreeze()
