@@ -196,7 +196,8 @@ def test_switching_bypass_off_restarts_models_that_died(tiny: Models) -> None:
     engine, _ = memory_engine(broken, noise(20.0), DROP)
     with engine:
         events_until(engine, lambda seen: any(isinstance(e, Problem) for e in seen))
-        engine._models = tiny
+        assert engine._streams is not None
+        engine._streams.models = tiny
         engine.set(bypass=False)
         events_until(engine, lambda seen: any(isinstance(e, Tokens) for e in seen[-3:]))
         assert engine.state == "running"
@@ -283,7 +284,7 @@ class Scribe:
 
 
 def test_captions_come_in_order_and_none_is_lost(tiny: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.live.Recognizer", Scribe)
+    monkeypatch.setattr("engine.side.Recognizer", Scribe)
     engine, _ = memory_engine(tiny, noise(3.0), captions=True, record_dir=str(tmp_path / "r"))
     with engine:
         time.sleep(2.0)  # nobody polls
@@ -301,7 +302,7 @@ def test_without_whisper_the_sound_goes_on(tiny: Models, monkeypatch: pytest.Mon
         raise ArtefactError("Whisper's weights are missing; run: sottovoce models get")
 
     monkeypatch.setattr(Scribe, "start", missing)
-    monkeypatch.setattr("engine.live.Recognizer", Scribe)
+    monkeypatch.setattr("engine.side.Recognizer", Scribe)
     engine, _ = memory_engine(tiny, noise(1.0), captions=True)
     with engine:
         events = events_until(engine, lambda _: engine.finished)
