@@ -23,6 +23,7 @@ NEAR_MS, NEAR_PAUSE_S = 1.0, 1.0  # less than this left beyond a block was nearl
 CALM_S, CALM_MAX_S = 60.0, 900.0  # without a break for so long, the reserve shrinks by a step; every break doubles it
 SPLICE_MAX_MS, FADE_MS = 8.0, 4.0
 TOLERANCE_MS = 1.5
+RESYNC_HOPS = 10  # after `resync` so many hops are enough to see what is too much
 
 
 class FillControl:
@@ -36,7 +37,8 @@ class FillControl:
         self._base_ms = block / self._per_ms + RESERVE_MS
         self.goal_ms = self._base_ms
         self._hop_s = hop / sample_rate_hz
-        self._lows: deque[int] = deque(maxlen=max(1, round(WINDOW_S / self._hop_s)))
+        self._window = max(1, round(WINDOW_S / self._hop_s))
+        self._lows: deque[int] = deque(maxlen=self._window)
         self._near = block + round(NEAR_MS * self._per_ms)
         self._calm_s, self._calm_needed_s = 0.0, CALM_S
         self._since_near_s = 0.0
@@ -54,6 +56,12 @@ class FillControl:
         self._calm_needed_s = min(2 * self._calm_needed_s, CALM_MAX_S)
         self._grow(GROW_MS)
         self._lows.clear()
+
+    def resync(self, goal_ms: float | None = None) -> None:
+        """What made the reserve grow is over: back to goal_ms (None: the least), and at once."""
+        self.goal_ms = self._base_ms if goal_ms is None else max(self._base_ms, min(goal_ms, self.goal_ms))
+        self._calm_s, self._calm_needed_s = 0.0, CALM_S
+        self._lows = deque(maxlen=RESYNC_HOPS)
 
     def _grow(self, by_ms: float) -> None:
         self._calm_s = self._since_near_s = 0.0
@@ -75,6 +83,8 @@ class FillControl:
             shift = recent if hasty else surplus
         elif recent < -TOLERANCE_MS * self._per_ms:
             shift = recent
+        elif settled and self._lows.maxlen == RESYNC_HOPS:
+            self._lows = deque(self._lows, maxlen=self._window)
         limit = round(SPLICE_MAX_MS * self._per_ms)
         return int(np.clip(shift, -limit, limit))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artefacts import Models
+from engine.artefacts import Models, StreamModel
 from engine.mix import HighGain, Ramp, RunningLevel
 from engine.ring import DelayLine
 from engine.scenes import ScenePlayer, load_scene
@@ -24,6 +24,7 @@ from engine.types import Background, BackgroundMode, Codes, Samples
 
 SceneSource = Callable[[str], Codes]
 DROP = Background(BackgroundMode.DROP)
+SETTLE_HOPS = 10  # a refiner that rested is heard again after so many
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ class Pipeline:
 
     tokens_only: nothing but decoded tokens is heard. refiner=False: decoded tokens, and the original's band above
     theirs where there is one. quantizers: stages kept of each stream. scenes: name -> codes, else those in assets.
+    refining: may be set at any time; while it is False the refiner rests, the decoded voice is heard in its place, and
+    the lag stays as it is.
     """
 
     def __init__(
@@ -132,6 +135,10 @@ class Pipeline:
         self._mixer = BackgroundMixer(models, background, scenes)
         self._ones = np.ones(2, dtype=np.float32)
         self._delay = DelayLine(self.lag)
+        self.refining = True
+        self._rested_hops = 0
+        self._refined_share = Ramp(1.0, self.info.hop_samples)
+        self._voice_delay = DelayLine(self.lag - self.info.lag_tokens)
         self._high = HighGain(self.info.hop_samples, 0.0)
 
     @property
@@ -159,14 +166,34 @@ class Pipeline:
         codes = self._encoder.step(hop=row)
         codes_s, codes_b = (self._keep(codes[name]) for name in ("codes_s", "codes_b"))
         decoded = self._decoder.step(codes_s=codes_s, codes_b=codes_b, gains=self._ones)
+        mixture = self._delay.process(hop)
         speech, background = decoded["speech"].reshape(-1), decoded["background"].reshape(-1)
         if self._refiner is not None:
-            refined = self._refiner.step(mixture=row, speech=decoded["speech"], background=decoded["background"])
-            speech, background = refined["refined_speech"].reshape(-1), refined["refined_background"].reshape(-1)
-            high_gain = refined["high_gain"].reshape(-1)
+            speech, background, high_gain = self._refine(self._refiner, row, decoded, mixture)
         else:
             high_gain = _power_share(speech, background)
-        return self._mix(self._delay.process(hop), speech, background, high_gain, codes_s, codes_b)
+        return self._mix(mixture, speech, background, high_gain, codes_s, codes_b)
+
+    def _refine(
+        self, refiner: StreamModel, row: Samples, decoded: dict[str, Samples], mixture: Samples
+    ) -> tuple[Samples, Samples, Samples]:
+        """Speech and background [hop], high gain [2]: the refiner's, or without it the decoded voice and the rest.
+
+        Between the two there is a ramp over a hop.
+        """
+        plain = self._voice_delay.process(decoded["speech"].reshape(-1))
+        self._rested_hops = max(0, self._rested_hops - 1) if self.refining else SETTLE_HOPS
+        share = self._refined_share.next(0.0 if self._rested_hops else 1.0)
+        if not self.refining and np.isscalar(share):
+            return plain, mixture - plain, _power_share(plain, mixture - plain)
+        refined = refiner.step(mixture=row, speech=decoded["speech"], background=decoded["background"])
+        speech, background = refined["refined_speech"].reshape(-1), refined["refined_background"].reshape(-1)
+        if np.isscalar(share) and share == 1.0:
+            return speech, background, refined["high_gain"].reshape(-1)
+        rest = mixture - plain
+        speech = (plain + share * (speech - plain)).astype(np.float32)
+        background = (rest + share * (background - rest)).astype(np.float32)
+        return speech, background, _power_share(plain, rest)
 
     def _keep(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         if self._rows < len(codes):

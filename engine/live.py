@@ -19,6 +19,7 @@ from engine.meters import LiveHop, levels_of, tokens_of
 from engine.ports import Port
 from engine.priority import calm, restless
 from engine.recognizer import DRAIN_TIMEOUT_S
+from engine.relief import Relief
 from engine.side import Side
 from engine.soundloop import SoundLoop
 from engine.streams import Streams
@@ -50,6 +51,7 @@ class Engine:
         self._loop: SoundLoop | None = None
         self._ends: Endpoints | None = None
         self._side: Side | None = None
+        self._relief: Relief | None = None
         self._looks = 0
         self._running = False
 
@@ -66,6 +68,7 @@ class Engine:
             streams.warm_up(rate_hz)
             loop = self._loop = SoundLoop(streams.make(rate_hz), ends.block, side.take, self._on_death)
             side.open(loop)
+            self._relief = Relief(self.config, loop, side, self._events.append, lambda: self.state)
             calm()
             self._running = True
             loop.start()
@@ -116,6 +119,7 @@ class Engine:
             loop.bypass = bypass
             if not bypass and loop.dead:
                 fresh = streams.make(loop.rate_hz)
+                fresh.pipeline.refining = loop.stream.pipeline.refining
                 loop.do(lambda: loop.revive(fresh))
 
     def stop(self, drain_s: float = DRAIN_TIMEOUT_S) -> None:
@@ -138,6 +142,12 @@ class Engine:
             self._running = False
             restless()
             self._stats = replace(last, state=self.state) if last is not None else None
+
+    def resync(self) -> None:
+        """Give up what delay has grown beyond what is needed: at once, with the shortest reserve. Raises UsageError."""
+        self._need_running()
+        assert self._relief is not None
+        self._relief.bring_delay_back()
 
     def wait_captions(self, timeout_s: float = 60.0) -> bool:
         """Wait until the recogniser is loaded; whether it is. Sound before that is captioned too, later."""
@@ -164,7 +174,7 @@ class Engine:
             return "waiting"
         if self._loop.muted:
             return "muted"
-        return "bypass" if self._loop.bypass or self._loop.dead else "running"
+        return "bypass" if self._loop.bypass or self._loop.dead or self._loop.resting else "running"
 
     def __enter__(self) -> Self:
         self.start()
@@ -194,6 +204,8 @@ class Engine:
         self._looks += 1
         if self._looks % DEVICE_LOOKS == 0:
             self._ends.look_after(self._now_s())
+        if self._relief is not None and not self._ends.missing:
+            self._relief.look()
         self._stats = self._figures()
 
     def _figures(self) -> Stats:
@@ -224,4 +236,5 @@ class Engine:
             load=mean / (1000.0 * loop.hop / loop.rate_hz),
             dropouts=loop.dropouts,
             caption_lag_s=recognizer.lag_s if recognizer is not None else 0.0,
+            given_up=self._relief.given_up if self._relief is not None else (),
         )

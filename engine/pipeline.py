@@ -98,6 +98,11 @@ class LiveStream:
         y = hop.out if self._same_rate else _native(original, self._up.process(_columns(hop)), hop.base)
         return self._choose(original, self.limiter.process(y))
 
+    @property
+    def lets_original_out(self) -> bool:
+        """Whether the last hop ended as the delayed original."""
+        return self._bypass.value == 1.0
+
     def bypass_hop(self, x: Samples) -> Samples:
         """x [hop_native] -> the delayed original [hop_native], without touching the models: for when they have died."""
         return self._original.process(x)

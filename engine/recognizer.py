@@ -136,6 +136,14 @@ class Recognizer:
             self._tell(BEHIND, "captions late")
         self._told_behind = behind or (self._told_behind and self.lag_s > MAX_LAG_S / 2)
 
+    def leave_out(self, count: int) -> None:
+        """Silence stands for the next `count` samples, which will not be captioned."""
+        if self._state == "running" and count > 0:
+            with self._lock:
+                self._flush_piece()
+                self._fed += count
+                self._post(b"G", struct.pack("<Q", count))
+
     def poll(self) -> list[Caption | Problem]:
         """What was recognised since the last call, in order."""
         found = []

@@ -61,6 +61,8 @@ class Side:
         self._loop: SoundLoop | None = None
         self._recorder: Recorder | None = None
         self.recognizer: Recognizer | None = None
+        self.captions_paused = False  # set by anyone: what is spoken meanwhile is not captioned
+        self._uncaptioned = 0
         self._queue: queue.SimpleQueue[LiveHop] = queue.SimpleQueue()
         self._queue_lost = 0
         self._halt = threading.Event()
@@ -152,10 +154,20 @@ class Side:
             if self._recorder is not None:
                 self._record(self._recorder, hop)
             if self.recognizer is not None:
-                self.recognizer.feed(_tapped(hop, self._config.tap))
+                self._caption(self.recognizer, _tapped(hop, self._config.tap))
         if self._queue_lost and self._recorder is not None:
             lost, self._queue_lost = self._queue_lost, 0
             self._problem(f"the disk is too slow: {lost} hops are missing from the recording; record to another one")
+
+    def _caption(self, recognizer: Recognizer, heard: Samples) -> None:
+        """Feed the recogniser, or tell it now and then how much it did not hear."""
+        if self.captions_paused:
+            self._uncaptioned += len(heard)
+        if self._uncaptioned and (not self.captions_paused or self._uncaptioned >= self._info.sample_rate_hz):
+            recognizer.leave_out(self._uncaptioned)
+            self._uncaptioned = 0
+        if not self.captions_paused:
+            recognizer.feed(heard)
 
     def _record(self, recorder: Recorder, hop: LiveHop) -> None:
         try:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from engine.fill import FillControl, splice
-from engine.hop import HopOutput
+from engine.hop import SETTLE_HOPS, HopOutput
 from engine.meters import SHOWN_HOPS, HopTimes, LiveHop
 from engine.mix import Ramp
 from engine.pipeline import LiveStream
@@ -40,8 +40,10 @@ OnHop = Callable[[LiveHop], None]
 class SoundLoop:
     """One live stream between two rings. `stream` may be replaced through `do`.
 
-    muted, closed, bypass: set by anyone, ramped over a hop. closed: nothing is let out (a device is being changed).
-    Counters: dropouts (what a listener heard break), skipped (input samples left out), position (samples since start).
+    muted, closed, bypass, resting: set by anyone, ramped over a hop. closed: nothing is let out (a device is being
+    changed). resting: as bypass, and the models do not run either.
+    Counters: dropouts (what a listener heard break), broken (those that came from being late), skipped (input samples
+    left out), position (samples since start), busy_ms (time spent on hops).
     """
 
     def __init__(self, stream: LiveStream, block: int, on_hop: OnHop, on_failure: Callable[[str], None]) -> None:
@@ -53,10 +55,11 @@ class SoundLoop:
         self.wake, self.times = Wake(), HopTimes()
         self.input: Port | None = None
         self.output: Port | None = None
-        self.muted = self.closed = self.bypass = self.dead = False
+        self.muted = self.closed = self.bypass = self.resting = self.dead = False
         self.finished = threading.Event()
-        self.dropouts = self.skipped = self.position = 0
-        self.waiting_ms = self.late_ms = 0.0
+        self.dropouts = self.broken = self.skipped = self.position = 0
+        self.waiting_ms = self.busy_ms = 0.0
+        self._to_settle = 0
         self.recent: deque[LiveHop] = deque(maxlen=SHOWN_HOPS)
         self._open, self._gate = Ramp(1.0, self.hop), Ramp(0.0, self.hop)
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -88,6 +91,11 @@ class SoundLoop:
     def resync(self) -> None:
         """A device was changed: what happened to the rings meanwhile is no dropout."""
         self._synced = False
+
+    @property
+    def behind_ms(self) -> float:
+        """Input that waits for its turn."""
+        return 1000.0 * self.input_ring.fill / self.rate_hz
 
     def revive(self, stream: LiveStream) -> None:
         """Go on with fresh models."""
@@ -139,6 +147,7 @@ class SoundLoop:
         self.input_ring.skip(hops * self.hop)
         self.skipped += hops * self.hop
         self.dropouts += 1
+        self.broken += 1
         silence = np.zeros(self.hop, dtype=np.float32)
         heard = np.zeros(self.stream.pipeline.info.hop_samples, dtype=np.float32)
         for _ in range(hops):
@@ -153,7 +162,9 @@ class SoundLoop:
         x = x if np.isscalar(gain) and gain == 1.0 else x * gain
         began = time.perf_counter()
         y = self._process(x)
-        self.times.add(1000.0 * (time.perf_counter() - began))
+        took_ms = 1000.0 * (time.perf_counter() - began)
+        self.times.add(took_ms)
+        self.busy_ms += took_ms
         gate = self._gate.next(0.0 if self.muted or self.closed else 1.0)
         y = y if np.isscalar(gate) and gate == 1.0 else y * gate
         self._last = y[-1]
@@ -169,7 +180,11 @@ class SoundLoop:
         self._made = None
         if self.dead:
             return self.stream.bypass_hop(x)
-        self.stream.bypass = self.bypass
+        if self.resting and self.stream.lets_original_out:
+            self._to_settle = SETTLE_HOPS
+            return self.stream.bypass_hop(x)
+        self._to_settle -= 1 if self._to_settle else 0
+        self.stream.bypass = self.bypass or self.resting or self._to_settle > 0
         try:
             return self.stream.process_hop(x)
         except BaseException:
@@ -229,6 +244,7 @@ class SoundLoop:
         elif ring.underruns != self._dry_before:
             self._dry_before = ring.underruns
             self.dropouts += 1
+            self.broken += 1
             self.fill.ran_dry()
         self._count_xruns(port)
         waiting = ring.fill

@@ -230,6 +230,7 @@ class Stats:
     load: float  # compute time over audio time
     dropouts: int
     caption_lag_s: float
+    given_up: tuple[str, ...] = ()  # under load: "captions", "refiner", "models"
 
 
 @dataclass(frozen=True)

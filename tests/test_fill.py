@@ -57,6 +57,25 @@ def test_a_break_asks_for_more_reserve_up_to_a_limit() -> None:
         assert first < control.goal <= first + 0.04 * RATE_HZ + 1
 
 
+def test_a_resync_takes_what_grew_out_at_once_and_then_watches_as_before() -> None:
+    control = FillControl(RATE_HZ, HOP, BLOCK)
+    first = control.goal
+    for _ in range(6):
+        control.ran_dry()
+    grown = control.goal
+    waiting = settle(control, grown, 500)
+    control.resync()
+    assert control.goal == first
+    assert settle(control, waiting, 30) <= first + 0.002 * RATE_HZ
+    corrections = control.corrections
+    settle(control, first, 30)
+    settle(control, first + 480, 100)  # ten milliseconds too much is nothing to hurry for
+    assert control.corrections == corrections
+    control.ran_dry()
+    control.resync(1000.0)  # never more than it is
+    assert control.goal <= grown
+
+
 def test_what_was_nearly_a_break_asks_for_more_reserve_before_it_is_one() -> None:
     control = FillControl(RATE_HZ, HOP, BLOCK)
     first = control.goal

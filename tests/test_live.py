@@ -203,6 +203,55 @@ def test_switching_bypass_off_restarts_models_that_died(tiny: Models) -> None:
         assert engine.state == "running"
 
 
+class Slow:
+    """Stands for a network that takes longer than a hop lasts, while `slow` is set."""
+
+    slow = False
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def clone(self) -> Slow:
+        return Slow(self._model.clone())
+
+    def step(self, **inputs: Any) -> Any:
+        if Slow.slow:
+            time.sleep(0.03)
+        return self._model.step(**inputs)
+
+
+def test_what_is_too_slow_is_given_up_in_order_and_taken_back(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.overload.PAUSE_S", 0.5)
+    monkeypatch.setattr("engine.side.Recognizer", Scribe)
+    models = Models(Slow(tiny.encoder), tiny.decoder, tiny.refiner, tiny.metadata, "cpu")  # type: ignore[arg-type]
+    engine, _ = memory_engine(models, noise(90.0), DROP, captions=True)
+    with engine:
+        events_until(engine, lambda seen: any(isinstance(e, Stats) and e.time_s > 0.5 for e in seen))
+        loop = engine._loop
+        assert loop is not None
+        monkeypatch.setattr(Slow, "slow", True)
+        events = events_until(engine, lambda seen: "bypass" in [e.state for e in seen if isinstance(e, Problem)], 30.0)
+        states = [e.state for e in events if isinstance(e, Problem)]
+        assert states[:3] == ["captions paused", "refiner paused", "bypass"]
+        assert engine.state == "bypass"
+        monkeypatch.setattr(Slow, "slow", False)
+        events = events_until(engine, lambda seen: any(isinstance(e, Stats) and not e.given_up for e in seen), 60.0)
+        texts = [e.text for e in events if isinstance(e, Problem) and "keeps up again" in e.text]
+        assert [text.split(": ")[1] for text in texts[-3:]] == [
+            "the sound is cleaned again",
+            "the voice is refined again",
+            "captions go on",
+        ]
+        assert engine.state == "running"
+        heard = events_until(engine, lambda seen: any(isinstance(e, Caption) and e.final for e in seen))
+        assert heard
+        engine.resync()
+        longest = loop.fill.goal_ms + 60.0
+        events_until(engine, lambda _: 1000.0 * (loop.input_ring.fill + loop.output_ring.fill) / RATE_HZ < longest)
+    with pytest.raises(UsageError, match="start it first"):
+        engine.resync()
+
+
 def test_a_stalled_sound_thread_catches_up_and_the_delay_stays_bounded(tiny: Models) -> None:
     engine, _ = memory_engine(tiny, noise(30.0))
     with engine:
@@ -266,6 +315,10 @@ class Scribe:
 
     def feed(self, samples: Samples) -> None:
         self._fed += len(samples)
+
+    def leave_out(self, count: int) -> None:
+        self._fed += count
+        self._told = -(-self._fed // 4000)
 
     def poll(self) -> list[Caption | Problem]:
         events: list[Caption | Problem] = []

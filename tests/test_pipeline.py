@@ -328,3 +328,29 @@ def test_the_limiter_holds_minus_one_decibel(tiny: Models, rng: np.random.Genera
     for live in (True, False):
         y = _whole(tiny, x, 48000, live, "keep")
         assert np.abs(y).max() <= 10 ** (-1 / 20) + 1e-7
+
+
+@pytest.mark.parametrize("background", ["keep", "drop", "-12"])
+def test_the_refiner_may_rest_and_come_back_without_a_step_in_time_or_level(tiny: Models, background: str) -> None:
+    """While it rests the decoded voice is heard, at the same lag; keep stays the original."""
+    pipeline = Pipeline(tiny, Background.parse(background))
+    hop = tiny.info.hop_samples
+    t = np.arange(60 * hop) / tiny.info.sample_rate_hz
+    x = (0.3 * np.sin(2 * np.pi * 50.0 * t)).astype(np.float32)
+    out, voice = [], []
+    for count, part in enumerate(x.reshape(-1, hop)):
+        pipeline.refining = not 10 <= count < 30
+        made = pipeline.step(part)
+        out.append(made.out)
+        voice.append(made.speech)
+        np.testing.assert_allclose(made.speech + made.background, made.mixture, atol=0.02)
+    resting = Pipeline(tiny, Background.parse(background))
+    resting.refining = False
+    rest = [resting.step(part) for part in x.reshape(-1, hop)]
+    np.testing.assert_allclose(voice[25], rest[25].speech, atol=1e-6)  # tokens alone, with their own coarse steps
+    assert not np.allclose(voice[5], rest[5].speech, atol=1e-3)
+    assert not np.allclose(voice[45], rest[45].speech, atol=1e-3)
+    steepest = np.abs(np.diff(_joined(rest, "out"))).max()
+    assert np.abs(np.diff(np.concatenate(out))).max() <= steepest + 0.3 / hop
+    if background == "keep":
+        np.testing.assert_array_equal(np.concatenate(out)[pipeline.lag :], x[: len(x) - pipeline.lag])

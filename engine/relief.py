@@ -1,0 +1,79 @@
+"""What a live run does under load: gives up what engine.overload says, takes it back, and brings the delay back.
+
+Called by the engine's side thread a few times a second. Rungs: captions, refiner, models.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from engine.overload import Ladder, Look
+from engine.side import Side
+from engine.soundloop import SoundLoop
+from engine.types import EngineConfig, Event, Problem
+
+CAPTIONS, REFINER, MODELS = "captions", "refiner", "models"
+REMEMBERED_LOOKS = 8  # how far back the reserve is remembered, so that it is that from before the load
+GIVEN_UP = {
+    CAPTIONS: ("this machine is too busy: captions pause; close other programs", "captions paused"),
+    REFINER: ("this machine is too busy: the voice is heard from its tokens alone for now", "refiner paused"),
+    MODELS: ("this machine is too busy to clean the sound: your voice goes on unchanged for now", "bypass"),
+}
+TAKEN_BACK = {
+    CAPTIONS: "this machine keeps up again: captions go on",
+    REFINER: "this machine keeps up again: the voice is refined again",
+    MODELS: "this machine keeps up again: the sound is cleaned again",
+}
+
+
+class Relief:
+    """tell: takes events. `given_up` is for Stats."""
+
+    def __init__(
+        self, config: EngineConfig, loop: SoundLoop, side: Side, tell: Callable[[Event], None], state: Callable[[], str]
+    ) -> None:
+        self._loop, self._side, self._tell, self._state = loop, side, tell, state
+        rungs = [CAPTIONS] if config.captions else []
+        rungs += [REFINER] if config.refiner and not config.tokens_only else []
+        self.ladder = Ladder((*rungs, MODELS))
+        self._before: tuple[float, float, int] | None = None
+        self._goals_ms: deque[float] = deque(maxlen=REMEMBERED_LOOKS)
+
+    @property
+    def given_up(self) -> tuple[str, ...]:
+        return self.ladder.given_up
+
+    def look(self) -> None:
+        """See how the sound does, and do what follows from it."""
+        loop = self._loop
+        now_s, busy_ms, broken = time.monotonic(), loop.busy_ms, loop.broken + loop.fill.near_breaks
+        before, self._before = self._before, (now_s, busy_ms, broken)
+        if before is None or now_s <= before[0]:
+            return
+        busy = (busy_ms - before[1]) / (1000.0 * (now_s - before[0]))
+        if not self.ladder.overloaded:
+            self._goals_ms.append(loop.fill.goal_ms)
+        rung, over = self.ladder.look(Look(now_s, busy, loop.behind_ms, broken - before[2]))
+        if rung is not None:
+            self._change(rung, rung in self.given_up)
+        if over:
+            self.bring_delay_back(self._goals_ms[0] if self._goals_ms else None)
+            self._goals_ms.clear()
+
+    def _change(self, rung: str, gone: bool) -> None:
+        loop = self._loop
+        if rung == CAPTIONS:
+            self._side.captions_paused = gone
+        elif rung == REFINER:
+            loop.stream.pipeline.refining = not gone
+        else:
+            loop.resting = gone
+        text, state = GIVEN_UP[rung] if gone else (TAKEN_BACK[rung], self._state())
+        self._tell(Problem(loop.time_s, text, state))
+
+    def bring_delay_back(self, goal_ms: float | None = None) -> None:
+        """Sound that piled up is left out, the reserve shrinks to goal_ms (None: the least)."""
+        loop = self._loop
+        loop.do(lambda: loop.fill.resync(goal_ms))
