@@ -29,6 +29,7 @@ Tap = Literal["raw", "enhanced", "tokens"]
 
 BACKGROUND_HELP = "What becomes of the background: keep, drop, a gain in dB from -60 to 0, or swap:SCENE[@DB]."
 BackgroundOption = Annotated[str, typer.Option("--background", metavar="WHAT", help=BACKGROUND_HELP)]
+CTL_HELP = "background WHAT, scene NAME, bypass on|off, mute on|off, input ID, output ID, resync, or status."
 QuantizersOption = Annotated[
     int | None, typer.Option("--quantizers", metavar="N", help="Keep the first N stages of tokens only.")
 ]
@@ -100,6 +101,18 @@ def live(
 
     request = LiveRequest(input_id, output_id, virtual_mic, background, captions, language, record, seconds, provider)
     raise typer.Exit(live_run(request))
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})  # a gain such as -12 is a value
+def ctl(
+    do: Annotated[str, typer.Argument(metavar="COMMAND", show_default=False, help=CTL_HELP)],
+    value: Annotated[str | None, typer.Argument(metavar="[VALUE]", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Steer the `sottovoce live` that is running."""
+    from app.commands_live import ctl as run
+
+    raise typer.Exit(run(do, value, as_json))
 
 
 @cli.command()

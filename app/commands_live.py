@@ -1,18 +1,21 @@
-"""What needs sound devices or a window: gui, live, devices."""
+"""What needs sound devices or a window: gui, live, ctl, devices."""
 
 from __future__ import annotations
 
 import math
+import os
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app import console
 from app.live_view import LiveView
 from engine.types import Background, EngineConfig, Provider, UsageError
 
 if TYPE_CHECKING:
+    from engine.control import Answer, ControlServer, Request
     from engine.live import Engine
 
 POLL_S = 0.05
@@ -59,6 +62,26 @@ def live_run(request: LiveRequest) -> int:
     from engine.live import Engine
 
     engine, view = Engine(config), LiveView(request.captions)
+    control = open_control()
+    try:
+        return _run(engine, view, request, control, seconds)
+    finally:
+        if control is not None:
+            control.close()
+
+
+def open_control() -> ControlServer | None:
+    """Ready for `sottovoce ctl`; None where there are no such sockets. Raises SottovoceError when one runs already."""
+    from engine.control import ControlServer
+
+    if sys.platform == "win32":
+        return None
+    control = ControlServer()
+    control.open()
+    return control
+
+
+def _run(engine: Engine, view: LiveView, request: LiveRequest, control: ControlServer | None, seconds: float) -> int:
     engine.start()
     console.say(_running(request))
     try:
@@ -66,6 +89,8 @@ def live_run(request: LiveRequest) -> int:
         while time.monotonic() < until and not _gave_up(view):
             time.sleep(POLL_S)
             view.take(engine.poll())
+            if control is not None:
+                control.pump(lambda asked: carry_out(engine, view, asked))
     except KeyboardInterrupt:
         engine.stop(HURRY_S)
         _finish(engine, view, request)
@@ -73,6 +98,69 @@ def live_run(request: LiveRequest) -> int:
     engine.stop()
     _finish(engine, view, request)
     return console.FAILED if _gave_up(view) else console.DONE
+
+
+def carry_out(engine: Engine, view: LiveView, asked: Request) -> Answer:
+    """Do what `sottovoce ctl` asks. Raises SottovoceError for what cannot be, and then nothing has changed."""
+    from engine.control import Answer
+
+    if asked.do == "status":
+        figures = status(engine, view)
+        return Answer(True, ", ".join(f"{name} {_shown(value)}" for name, value in figures.items()), figures)
+    if asked.do == "resync":
+        engine.resync()
+    elif asked.do == "bypass":
+        engine.set(bypass=asked.on)
+    elif asked.do == "mute":
+        engine.set(muted=asked.on)
+    else:
+        change: dict[str, Any] = {asked.do: asked.value}
+        engine.set(**change)
+    return Answer(True, asked.do if asked.value is None else f"{asked.do} {asked.value}")
+
+
+def status(engine: Engine, view: LiveView) -> dict[str, Any]:
+    """How the run is doing, by name."""
+    source, sink = engine.devices
+    figures: dict[str, Any] = {
+        "state": engine.state,
+        "background": str(engine.background),
+        "input": source,
+        "output": sink,
+        "process": os.getpid(),
+    }
+    stats = view.stats
+    if stats is not None:
+        figures |= {
+            "time_s": round(stats.time_s, 1),
+            "delay_ms": round(stats.delay_ms, 1),
+            "load": round(stats.load, 3),
+            "dropouts": stats.dropouts,
+            "given_up": list(stats.given_up),
+            "caption_lag_s": round(stats.caption_lag_s, 1),
+        }
+    return figures
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return " and ".join(map(str, value)) or "nothing"
+    return "none" if value is None else str(value)
+
+
+def ctl(do: str, value: str | None, as_json: bool) -> int:
+    """Steer the running app. Raises UsageError for what is no request, SottovoceError when nobody runs."""
+    from engine.control import ask, checked_request
+
+    answer = ask(checked_request(do, value))
+    if not answer.ok:
+        console.say(answer.said)
+        return console.FAILED
+    if as_json:
+        console.print_json(answer.status or {"said": answer.said})
+    else:
+        print(answer.said)
+    return console.DONE
 
 
 def _running(request: LiveRequest) -> str:

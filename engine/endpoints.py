@@ -85,6 +85,12 @@ class Endpoints:
         ports = (self._in.port, self._out.port)
         return tuple(p.latency_ms if p is not None else 0.0 for p in ports)  # type: ignore[return-value]
 
+    @property
+    def devices(self) -> tuple[str | None, str | None]:
+        """Ids of input and output; None while one is gone."""
+        ports = (self._in.port, self._out.port)
+        return tuple(p.device if p is not None else None for p in ports)  # type: ignore[return-value]
+
     # Beginning and end ------------------------------------------------------------------------------------------------
 
     def prepare(self) -> int:

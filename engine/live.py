@@ -176,6 +176,16 @@ class Engine:
             return "muted"
         return "bypass" if self._loop.bypass or self._loop.dead or self._loop.resting else "running"
 
+    @property
+    def background(self) -> Background:
+        """What becomes of the background now."""
+        return self._streams.background if self._streams is not None else self.config.background
+
+    @property
+    def devices(self) -> tuple[str | None, str | None]:
+        """Ids of input and output now; None while one is gone."""
+        return self._ends.devices if self._ends is not None else (None, None)
+
     def __enter__(self) -> Self:
         self.start()
         return self

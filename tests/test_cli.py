@@ -27,7 +27,8 @@ from engine.types import Word
 from engine.weights import find_weights
 from tests import tiny_models
 
-COMMANDS = ["gui", "live", "demo", "enhance", "caption", "encode", "decode", "devices", "models", "bench", "doctor"]
+COMMANDS = ["gui", "live", "ctl", "demo", "enhance", "caption", "encode", "decode", "devices", "models"]
+COMMANDS += ["bench", "doctor"]
 LINUX = sys.platform.startswith("linux")
 RATE_HZ = 16_000
 

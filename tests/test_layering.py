@@ -116,7 +116,7 @@ def test_the_app_leaves_sound_and_networks_to_the_engine() -> None:
         ({"onnxruntime"}, {"artefacts.py"}),
         ({"sounddevice"}, {"devices.py"}),
         ({"torch", "whisper"}, {"whisper_worker.py"}),
-        (NETWORK, {"weights.py"}),
+        (NETWORK, {"weights.py", "control.py"}),
         (QT, set()),
     ],
 )
@@ -126,6 +126,12 @@ def test_one_home_in_the_engine(packages: set[str], home: set[str]) -> None:
 
 def test_the_app_opens_no_network() -> None:
     assert breaches("app", NETWORK) == []
+
+
+def test_what_steers_the_app_is_a_file_and_no_network() -> None:
+    tree = ast.parse((ROOT / "engine" / "control.py").read_text(encoding="utf8"))
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {name for name in names if name.startswith(("AF_", "PF_", "create_"))} == {"AF_UNIX"}
 
 
 @pytest.mark.parametrize("name", ["types", "ring", "resample", "tokens"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.overload import BAD_LOOKS, CALM_LOOKS, PAUSE_MAX_S, PAUSE_S, PROVEN_S, Ladder, Look
@@ -90,6 +90,7 @@ def test_the_load_is_over_once_it_has_been_calm_and_is_told_once() -> None:
     assert run.overs == 2
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 150), st.integers(0, 500), st.integers(0, 3)), max_size=300))
 def test_it_moves_one_rung_at_a_time_and_every_change_is_told(seen: list[tuple[int, int, int]]) -> None:
     ladder, level = Ladder(RUNGS), 0
