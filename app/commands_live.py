@@ -83,7 +83,7 @@ def open_control() -> ControlServer | None:
 
 def _run(engine: Engine, view: LiveView, request: LiveRequest, control: ControlServer | None, seconds: float) -> int:
     engine.start()
-    console.say(_running(request))
+    console.say(_running(request, engine.microphone))
     try:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not _gave_up(view):
@@ -163,10 +163,10 @@ def ctl(do: str, value: str | None, as_json: bool) -> int:
     return console.DONE
 
 
-def _running(request: LiveRequest) -> str:
+def _running(request: LiveRequest, microphone: str | None) -> str:
     source = request.input_id or "the default microphone"
-    if request.virtual_mic:
-        return f"{source} is clean as the microphone Sottovoce in other programs; Ctrl-C stops"
+    if microphone is not None:
+        return f"{source} is clean as the microphone {microphone} in other programs; Ctrl-C stops"
     return f"{source} is clean in {request.output_id or 'the default output'}; Ctrl-C stops"
 
 

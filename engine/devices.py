@@ -29,6 +29,7 @@ from engine.types import DeviceError, Samples, UsageError
 
 INPUT, OUTPUT = "input", "output"
 HELD_MIN, HELD_MAX = 3, 8  # blocks
+CABLES = {"BlackHole": None, "CABLE Input": "CABLE Output"}  # virtual cables: an output's name, and its other end's
 _opening = threading.Lock()  # the environment and PortAudio's own lists belong to the process
 _open_streams = 0
 
@@ -46,6 +47,14 @@ class DeviceInfo:
     sample_rate_hz: int = FALLBACK_RATE_HZ
     channels: int = 1
     monitor_of: str | None = None
+
+
+def cable_in(name: str) -> str | None:
+    """Where the sound of an output so named can be heard: the name of a virtual cable's other end; None for others."""
+    for cable, other_end in CABLES.items():
+        if cable in name:
+            return name if other_end is None else name.replace(cable, other_end)
+    return None
 
 
 def on_pulse() -> bool:
@@ -149,6 +158,11 @@ def _portaudio_devices() -> Iterator[DeviceInfo]:
     _refresh(sd)
     apis = sd.query_hostapis()
     defaults = {(kind, api[f"default_{kind}_device"]) for api in apis for kind in (INPUT, OUTPUT)}
+    hears = {
+        (cable_in(d["name"]), d["hostapi"]): f"{d['name']}, {apis[d['hostapi']]['name']}"
+        for d in sd.query_devices()
+        if d["max_output_channels"] and cable_in(d["name"]) is not None
+    }
     for kind in (INPUT, OUTPUT):
         for d in sd.query_devices():
             channels = d[f"max_{kind}_channels"]
@@ -156,7 +170,8 @@ def _portaudio_devices() -> Iterator[DeviceInfo]:
                 name = f"{d['name']}, {apis[d['hostapi']]['name']}"
                 rate = _live_rate(int(d["default_samplerate"]))
                 default = (kind, d["index"]) in defaults
-                yield DeviceInfo(name, d["name"], kind, default, sample_rate_hz=rate, channels=channels)
+                of = hears.get((d["name"], d["hostapi"])) if kind == INPUT else None
+                yield DeviceInfo(name, d["name"], kind, default, of is not None, False, rate, channels, of)
 
 
 def _refresh(sd: Any) -> None:

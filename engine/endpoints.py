@@ -23,9 +23,9 @@ from engine.devices import (
     present_devices,
 )
 from engine.ports import NO_OUTPUT, DiscardOutput, Port
-from engine.pulse import VirtualMic
 from engine.soundloop import SoundLoop
 from engine.types import DeviceChange, DeviceError, EngineConfig, Event, Problem, UsageError
+from engine.virtual_mic import make_virtual_mic, remove_leftovers
 
 FADE_OUT_S = 0.05  # beyond what waits in the output ring; the sound is silent by then
 WHAT = {INPUT: "microphone", OUTPUT: "output"}
@@ -62,7 +62,7 @@ class Endpoints:
         self._config, self._tell = config, tell
         self._source, self._sink = source, sink
         self._in, self._out = _End(INPUT, config.input), _End(OUTPUT, config.output)
-        self._mic = VirtualMic() if config.virtual_mic else None
+        self._mic = make_virtual_mic() if config.virtual_mic else None
         self._loop: SoundLoop | None = None
         self._requests: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -86,6 +86,11 @@ class Endpoints:
         return tuple(p.latency_ms if p is not None else 0.0 for p in ports)  # type: ignore[return-value]
 
     @property
+    def microphone(self) -> str | None:
+        """What other programs call the virtual microphone, where there is one."""
+        return self._mic.name if self._mic is not None else None
+
+    @property
     def devices(self) -> tuple[str | None, str | None]:
         """Ids of input and output; None while one is gone."""
         ports = (self._in.port, self._out.port)
@@ -95,6 +100,7 @@ class Endpoints:
 
     def prepare(self) -> int:
         """Choose both ends; the rate is the input's. Raises DeviceError or UsageError."""
+        remove_leftovers()
         if self._mic is not None:
             if self._config.output is not None:
                 raise UsageError("choose one of --output and --virtual-mic, not both")

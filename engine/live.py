@@ -186,6 +186,11 @@ class Engine:
         """Ids of input and output now; None while one is gone."""
         return self._ends.devices if self._ends is not None else (None, None)
 
+    @property
+    def microphone(self) -> str | None:
+        """What other programs call the virtual microphone, where there is one."""
+        return self._ends.microphone if self._ends is not None else None
+
     def __enter__(self) -> Self:
         self.start()
         return self

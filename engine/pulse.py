@@ -1,9 +1,4 @@
-"""PulseAudio, and PipeWire's Pulse server, through pulsectl: what is there, the virtual microphone, our own server.
-
-Nothing here carries sound. The virtual microphone is a null sink that the engine plays into and a source made from its
-monitor, because many programs do not offer monitors as microphones. Its modules carry our process number, so that what
-a killed run left behind is found and removed, and another live run is left alone.
-"""
+"""PulseAudio, and PipeWire's Pulse server, through pulsectl: what is there, and a server of our own. No sound."""
 
 from __future__ import annotations
 
@@ -19,14 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
-
 from engine.types import DeviceError
 
 OWN_PREFIX = "sottovoce"
-MIC_NAME = "sottovoce"
-MIC_SINK = "sottovoce_sink"
-PID_PROPERTY = "sottovoce.pid"
 SERVER_START_S = 10.0
 
 
@@ -49,7 +39,7 @@ class PulseDevice:
 
 
 @contextmanager
-def _connection() -> Iterator[Any]:
+def connection() -> Iterator[Any]:
     """A pulsectl connection; every failure of it is a DeviceError that says what to do."""
     try:
         import pulsectl
@@ -66,7 +56,7 @@ def _connection() -> Iterator[Any]:
 def available() -> bool:
     """Whether a Pulse server answers."""
     try:
-        with _connection():
+        with connection():
             return True
     except DeviceError:
         return False
@@ -74,7 +64,7 @@ def available() -> bool:
 
 def list_pulse() -> list[PulseDevice]:
     """Sources, then sinks. Raises DeviceError when no server answers."""
-    with _connection() as pulse:
+    with connection() as pulse:
         info = pulse.server_info()
         found = [_device(s, "input", info.default_source_name) for s in pulse.source_list()]
         return found + [_device(s, "output", info.default_sink_name) for s in pulse.sink_list()]
@@ -96,76 +86,8 @@ def _device(item: Any, kind: str, default: str) -> PulseDevice:
     )
 
 
-# The virtual microphone -----------------------------------------------------------------------------------------------
-
-
-class VirtualMic:
-    """A microphone named `sottovoce` for other programs. `create` and `remove`, or a context manager."""
-
-    def __init__(self) -> None:
-        self._modules: list[int] = []
-
-    @property
-    def sink(self) -> str:
-        """The sink to play into."""
-        return MIC_SINK
-
-    def create(self, sample_rate_hz: int = 48000) -> None:
-        """Raises DeviceError when there is no server, or another run has its microphone up."""
-        with _connection() as pulse:
-            _remove_stale(pulse)
-            try:
-                self._modules.append(pulse.module_load("module-null-sink", _null_sink_arguments(sample_rate_hz)))
-                self._modules.append(pulse.module_load("module-remap-source", _remap_arguments()))
-            except BaseException:
-                self._unload(pulse)
-                raise
-
-    def remove(self) -> None:
-        """Take the microphone away; a server that is gone has done so already."""
-        if not self._modules:
-            return
-        try:
-            with _connection() as pulse:
-                self._unload(pulse)
-        except DeviceError:
-            self._modules.clear()
-
-    def _unload(self, pulse: Any) -> None:
-        for module in reversed(self._modules):
-            _unload_module(pulse, module)
-        self._modules.clear()
-
-    def __enter__(self) -> Self:
-        self.create()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.remove()
-
-
-def _null_sink_arguments(sample_rate_hz: int) -> str:
-    properties = f"device.description='Sottovoce (do not play here)' {PID_PROPERTY}={os.getpid()}"
-    return f'sink_name={MIC_SINK} rate={sample_rate_hz} channels=1 sink_properties="{properties}"'
-
-
-def _remap_arguments() -> str:
-    properties = f"device.description='Sottovoce' {PID_PROPERTY}={os.getpid()}"
-    return f'source_name={MIC_NAME} master={MIC_SINK}.monitor source_properties="{properties}"'
-
-
-def _remove_stale(pulse: Any) -> None:
-    """Unload what a dead run of ours left behind. Raises DeviceError when the run is alive."""
-    for item in [*pulse.source_list(), *pulse.sink_list()]:
-        pid = item.proplist.get(PID_PROPERTY, "")
-        if item.name not in (MIC_NAME, MIC_SINK):
-            continue
-        if pid.isdigit() and int(pid) != os.getpid() and psutil.pid_exists(int(pid)):
-            raise DeviceError(f"another Sottovoce (process {pid}) has its virtual microphone up; stop that one first")
-        _unload_module(pulse, item.owner_module)
-
-
-def _unload_module(pulse: Any, module: int) -> None:
+def unload_module(pulse: Any, module: int) -> None:
+    """Through a `connection`; a module that is gone already is no failure."""
     import pulsectl
 
     with contextlib.suppress(pulsectl.PulseError):  # it went with the module it stood on
@@ -242,12 +164,12 @@ class PrivateServer:
 
     def load(self, module: str, arguments: str) -> int:
         """Load one more module; its number is for `unload`."""
-        with _connection() as pulse:
+        with connection() as pulse:
             return int(pulse.module_load(module, arguments))
 
     def unload(self, number: int) -> None:
-        with _connection() as pulse:
-            _unload_module(pulse, number)
+        with connection() as pulse:
+            unload_module(pulse, number)
 
     def __enter__(self) -> Self:
         self.start()

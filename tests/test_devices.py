@@ -9,7 +9,7 @@ import pytest
 
 from engine.devices import INPUT, OUTPUT, DevicePort, choose_input, choose_output, is_present, list_devices
 from engine.ports import FileInput, MemoryInput, MemoryOutput, Wake
-from engine.pulse import MIC_NAME, MIC_SINK, PrivateServer, VirtualMic, list_pulse
+from engine.pulse import PrivateServer, list_pulse
 from engine.ring import Ring
 from engine.types import AudioFileError, DeviceError, UsageError
 from tests.pulse import pulse_server
@@ -54,29 +54,6 @@ def test_what_is_played_cannot_be_the_input(pulse_server: PrivateServer) -> None
         choose_input("speaker.monitor", "speaker")
     with pytest.raises(DeviceError, match="no microphone"):
         choose_input(None, "speaker")
-
-
-def test_the_virtual_microphone_comes_and_goes(pulse_server: PrivateServer) -> None:
-    with VirtualMic():
-        mine = [d for d in list_devices() if d.is_own]
-        assert {d.id for d in mine} == {MIC_NAME, MIC_SINK, f"{MIC_SINK}.monitor"}
-        assert not next(d for d in mine if d.id == MIC_NAME).is_monitor  # programs that hide monitors show it
-        assert choose_output(MIC_SINK).id == MIC_SINK
-        assert choose_input(None, MIC_SINK).id == "speaker.monitor"
-        with pytest.raises(UsageError, match="own microphone"):
-            choose_input(MIC_NAME)
-    assert not any(d.is_own for d in list_devices())
-
-
-def test_a_dead_runs_microphone_is_replaced_and_a_living_ones_is_not(pulse_server: PrivateServer) -> None:
-    dead, living = 2**22 + 1, 1  # beyond the highest process number of Linux; init
-    number = pulse_server.load("module-null-sink", f"sink_name={MIC_SINK} sink_properties=sottovoce.pid={dead}")
-    with VirtualMic():
-        assert sum(d.id == MIC_SINK for d in list_devices()) == 1
-    pulse_server.unload(number)
-    pulse_server.load("module-null-sink", f"sink_name={MIC_SINK} sink_properties=sottovoce.pid={living}")
-    with pytest.raises(DeviceError, match="another Sottovoce"):
-        VirtualMic().create()
 
 
 def test_a_device_moves_sound_until_it_is_gone(pulse_server: PrivateServer) -> None:
