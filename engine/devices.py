@@ -113,19 +113,6 @@ def _named(devices: list[DeviceInfo], wanted: str, what: str) -> DeviceInfo:
     raise DeviceError(f"there is no {what} called {wanted}; see: sottovoce devices")
 
 
-def present_devices() -> set[tuple[str, str]]:
-    """Id and kind of every device that is there now; none where nobody can be asked."""
-    try:
-        return {(d.id, d.kind) for d in list_devices()}
-    except DeviceError:
-        return set()
-
-
-def is_present(device_id: str, kind: str) -> bool:
-    """Whether a device is there now."""
-    return (device_id, kind) in present_devices()
-
-
 def _live_rate(rate_hz: int) -> int:
     return rate_hz if rate_hz in LIVE_RATES_HZ else FALLBACK_RATE_HZ
 

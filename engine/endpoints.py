@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine.devices import (
@@ -20,7 +20,7 @@ from engine.devices import (
     DevicePort,
     choose_input,
     choose_output,
-    present_devices,
+    list_devices,
 )
 from engine.ports import NO_OUTPUT, DiscardOutput, Port
 from engine.soundloop import SoundLoop
@@ -29,12 +29,18 @@ from engine.virtual_mic import make_virtual_mic, remove_leftovers
 
 FADE_OUT_S = 0.05  # beyond what waits in the output ring; the sound is silent by then
 WHAT = {INPUT: "microphone", OUTPUT: "output"}
+STALL_S = 1.0  # a device that is there and moves no block for so long is opened anew
+SLOW_START_BLOCKS, SLOW_START_S = 50, 5.0  # it may take its time with the first ones, as wireless ones do
 MANY_XRUNS, LOOKS = 3, 20  # so many breaks within so many looks (ten seconds), and the device is given more in hand
 
 
 @dataclass
 class _End:
-    """One end. wanted: the id a person chose, None for whatever is the default; lost: it was there and is gone."""
+    """One end. wanted: the id a person chose, None for whatever is the default; lost: it was there and is gone.
+
+    default: the system's when last looked at; moved_s: when the port was first seen to have moved `blocks`;
+    refusal: why it could not be opened again, as was told.
+    """
 
     kind: str
     wanted: str | None = None
@@ -42,12 +48,28 @@ class _End:
     lost: bool = False
     held: int = HELD_MIN
     xruns: deque[int] = field(default_factory=lambda: deque(maxlen=LOOKS))
+    default: str | None = None
+    blocks: int = -1
+    moved_s: float = 0.0
+    refusal: str | None = None
 
     def breaks_often(self) -> bool:
         """Whether the device ran dry several times in the last seconds; asked at every look."""
         if self.port is not None:
             self.xruns.append(self.port.xruns)
         return bool(self.xruns) and self.xruns[-1] - self.xruns[0] >= MANY_XRUNS and self.held < HELD_MAX
+
+    def stalls(self) -> bool:
+        """Whether no block has moved for too long; asked at every look."""
+        if self.port is None or self.port.blocks != self.blocks:
+            self.blocks, self.moved_s = self.port.blocks if self.port is not None else -1, time.monotonic()
+        return time.monotonic() - self.moved_s > (STALL_S if self.blocks > SLOW_START_BLOCKS else SLOW_START_S)
+
+    def default_moved(self, found: Sequence[DeviceInfo]) -> bool:
+        """Whether the system's default is another than at the last look, where it is what a person wants."""
+        now = next((d.id for d in found if d.kind == self.kind and d.default and not d.is_own), None)
+        before, self.default = self.default, now
+        return self.wanted is None and None not in (before, now) and now != before
 
 
 class Endpoints:
@@ -162,6 +184,7 @@ class Endpoints:
         port.start(loop.input_ring if end.kind == INPUT else loop.output_ring, loop.wake)
         end.port = port
         end.xruns.clear()
+        end.blocks = -1
         loop.resync()
         if end.kind == INPUT:
             loop.input = port
@@ -220,26 +243,30 @@ class Endpoints:
         with self._lock:
             if self._closing:
                 return
-            there = present_devices() if any(isinstance(end.port, DevicePort) for end in (self._in, self._out)) else {}
+            watched = any(isinstance(end.port, DevicePort) for end in (self._in, self._out))
+            found = _there_now() if watched else []
             for end in (self._in, self._out):
                 if end.kind in self._requests:
                     self._change(end, self._requests.pop(end.kind), time_s)
                 elif end.lost:
                     self._find_again(end, time_s)
-                elif isinstance(end.port, DevicePort) and not self._is_there(end.port, there):
-                    self._lose(end, end.port, time_s)
-                elif isinstance(end.port, DevicePort) and end.breaks_often():
-                    self._enlarge(end, end.port)
+                elif isinstance(end.port, DevicePort):
+                    self._watch(end, end.port, found, time_s)
 
-    @staticmethod
-    def _is_there(port: DevicePort, there: Collection[tuple[str, str]]) -> bool:
-        """A sound server may move a stream to another device when its own goes, so its liveness is not enough."""
-        return port.alive and (port.device, port.info.kind) in there
+    def _watch(self, end: _End, port: DevicePort, found: Sequence[DeviceInfo], time_s: float) -> None:
+        if not _is_there(port, found):
+            self._lose(end, port, "is gone; plug it in again, or choose another", time_s)
+        elif end.stalls():
+            self._lose(end, port, "has stopped; it is opened again, or choose another", time_s)
+        elif end.default_moved(found) and self._choose(end, None).id != port.device:
+            self._change(end, None, time_s)
+        elif end.breaks_often():
+            self._enlarge(end, port)
 
-    def _lose(self, end: _End, port: DevicePort, time_s: float) -> None:
+    def _lose(self, end: _End, port: DevicePort, how: str, time_s: float) -> None:
         self._stop(end)
-        end.lost = True
-        text = f"the {WHAT[end.kind]} {port.info.name} is gone; plug it in again, or choose another"
+        end.lost, end.refusal = True, None
+        text = f"the {WHAT[end.kind]} {port.info.name} {how}"
         self._tell(DeviceChange(time_s, "lost", port.device))
         self._tell(Problem(time_s, text, "silence"))
 
@@ -263,24 +290,34 @@ class Endpoints:
             if end.wanted is not None and self._mic is not None and end.kind == OUTPUT:
                 self._mic.create()
             port = self._open_again(end, end.wanted)
-        except (DeviceError, UsageError):
-            return  # still waiting, as was told
-        end.lost = False
+        except (DeviceError, UsageError) as error:
+            self._tell_refusal(end, str(error), time_s)
+            return
+        end.lost, end.refusal = False, None
         self._tell(DeviceChange(time_s, "back", port.device))
+
+    def _tell_refusal(self, end: _End, why: str, time_s: float) -> None:
+        """Still waiting. That it is not there has been told; that it is there and cannot be opened is told once."""
+        there = any(d.kind == end.kind and d.id == end.wanted for d in _there_now())
+        if there and end.refusal is None:
+            end.refusal = why
+            self._tell(Problem(time_s, why, "silence"))
+
+    def _choose(self, end: _End, wanted: str | None) -> DeviceInfo:
+        """Raises DeviceError or UsageError."""
+        return choose_input(wanted, self._current(self._out)) if end.kind == INPUT else choose_output(wanted)
 
     def _open_again(self, end: _End, wanted: str | None) -> Port:
         """Raises DeviceError or UsageError."""
         port: Port
-        if end.kind == INPUT:
-            port = self._device_port(choose_input(wanted, self._current(self._out)), end.held)
-        elif wanted == NO_OUTPUT:
+        if end.kind == OUTPUT and wanted == NO_OUTPUT:
             port = DiscardOutput(self.rate_hz, self._config.block_ms)
         else:
-            port = self._device_port(choose_output(wanted), end.held)
+            port = self._device_port(self._choose(end, wanted), end.held)
         self._start(end, port)
         return port
 
-    def _change(self, end: _End, wanted: str, time_s: float) -> None:
+    def _change(self, end: _End, wanted: str | None, time_s: float) -> None:
         """Fade out, change, fade in; back to the former device when the new one cannot be opened."""
         loop, former = self._need_loop(), end.wanted
         loop.closed = True
@@ -301,3 +338,16 @@ class Endpoints:
     def _need_loop(self) -> SoundLoop:
         assert self._loop is not None
         return self._loop
+
+
+def _there_now() -> list[DeviceInfo]:
+    """Every device; none where nobody can be asked."""
+    try:
+        return list_devices()
+    except DeviceError:
+        return []
+
+
+def _is_there(port: DevicePort, found: Sequence[DeviceInfo]) -> bool:
+    """A sound server may move a stream to another device when its own goes, so its liveness is not enough."""
+    return port.alive and any((d.id, d.kind) == (port.device, port.info.kind) for d in found)
