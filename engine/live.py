@@ -52,7 +52,7 @@ class Engine:
         self._ends: Endpoints | None = None
         self._side: Side | None = None
         self._relief: Relief | None = None
-        self._looks = 0
+        self._looks, self._told_insane = 0, False
         self._running = False
 
     # The owner's side -------------------------------------------------------------------------------------------------
@@ -219,6 +219,10 @@ class Engine:
         self._looks += 1
         if self._looks % DEVICE_LOOKS == 0:
             self._ends.look_after(self._now_s())
+        if self._loop is not None and self._loop.insane and not self._told_insane:
+            self._told_insane = True
+            text = "the microphone gives something that is no sound; it is left out. If that goes on, choose another"
+            self._events.append(Problem(self._now_s(), text, self.state))
         if self._relief is not None and not self._ends.missing:
             self._relief.look()
         self._stats = self._figures()

@@ -21,7 +21,7 @@ from engine.hop import HopOutput, Pipeline
 from engine.mix import Limiter, Ramp
 from engine.resample import LIVE_DELAY_S, LIVE_RATES_HZ, FileResampler, LiveResampler
 from engine.ring import DelayLine, Fifo
-from engine.types import Background, Samples, UsageError
+from engine.types import ArtefactError, Background, Samples, UsageError
 
 OnHop = Callable[[HopOutput], None]
 
@@ -90,8 +90,10 @@ class LiveStream:
         self.pipeline.set_background(background)
 
     def process_hop(self, x: Samples) -> Samples:
-        """x [hop_native] -> [hop_native]."""
+        """x [hop_native] -> [hop_native]. Raises ArtefactError when the models give what is no sound."""
         hop = self.pipeline.step(self._down.process(x))
+        if not np.isfinite(hop.out.sum() + hop.high.sum()):
+            raise ArtefactError("they gave something that is no sound")
         if self.on_hop is not None:
             self.on_hop(hop)
         original = self._original.process(x)

@@ -31,6 +31,7 @@ from engine.types import Samples
 INPUT_RING_S, OUTPUT_RING_S = 1.0, 0.5
 BEHIND_MS = 120.0  # with more than this waiting to be worked on, sound is left out
 WAIT_S = 0.1
+LOUDEST = 32.0  # 30 dB above full scale; no device gives more in earnest
 DEATH_FADE_MS = 5.0
 FILL_SMOOTHING = 0.02
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class SoundLoop:
     muted, closed, bypass, resting: set by anyone, ramped over a hop. closed: nothing is let out (a device is being
     changed). resting: as bypass, and the models do not run either.
     Counters: dropouts (what a listener heard break), broken (those that came from being late), skipped (input samples
-    left out), position (samples since start), busy_ms (time spent on hops).
+    left out), position (samples since start), busy_ms (time spent on hops), insane (hops with what is no sound).
     """
 
     def __init__(self, stream: LiveStream, block: int, on_hop: OnHop, on_failure: Callable[[str], None]) -> None:
@@ -59,7 +60,7 @@ class SoundLoop:
         self.finished = threading.Event()
         self.dropouts = self.broken = self.skipped = self.position = 0
         self.waiting_ms = self.busy_ms = 0.0
-        self._to_settle = 0
+        self._to_settle = self.insane = 0
         self.recent: deque[LiveHop] = deque(maxlen=SHOWN_HOPS)
         self._open, self._gate = Ramp(1.0, self.hop), Ramp(0.0, self.hop)
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -156,7 +157,7 @@ class SoundLoop:
 
     def _work(self, x: Samples) -> None:
         """One hop from input to output."""
-        peak = float(np.abs(x).max())
+        x, peak = self._sane(x)
         self.position += self.hop
         gain = self._open.next(0.0 if self.muted else 1.0)
         x = x if np.isscalar(gain) and gain == 1.0 else x * gain
@@ -175,6 +176,15 @@ class SoundLoop:
         seen = LiveHop(self.time_s, x, y, heard, made, limiter_db, peak)
         self.recent.append(seen)
         self._on_hop(seen)
+
+    def _sane(self, x: Samples) -> tuple[Samples, float]:
+        """x without what is no sound, and its peak: one sample that is no number would stay in the models for ever."""
+        peak = float(np.abs(x).max())
+        if peak <= LOUDEST:
+            return x, peak
+        self.insane += 1
+        x = np.clip(np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0), -LOUDEST, LOUDEST)
+        return x, float(np.abs(x).max())
 
     def _process(self, x: Samples) -> Samples:
         self._made = None
