@@ -21,24 +21,31 @@ from typing import Any
 import numpy as np
 
 from app import console
-from engine.types import Samples, SottovoceError
+from engine.types import Samples, SottovoceError, UsageError
 
 RUNS = 3
 DEVICE_RATE_HZ = 48_000
 BLOCK_MS = 10
 CODEC_SECONDS = 20.0
 MEMORY_SECONDS = (10.0, 600.0)
+SOAK_MINUTES, OVERLOAD_SECONDS = 10.0, 30.0
 VERSIONS = ("sottovoce", "numpy", "onnxruntime-gpu", "onnxruntime", "soxr", "sounddevice")
 
 
-def bench(what: str, seconds: float | None, as_json: bool, provider: str) -> int:
-    """Measure and print; `seconds` replaces the usual length."""
+def bench(what: str, seconds: float | None, as_json: bool, provider: str, minutes: float | None = None) -> int:
+    """Measure and print; `seconds` replaces the usual length, and `minutes` that of the soak."""
     figures: dict[str, Any]
     if what == "codec":
         figures = {"codec": measure_codec(seconds or CODEC_SECONDS, provider)}
         figures["memory"] = measure_memory((10.0, seconds or 60.0))
     elif what == "memory":
         figures = {"memory": measure_memory((MEMORY_SECONDS[0], seconds or MEMORY_SECONDS[1]))}
+    elif what == "soak":
+        figures = {"soak": soak(minutes or SOAK_MINUTES, provider, as_json)}
+    elif what == "overload":
+        from engine.livebench import measure_overload
+
+        figures = {"overload": measure_overload(seconds or OVERLOAD_SECONDS, provider)}
     else:
         from engine.livebench import measure_live
 
@@ -49,6 +56,17 @@ def bench(what: str, seconds: float | None, as_json: bool, provider: str) -> int
     else:
         print("\n".join(lines(result)))
     return console.DONE
+
+
+def soak(minutes: float, provider: str, quiet: bool) -> dict[str, Any]:
+    """Simulated minutes of a live run. Raises UsageError or SottovoceError."""
+    from engine.artefacts import load_models
+    from engine.soak import measure_soak
+
+    if not minutes >= 2:
+        raise UsageError(f"--minutes is two or more, not {minutes:g}")
+    with console.progress("soak", quiet) as advance:
+        return measure_soak(load_models(provider), minutes, advance)
 
 
 def machine() -> dict[str, Any]:

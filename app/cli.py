@@ -223,17 +223,18 @@ def models(
 
 @cli.command()
 def bench(
-    what: Annotated[Literal["codec", "live", "memory"], typer.Argument()] = "codec",
+    what: Annotated[Literal["codec", "live", "overload", "soak", "memory"], typer.Argument()] = "codec",
     seconds: Annotated[
         float | None, typer.Option("--seconds", metavar="N", help="Length of the sound measured with.")
     ] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", metavar="N", help="Simulated length of a soak.")] = None,
     as_json: JsonOption = False,
     provider: ProviderOption = "cpu",
 ) -> None:
-    """Measure speed, delay or memory on this machine."""
+    """Measure speed, delay, memory, and how overload and many hours are borne."""
     from app.bench import bench as run
 
-    raise typer.Exit(run(what, seconds, as_json, provider))
+    raise typer.Exit(run(what, seconds, as_json, provider, minutes))
 
 
 @cli.command()

@@ -10,9 +10,12 @@ device ports in the engine's place; the path is the difference.
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ from engine.pulse import PrivateServer
 from engine.resample import FileResampler
 from engine.ring import Ring
 from engine.soundfiles import SoundReader
-from engine.types import Background, DeviceError, EngineConfig, Problem, Provider, Samples, Stats
+from engine.types import Background, DeviceChange, DeviceError, EngineConfig, Problem, Provider, Samples, Stats
 
 RATE_HZ = 48000
 STAGE_SINK, NOISE_SINK, HEARD_SINK, MIC_SOURCE = "stage", "noise", "heard", "mic"
@@ -49,6 +52,8 @@ SETTLE_S = 2.0
 DIRECT_S = 4.0
 WINDOW_S, MAX_DELAY_S = 0.5, 0.5
 GAP_MS = 1.0  # so much of nothing in the midst of sound is a gap that can be heard
+CALM_S, AFTER_S = 15.0, 20.0  # before and after a load
+BACK_MS = 3.0
 LIKENESS = 0.6  # a window counts when left and right match at least so well
 
 
@@ -122,6 +127,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def delays_ms(both: Samples) -> list[float]:
     """Delay of the right channel behind the left in each window of both [N, 2] in which the two match, in ms."""
+    return [delay_ms for _, delay_ms in delays_over_time(both)]
+
+
+def delays_over_time(both: Samples) -> list[tuple[float, float]]:
+    """The same with the time in s at which each window begins."""
     size, reach = round(WINDOW_S * RATE_HZ), round(MAX_DELAY_S * RATE_HZ)
     found = []
     for start in range(0, len(both) - size - reach, size):
@@ -134,7 +144,7 @@ def delays_ms(both: Samples) -> list[float]:
         energy = np.sqrt((power[size : size + reach] - power[:reach]) * np.sum(part**2)) + 1e-9
         best = int(np.argmax(match / energy))
         if match[best] / energy[best] >= LIKENESS:
-            found.append(1000.0 * best / RATE_HZ)
+            found.append((start / RATE_HZ, 1000.0 * best / RATE_HZ))
     return found
 
 
@@ -166,6 +176,90 @@ def _stimulus(seconds: float) -> Samples:
         parts = [resampler.process(block.mean(axis=1)) for block in reader.blocks()]
     sound = np.concatenate([*parts, resampler.process(np.zeros(0, np.float32), last=True)])
     return np.resize(sound, round(seconds * RATE_HZ)).astype(np.float32)
+
+
+class _Load(threading.Thread):
+    """Calm, then other programs that want more than the whole processor, then calm; hears the engine meanwhile."""
+
+    def __init__(self, engine: Engine, seconds: float) -> None:
+        super().__init__(name="sottovoce load", daemon=True)
+        self._engine, self._seconds = engine, seconds
+        self.events: list[Stats | Problem | DeviceChange] = []
+        self.dropouts: list[int] = []
+
+    def run(self) -> None:
+        self._listen(CALM_S)
+        burners = [
+            subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))
+        ]
+        try:
+            self._listen(self._seconds)
+        finally:
+            for burner in burners:
+                burner.kill()
+                burner.wait()
+        self._listen(AFTER_S)
+
+    def _listen(self, seconds: float) -> None:
+        """Take events for so long, and note the dropouts by then."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            time.sleep(0.1)
+            self.events += [e for e in self._engine.poll() if isinstance(e, Stats | Problem | DeviceChange)]
+        self.dropouts.append(max((e.dropouts for e in self.events if isinstance(e, Stats)), default=0))
+
+
+def measure_overload(seconds: float = 30.0, provider: str = "auto") -> dict[str, Any]:
+    """How a run with captions bears `seconds` of 100 % load by other programs, two for each core. Times in ms.
+
+    Calm goes before it and comes after it. back_s: from the end of the load until the delay is what it was, within
+    BACK_MS, and stays so; None for never. Raises DeviceError where PulseAudio is not installed.
+    """
+    background = Background.parse("keep")
+    config = EngineConfig(MIC_SOURCE, HEARD_SINK, background, provider=Provider(provider), captions=True)
+    whole_s = CALM_S + seconds + AFTER_S
+    with Stage() as stage:
+        stage.play(_stimulus(whole_s + 60.0))
+        with Engine(config) as engine:
+            ready = _wait_settled(engine)
+            load = _Load(engine, seconds)
+            load.start()
+            both = stage.record(whole_s)
+            load.join()
+    before, during, after = np.diff([ready.dropouts if ready is not None else 0, *load.dropouts]).tolist()
+    told = [
+        e.text if isinstance(e, Problem) else f"{e.what}: {e.device}" for e in load.events if not isinstance(e, Stats)
+    ]
+    return {
+        "load_s": seconds,
+        **load_figures(delays_over_time(both), CALM_S, CALM_S + seconds),
+        "dropouts_before": before,
+        "dropouts_under_load": during,
+        "dropouts_after": after,
+        "told": told,
+    }
+
+
+def load_figures(delays: list[tuple[float, float]], begin_s: float, end_s: float) -> dict[str, Any]:
+    """(time in s, delay in ms) of a run that was under load from begin_s to end_s. Raises DeviceError without sound."""
+    before, during, after = (
+        [(t, d) for t, d in delays if first <= t < last]
+        for first, last in ((0.0, begin_s - WINDOW_S), (begin_s, end_s), (end_s, float("inf")))
+    )
+    if not before or not after:
+        raise DeviceError("no sound came through the null sinks; see what `sottovoce doctor` says")
+    usual_ms = statistics.median(d for _, d in before)
+    wrong = [t for t, d in after if d > usual_ms + BACK_MS]
+    back_s: float | None = wrong[-1] + WINDOW_S - end_s if wrong else 0.0
+    if wrong and wrong[-1] == after[-1][0]:
+        back_s = None
+    return {
+        "delay_ms_before": usual_ms,
+        "delay_ms_under_load_median": statistics.median(d for _, d in during) if during else None,
+        "delay_ms_under_load_max": max((d for _, d in during), default=None),
+        "delay_ms_after": statistics.median(d for _, d in after),
+        "back_s": back_s,
+    }
 
 
 class _Usage:

@@ -125,12 +125,16 @@ class SoundLoop:
     def _loop(self) -> None:
         while not self._over():
             self.wake.wait(WAIT_S)
-            ended = self.input is not None and self.input.ended  # before the fill is read: the last block is in by then
-            while self.input_ring.fill >= self.hop:
-                self._take_hop()
-            if ended and not self.finished.is_set():
-                self._drain()
-            self._obey()
+            self.work_off()
+
+    def work_off(self) -> None:
+        """All hops that are there now. The thread does this whenever it is woken; without it, whoever owns the loop."""
+        ended = self.input is not None and self.input.ended  # before the fill is read: the last block is in by then
+        while self.input_ring.fill >= self.hop:
+            self._take_hop()
+        if ended and not self.finished.is_set():
+            self._drain()
+        self._obey()
 
     def _obey(self) -> None:
         while not self._commands.empty():

@@ -11,7 +11,7 @@ import soundfile
 
 from app import bench, cli
 from engine.artefacts import shared_models
-from engine.livebench import gaps
+from engine.livebench import gaps, load_figures
 from engine.types import SottovoceError
 from tests import tiny_models
 
@@ -70,3 +70,17 @@ def test_gaps_are_counted_between_the_first_sound_and_the_last() -> None:
     x[20_000:20_240] = 0.0
     x[30_000:33_000] = 0.0
     assert gaps(x) == 2
+
+
+@pytest.mark.parametrize(
+    ("after_ms", "back_s"),
+    [([100.0] * 8, 0.0), ([150.0, 120.0, 101.0, 100.0], 1.0), ([150.0] * 4, None)],
+    ids=["at once", "later", "never"],
+)
+def test_when_the_delay_is_back_is_read_from_its_last_high_value(after_ms: list[float], back_s: float | None) -> None:
+    delays = [(0.5 * k, 100.0) for k in range(20)] + [(10.0 + 0.5 * k, 180.0) for k in range(10)]
+    delays += [(15.0 + 0.5 * k, delay) for k, delay in enumerate(after_ms)]
+    figures = load_figures(delays, 10.0, 15.0)
+    assert figures["delay_ms_before"] == 100.0
+    assert figures["delay_ms_under_load_max"] == 180.0
+    assert figures["back_s"] == back_s

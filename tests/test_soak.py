@@ -1,0 +1,67 @@
+"""The soak: simulated hours end as they began, and what it measures would show if they did not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from app import bench, cli
+from engine.artefacts import Models, load_models, shared_models
+from engine.fill import FillControl
+from engine.soak import Soak, measure_soak
+from engine.types import Provider, SottovoceError
+from tests import tiny_models
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return load_models(Provider.CPU, tiny_models.build(tmp_path_factory.mktemp("tiny")))
+
+
+def test_two_clocks_that_differ_do_not_make_the_delay_drift(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.soak.DRIFT_PPM", 1000.0)  # 60 ms a minute
+    monkeypatch.setattr("engine.soak.STALL_EVERY_S", 1e9)
+    fractions: list[float] = []
+    figures = measure_soak(tiny, 4, fractions.append)
+    assert fractions == [0.25, 0.5, 0.75, 1.0]
+    assert abs(figures["drift_hops"]) < 0.75
+    assert figures["splices"] > 10
+    assert figures["dropouts"] <= 2
+    assert figures["objects_growth"] < 1000
+
+
+def test_a_delay_that_nobody_holds_shows_as_drift(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.soak.DRIFT_PPM", 1000.0)
+    monkeypatch.setattr("engine.soak.STALL_EVERY_S", 1e9)
+    monkeypatch.setattr(FillControl, "next", lambda self, waiting: 0)
+    assert measure_soak(tiny, 3, lambda done: None)["drift_hops"] > 3.0
+
+
+def test_a_stall_breaks_the_output_and_the_delay_comes_back(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.soak.STALL_EVERY_S", 70.0)
+    soak = Soak(tiny)
+    rows = [soak.minute() for _ in range(3)]
+    assert rows[0]["dropouts"] == 0
+    assert rows[1]["dropouts"] >= 1
+    assert rows[2]["delay_ms"] < rows[0]["delay_ms"] + 25.0
+
+
+def test_models_that_die_are_told(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    soak = Soak(tiny)
+    soak.loop.stream.pipeline._delay.process = lambda x: x * np.nan  # type: ignore[method-assign]
+    with pytest.raises(SottovoceError, match="sottovoce doctor"):
+        soak.minute()
+
+
+def test_the_command_prints_one_object(
+    tiny: Models, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: object
+) -> None:
+    monkeypatch.setattr("engine.artefacts.load_models", lambda provider: tiny)
+    monkeypatch.setattr(bench, "artefact_ids", dict)
+    assert cli.run(["bench", "soak", "--minutes", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["soak"]["minutes"] == 2
+    assert cli.run(["bench", "soak", "--minutes", "1"]) == 2
+    assert "two or more" in capsys.readouterr().err
+    shared_models.cache_clear()
