@@ -1,12 +1,13 @@
 """Checkpoints that carry their own shape: networks in fp16, codebooks in int8, no pickle (a zip of plain arrays).
 
-A bundle is everything that is trained. The small committed one lies in assets/; training keeps full ones, with the
-optimiser, in the cache.
+A bundle is everything that is trained. The shipped graphs in assets/ hold all of it and are read back as one; training
+keeps full checkpoints, with the optimiser, in the cache.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,22 @@ from models.config import ModelConfig, config_from_dict
 from models.quantize import GRID
 from models.refiner import Refiner
 
-SMALL_NAME = "checkpoint.npz"
+LARGE = 16_384  # elements from which on a matrix is kept as int8 rows
+ROLES = ("encoder", "decoder", "refiner")
+
+
+def row_scale(values: torch.Tensor) -> torch.Tensor:
+    """The power of two per row (last axis) by which values [..., N] become whole numbers of 127 at most."""
+    top = values.abs().amax(-1, keepdim=True).clamp_min(2.0**-20)
+    return torch.exp2(torch.ceil(torch.log2(top / 127.0)))
+
+
+def snapped(values: torch.Tensor) -> torch.Tensor:
+    """A weight as it is shipped: large matrices on their rows' int8 grid, the rest in half precision. Idempotent."""
+    if values.dim() < 2 or values.numel() < LARGE:
+        return values.half().float()
+    scale = row_scale(values)
+    return (values / scale).round().clamp(-127, 127) * scale
 
 
 @dataclass
@@ -48,65 +64,79 @@ class Bundle:
 
     @torch.no_grad()
     def snap(self) -> None:
-        """Round networks to fp16 and codebooks to their grid, as shipped, so that what is checked is what plays."""
+        """Round networks and codebooks to what is shipped, so that what is checked is what plays."""
         for quantizer in (self.codec.encoder.speech, self.codec.encoder.background):
             quantizer.snap()
         for module in (self.codec, self.refiner):
             module.eval()
             for parameter in module.parameters():
-                parameter.copy_(parameter.half().float())
+                parameter.copy_(snapped(parameter))
+
+    def about(self) -> str:
+        """Shape and history as JSON."""
+        facts = {"config": self.config.to_dict(), "step": self.step, "ancestors": self.ancestors, "data": self.data}
+        return json.dumps(facts)
+
+    @classmethod
+    def from_arrays(cls, about: str, stored: Mapping[str, np.ndarray], name: str) -> Bundle:
+        """A bundle of stored weights; ValueError, with `name`, when names or shapes do not match."""
+        facts = json.loads(about)
+        bundle = cls.new(config_from_dict(facts["config"]))
+        bundle.step, bundle.ancestors, bundle.data = facts["step"], facts["ancestors"], facts["data"]
+        wanted = bundle.tensors()
+        wrong = sorted(set(wanted) ^ set(stored))
+        wrong += [k for k in wanted if k in stored and tuple(wanted[k].shape) != stored[k].shape]
+        if wrong:
+            raise ValueError(f"{name} does not fit this version of the networks: {', '.join(wrong[:3])}")
+        with torch.no_grad():
+            for key, tensor in wanted.items():
+                values = torch.from_numpy(stored[key].copy()).float()
+                tensor.copy_(values / GRID if stored[key].dtype == np.int8 else values)
+        for quantizer in (bundle.codec.encoder.speech, bundle.codec.encoder.background):
+            quantizer.snap()
+        return bundle
 
 
-def default_checkpoint() -> Path:
-    """The small committed checkpoint."""
-    return assets_dir() / SMALL_NAME
-
-
-def save_bundle(bundle: Bundle, path: Path, books: bool = True) -> None:
-    """Write the small form: networks fp16, codebooks int8; beside and renamed. `books=False` leaves the codebooks out:
-    in assets/ they lie in decoder.onnx already."""
+def save_bundle(bundle: Bundle, path: Path) -> None:
+    """Write the small form: networks fp16, codebooks int8; beside and renamed."""
     arrays: dict[str, np.ndarray] = {}
     for name, tensor in bundle.tensors().items():
         values = tensor.detach().cpu()
-        is_book = ".book_" in name
-        if is_book and not books:
-            continue
-        arrays[name] = ((values * GRID).round().to(torch.int8) if is_book else values.half()).numpy()
-    about = {"config": bundle.config.to_dict(), "step": bundle.step, "ancestors": bundle.ancestors, "data": bundle.data}
-    arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+        arrays[name] = ((values * GRID).round().to(torch.int8) if ".book_" in name else values.half()).numpy()
+    arrays["about"] = np.frombuffer(bundle.about().encode(), dtype=np.uint8)
     beside = path.with_suffix(".part.npz")
     np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
     beside.replace(path)
 
 
-def _books_of(decoder: Path) -> dict[str, np.ndarray]:
-    """The int8 codebooks inside an exported decoder, under the names they have in a bundle."""
-    tensors = {
-        t.name: t for t in onnx.load(str(decoder)).graph.initializer if ".book_" in t.name and t.name.endswith(".small")
-    }
-    return {
-        name.removesuffix(".small").replace("part.", "codec.encoder."): numpy_helper.to_array(tensor)
-        for name, tensor in tensors.items()
-    }
-
-
 def load_bundle(path: Path) -> Bundle:
     """Read the small form. Raises FileNotFoundError, or ValueError when names or shapes do not match."""
     with np.load(path, allow_pickle=False) as arrays:
-        about = json.loads(arrays["about"].tobytes())
-        bundle = Bundle.new(config_from_dict(about["config"]))
-        bundle.step, bundle.ancestors, bundle.data = about["step"], about["ancestors"], about["data"]
-        wanted = bundle.tensors()
         stored = {name: arrays[name] for name in arrays.files if name != "about"}
-        if not any(".book_" in name for name in stored):
-            stored |= _books_of(path.with_name("decoder.onnx"))
-        missing = sorted(set(wanted) ^ set(stored))
-        if missing:
-            raise ValueError(f"{path.name} does not fit this version of the networks: {', '.join(missing[:3])}")
-        with torch.no_grad():
-            for name, tensor in wanted.items():
-                values = torch.from_numpy(stored[name].copy()).float()
-                tensor.copy_(values / GRID if ".book_" in name else values)
-        for quantizer in (bundle.codec.encoder.speech, bundle.codec.encoder.background):
-            quantizer.snap()
-    return bundle
+        return Bundle.from_arrays(arrays["about"].tobytes().decode(), stored, path.name)
+
+
+def load_shipped(folder: Path | None = None) -> Bundle:
+    """The bundle inside the exported graphs of `folder` (default: assets/): what plays is also what training goes on
+    from. Raises FileNotFoundError or ValueError as `load_bundle`."""
+    place = folder or assets_dir()
+    stored: dict[str, np.ndarray] = {}
+    about = "{}"
+    for role, prefix in (("encoder", "codec.encoder."), ("refiner", "refiner.")):
+        model = onnx.load(str(place / f"{role}.onnx"))
+        about = next((p.value for p in model.metadata_props if p.key == "about"), about)
+        raw = {t.name: t for t in model.graph.initializer}
+        for name in raw:
+            inner = name.removesuffix(".small")
+            if inner.startswith("part.") and not inner.endswith((".scale", ".cast")):
+                stored[prefix + inner.removeprefix("part.")] = _unpacked(raw, inner)
+    wanted = set(Bundle.new(config_from_dict(json.loads(about).get("config", {}))).tensors())
+    return Bundle.from_arrays(about, {k: v for k, v in stored.items() if k in wanted}, f"{place.name}/*.onnx")
+
+
+def _unpacked(raw: Mapping[str, onnx.TensorProto], name: str) -> np.ndarray:
+    """A tensor of an exported graph as it is used; codebooks stay int8."""
+    values = numpy_helper.to_array(raw[f"{name}.small"] if f"{name}.small" in raw else raw[name])
+    if values.dtype != np.int8 or ".book_" in name:
+        return values
+    return np.asarray(values * numpy_helper.to_array(raw[f"{name}.scale"]), np.float32)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.config import ModelConfig
 from models.front import Front, State
 from models.quantize import BandQuantizer
-from models.transforms import lapped_basis, overlap_add
+from models.transforms import frames_of, lapped_basis, overlap_add
 
 
 class Encoder(nn.Module):
@@ -37,16 +37,14 @@ class Encoder(nn.Module):
     def project(self, sound: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Sound [B, T * hop] -> coefficients of voice and background, [B, T, N] each; they add up to the mixture's."""
         c = self.config
-        speech, mixture = [], []
-        for hop in sound.split(c.hop, dim=1):
-            heard = torch.cat([state["mixture"], hop], dim=1)
-            voice, front = self.front(heard[:, c.overlap :], state)
-            frame = torch.cat([state["voice"], voice], dim=1)
-            speech.append(frame @ self.basis)
-            mixture.append(heard[:, : c.hop + c.overlap] @ self.basis)
-            state = {"mixture": heard[:, c.hop :], "voice": frame[:, c.hop :], **front}
-        voices = torch.stack(speech, dim=1)
-        return voices, torch.stack(mixture, dim=1) - voices, state
+        voice, front = self.front(sound, state)
+        heard = torch.cat([state["mixture"], sound], dim=1)
+        delayed = heard[:, c.overlap : c.overlap + sound.shape[1]]
+        frames, past_voice = frames_of(state["voice"], voice, c.hop + c.overlap, c.hop)
+        voices = frames @ self.basis
+        frames, _ = frames_of(heard[:, : c.overlap], delayed, c.hop + c.overlap, c.hop)
+        new = {"mixture": heard[:, sound.shape[1] :], "voice": past_voice, **front}
+        return voices, frames @ self.basis - voices, new
 
     def forward(self, sound: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Sound [B, T * hop] -> codes of voice and background [B, T, K]."""

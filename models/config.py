@@ -15,18 +15,18 @@ class ModelConfig:
     sample_rate_hz: int = 16_000
     hop: int = 320  # 20 ms: one frame of tokens
     overlap: int = 80  # of the lapped transform and of the refiner's synthesis: 5 ms of lag each
-    frame: int = 512  # the networks' analysis frame, ending at the newest sample
+    frame: int = 512  # the refiner's analysis frame, ending at the newest sample
     step: int = 160  # the refiner runs twice per hop
-    front_lag: int = 448  # DTLN's 384, and the 64 by which a hop can end after DTLN's last step
-    band_edges: tuple[int, ...] = (0, 40, 100, 200, 320)  # bins of 25 Hz: 0, 1, 2.5, 5, 8 kHz
-    speech_stages: int = 8  # residual stages of each band
-    background_stages: int = 4
+    front_frame: int = 320  # the front's, every 160 samples
+    front_lag: int = 160  # half a frame: when its overlap-add is complete
+    band_edges: tuple[int, ...] = (0, 7, 14, 22, 31, 42, 55, 72, 94, 122, 162, 220, 320)  # bins of 25 Hz
+    speech_stages: int = 4  # residual stages of each band
+    background_stages: int = 3
     codebook: int = 1024
     gain_levels: int = 64  # level 0 is digital silence
     gain_step_db: float = 1.5
     gain_top_db: float = 0.0  # RMS of a band's coefficients at the highest level
-    front_units: int = 128  # as in DTLN, whose weights the front starts from
-    front_basis: int = 256
+    front_units: int = 512  # as in DeepFilterNet3 without look-ahead, whose weights the front has
     refiner_units: int = 256
 
     @property

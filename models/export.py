@@ -1,6 +1,6 @@
 """Write the artefacts through the parity gate: `python -m models.export [--checkpoint FILE] [--out DIR]`.
 
-FILE is what training leaves in the cache (it names it when it ends) or what `python -m models.temper` makes of it.
+FILE is what training leaves in the cache (it names it when it ends).
 
 Each part becomes one ONNX graph for one hop, with every state tensor as an input `state_in.NAME` and an output
 `state_out.NAME`. The gate runs 500 hops of real sound hop by hop in ONNX Runtime, with carried state, against one
@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from engine.paths import assets_dir
-from models.checkpoint import SMALL_NAME, Bundle, default_checkpoint, load_bundle, save_bundle
+from models.checkpoint import Bundle, load_bundle, load_shipped, row_scale
 from models.config import FORMAT_VERSION
 from models.front import State
 from models.manifest import update_row
@@ -89,12 +89,8 @@ def _pack(graph: onnx.GraphProto, initializer: onnx.TensorProto) -> None:
     values = numpy_helper.to_array(initializer)
     if values.dtype != np.float32 or values.size < 4096:
         return
-    grid = values * GRID
-    if np.array_equal(grid, np.clip(np.round(grid), -127, 127)):
-        small, scale = grid.astype(np.int8), 1.0 / GRID
-    elif np.array_equal(values, values.astype(np.float16).astype(np.float32)):
-        small, scale = values.astype(np.float16), None
-    else:
+    small, scale = _smallest(values)
+    if small is None:
         return
     name = initializer.name
     graph.initializer.remove(initializer)
@@ -102,10 +98,23 @@ def _pack(graph: onnx.GraphProto, initializer: onnx.TensorProto) -> None:
     cast = name if scale is None else f"{name}.cast"
     nodes = [helper.make_node("Cast", [f"{name}.small"], [cast], to=TensorProto.FLOAT)]
     if scale is not None:
-        graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), f"{name}.scale"))
+        graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
         nodes.append(helper.make_node("Mul", [cast, f"{name}.scale"], [name]))
     for position, node in enumerate(nodes):
         graph.node.insert(position, node)
+
+
+def _smallest(values: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Values as int8 and their scale, or as fp16 and None, or (None, None) where neither is exact."""
+    scales = [np.array(1.0 / GRID, np.float32)]
+    if values.ndim > 1:
+        scales.append(row_scale(torch.from_numpy(values.copy())).numpy())
+    for scale in scales:
+        grid = values / scale
+        if np.array_equal(grid, np.clip(np.round(grid), -127, 127)):
+            return grid.astype(np.int8), scale
+    half = values.astype(np.float16)
+    return (half, None) if np.array_equal(values, half.astype(np.float32)) else (None, None)
 
 
 def codec_id(bundle: Bundle) -> str:
@@ -131,6 +140,7 @@ def _metadata(bundle: Bundle, role: str, lag: int) -> dict[str, str]:
         "gain_rows": str(c.bands),
         "rows_per_stage": str(c.bands),
         "stages": str(c.speech_stages),
+        "about": bundle.about(),
     }
 
 
@@ -162,13 +172,12 @@ def write_parts(bundle: Bundle, folder: Path) -> dict[str, Path]:
 
 
 def main(checkpoint: Path | None = None, out: Path | None = None, sound: Path | None = None, command: str = "") -> None:
-    """Export a checkpoint (default: the committed one) into `out` (default: assets/) through the parity gate.
+    """Export a checkpoint (default: the one in the shipped graphs) into `out` (default: assets/) through the gate.
 
-    The small checkpoint goes beside the artefacts; run `python -m models.scenes` when the codebooks have changed.
+    Run `python -m models.scenes` when the codebooks have changed.
     """
-    source = checkpoint or default_checkpoint()
     folder = out or assets_dir()
-    bundle = load_bundle(source)
+    bundle = load_bundle(checkpoint) if checkpoint else load_shipped()
     bundle.snap()
     scratch = folder / ".export"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -179,8 +188,6 @@ def main(checkpoint: Path | None = None, out: Path | None = None, sound: Path | 
         for role, path in paths.items():
             path.replace(folder / f"{role}.onnx")
             update_row(manifest=folder / "manifest.toml", **_row(bundle, role, folder / f"{role}.onnx", command))
-        save_bundle(bundle, folder / SMALL_NAME, books=False)
-        update_row(manifest=folder / "manifest.toml", **_checkpoint_row(bundle, command))
     except ParityError as error:
         typer.echo(f"not exported: {error}", err=True)
         raise typer.Exit(1) from None
@@ -202,18 +209,6 @@ def _row(bundle: Bundle, role: str, path: Path, command: str) -> dict[str, Any]:
         "sample_rate_hz": c.sample_rate_hz,
         "hop_samples": c.hop,
         "output_lag_samples": lag,
-        "data": bundle.data,
-        "command": command or COMMAND,
-    }
-
-
-def _checkpoint_row(bundle: Bundle, command: str) -> dict[str, Any]:
-    return {
-        "name": "checkpoint",
-        "file": SMALL_NAME,
-        "kind": "checkpoint",
-        "license": "MIT",
-        "ancestors": bundle.ancestors,
         "data": bundle.data,
         "command": command or COMMAND,
     }

@@ -1,166 +1,295 @@
-"""The encoder's front: DTLN (Westhausen and Meyer 2020), a pretrained separator in two stages, run inside our hop.
+"""The encoder's front: DeepFilterNet3 in its form without look-ahead (Schröter et al. 2023), at 16 kHz, hop by hop.
 
-DTLN hears 512 samples every 128, puts a mask on the spectrum and then a mask on a learned basis, and overlap-adds what
-it makes of them. Five of its steps fill two of our hops: the first hop of a pair holds two of them, the second three.
+DeepFilterNet hears 20 ms every 10 ms: an encoder over 32 ERB bands and the lowest 96 bins, a decoder that gives a gain
+to each ERB band, and one that gives each of the lowest bins a complex filter over its last five frames. It was trained
+at 48 kHz with 50 Hz a bin; a frame of 320 samples at 16 kHz has the very same bins, and those above 8 kHz are empty.
+Two of its frames fill a hop, and its output is complete 160 samples late.
 
-    pair of hops   |<────────── 320 ──────────>|<────────── 320 ──────────>|
-    steps end at           |128      |256          |384      |512      |640
-                                          the first hop ends 64 samples after its last step: the lag is 384 + 64
-
-So that one graph serves both hops, a hop always computes three steps and keeps the third only where there is one.
-
-DTLN's masks depend on how loud its input is, and 20 dB below what it was trained on they close on the voice, too. So it
-hears every frame at a steady level, by a slow gain that is taken back from what it returns.
+Its gains depend on how loud its input is, and 12 dB below what it was trained on they begin to close on the voice. So
+its features are taken from the sound at a steady level, by a slow gain that the sound itself never meets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.config import ModelConfig
-from models.transforms import dft_basis, inverse_dft_weight
+from models.transforms import dft_basis, frames_of, inverse_dft_weight, overlap_add
 
 State = dict[str, Tensor]
 
-LEVEL_TARGET = 0.045  # RMS that DTLN hears, about -27 dBFS
+LEVEL_TARGET = 0.2  # RMS of the louder hops that the features see, -14 dBFS; best of five on validation
 LEVEL_START = 0.02
 LEVEL_RISE = 0.2  # share of the way up to a louder hop: 100 ms
 LEVEL_FALL = 0.0033  # and down to a quieter one, in the logarithm: 6 s
-LEVEL_GAIN = (0.25, 40.0)
+LEVEL_GAIN = (0.25, 100.0)
+
+NORM_DECAY = 0.99  # of DeepFilterNet's running means: 1 s at 100 frames a second
+ERB_BANDS = 32
+ERB_NARROWEST = 2  # bins
+ERB_RATE_HZ, ERB_FRAME = 48_000, 960  # where the bands are cut
+DEEP_BINS = 96
+TAPS = 5
+CHANNELS = 64
 
 
-class TwoLayerLSTM(nn.Module):
-    """Two LSTM layers with explicit state, packed as one tensor [4, B, H]: h1, c1, h2, c2."""
+def erb_widths() -> list[int]:
+    """Bins of 50 Hz in each of the bands from 0 to 24 kHz, as libdf cuts them (Glasberg and Moore 1990)."""
+    scale = 24.7 * 9.265
+    last = 9.265 * math.log1p(ERB_RATE_HZ / 2 / scale)
+    widths, previous, over = [], 0, 0
+    for band in range(1, ERB_BANDS + 1):
+        edge_hz = scale * (math.exp(last * band / ERB_BANDS / 9.265) - 1)
+        edge = round(edge_hz / (ERB_RATE_HZ / ERB_FRAME))
+        width = max(ERB_NARROWEST, edge - previous - over)
+        over = max(0, ERB_NARROWEST - (edge - previous - over))
+        widths.append(width)
+        previous = edge
+    widths[-1] += ERB_FRAME // 2 + 1 - sum(widths)
+    return widths
 
-    def __init__(self, inputs: int, units: int) -> None:
+
+def vorbis_window(frame: int) -> Tensor:
+    """[frame]: its square, overlapped by half, sums to one."""
+    sine = torch.sin(math.pi * (torch.arange(frame, dtype=torch.float64) + 0.5) / frame)
+    return torch.sin(0.5 * math.pi * sine.square())
+
+
+class TimeConv(nn.Module):
+    """Causal convolution over (time, bins), a 1 x 1 one behind it where it is separable, and an activation."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        self.first = nn.LSTM(inputs, units, batch_first=True)
-        self.second = nn.LSTM(units, units, batch_first=True)
+        pad, alone = kernel[1] // 2, groups == 1
+        self.past = kernel[0] - 1
+        self.spread = nn.Conv2d(inputs, outputs, kernel, (1, stride), (0, pad), groups=groups, bias=alone)
+        self.point = None if alone else nn.Conv2d(outputs, outputs, 1)
 
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, T, inputs], [4, B, H] -> [B, T, H], new state [4, B, H]."""
-        x, (h1, c1) = self.first(x, (state[0:1], state[1:2]))
-        x, (h2, c2) = self.second(x, (state[2:3], state[3:4]))
-        return x, torch.cat([h1, c1, h2, c2])
+    def forward(self, x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, T, F] and what came before it [B, C, past, F] -> [B, C', T, F / stride], new history."""
+        joined = torch.cat([history, x], dim=2)
+        out = self.spread(joined)
+        return out if self.point is None else self.point(out), joined[:, :, joined.shape[2] - history.shape[2] :]
+
+
+class Upward(nn.Module):
+    """Twice the bins: a transposed depthwise convolution and a 1 x 1 one; no memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spread = nn.ConvTranspose2d(
+            CHANNELS, CHANNELS, (1, 3), (1, 2), (0, 1), (0, 1), groups=CHANNELS, bias=False
+        )
+        self.point = nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T, F] -> [B, C, T, 2 F]."""
+        return torch.relu(self.point(self.spread(x)))
+
+
+class Grouped(nn.Module):
+    """A linear layer whose inputs and outputs fall into groups that do not mix."""
+
+    def __init__(self, groups: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(groups, inputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, groups * inputs] -> [B, T, groups * outputs]."""
+        groups, inputs, _ = self.weight.shape
+        return torch.einsum("btgi,gih->btgh", x.unflatten(2, (groups, inputs)), self.weight).flatten(2)
+
+
+class DeepFilterNet(nn.Module):
+    """The network proper: features -> gains of the ERB bands and filters of the lowest bins."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        c = CHANNELS
+        self.erb_0 = TimeConv(1, c, (3, 3))
+        self.erb_1 = TimeConv(c, c, (2, 3), stride=2, groups=c)
+        self.erb_2 = TimeConv(c, c, (2, 3), stride=2, groups=c)
+        self.erb_3 = TimeConv(c, c, (2, 3), groups=c)
+        self.deep_0 = TimeConv(2, c, (3, 3), groups=2)
+        self.deep_1 = TimeConv(c, c, (2, 3), stride=2, groups=c)
+        self.deep_in = Grouped(16, 192, 32)
+        self.embed_in, self.embed_out = Grouped(16, 32, 32), Grouped(16, 32, 32)
+        self.embed_gru = nn.GRU(units, units, 1, batch_first=True)
+        self.gain_in, self.gain_out = Grouped(16, 32, 32), Grouped(16, 32, 32)
+        self.gain_gru = nn.GRU(units, units, 2, batch_first=True)
+        self.paths = nn.ModuleList([nn.Conv2d(c, c, 1, groups=c) for _ in range(4)])
+        self.up_3 = TimeConv(c, c, (2, 3), groups=c)
+        self.up_2, self.up_1 = Upward(), Upward()
+        self.gain = TimeConv(c, 1, (2, 3))
+        self.filter_in, self.filter_skip = Grouped(8, 64, 64), Grouped(16, 32, 32)
+        self.filter_gru = nn.GRU(units, units, 3, batch_first=True)
+        self.filter_path = TimeConv(c, 2 * TAPS, (TAPS, 1), groups=2)
+        self.filter_out = Grouped(16, 32, DEEP_BINS * 2 * TAPS // 16)
+
+    def initial_state(self, batch: int) -> State:
+        """Zeros, by the name of the layer they belong to."""
+        c, units = CHANNELS, self.embed_gru.hidden_size
+        past = {
+            "erb_0": (1, 2, 32),
+            "erb_1": (c, 1, 32),
+            "erb_2": (c, 1, 16),
+            "erb_3": (c, 1, 8),
+            "deep_0": (2, 2, DEEP_BINS),
+            "deep_1": (c, 1, DEEP_BINS),
+            "up_3": (c, 1, 8),
+            "gain": (c, 1, 32),
+            "filter_path": (c, TAPS - 1, DEEP_BINS),
+        }
+        layers = {"embed_gru": 1, "gain_gru": 2, "filter_gru": 3}
+        return {name: torch.zeros(batch, *shape) for name, shape in past.items()} | {
+            name: torch.zeros(count, batch, units) for name, count in layers.items()
+        }
+
+    def forward(self, erb: Tensor, deep: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Features [B, 1, T, 32] and [B, 2, T, 96] -> gains [B, T, 32], filters [B, T, 96, TAPS, 2], new state."""
+        new: State = {}
+
+        def conv(name: str, x: Tensor) -> Tensor:
+            out, new[name] = self.get_submodule(name)(x, state[name])
+            return out
+
+        def gru(name: str, x: Tensor) -> Tensor:
+            out, new[name] = self.get_submodule(name)(x, state[name])
+            return out
+
+        relu = torch.relu
+        e0 = relu(conv("erb_0", erb))
+        e1 = relu(conv("erb_1", e0))
+        e2 = relu(conv("erb_2", e1))
+        e3 = relu(conv("erb_3", e2))
+        c0 = relu(conv("deep_0", deep))
+        c1 = relu(conv("deep_1", c0))
+        both = e3.permute(0, 2, 3, 1).flatten(2) + relu(self.deep_in(c1.permute(0, 2, 3, 1).flatten(2)))
+        embedding = relu(self.embed_out(gru("embed_gru", relu(self.embed_in(both)))))
+
+        inner = relu(self.gain_out(gru("gain_gru", relu(self.gain_in(embedding)))))
+        inner = inner.unflatten(2, (8, CHANNELS)).permute(0, 3, 1, 2)
+        up = relu(conv("up_3", relu(self.paths[3](e3)) + inner))
+        up = self.up_2(relu(self.paths[2](e2)) + up)
+        up = self.up_1(relu(self.paths[1](e1)) + up)
+        gains = torch.sigmoid(conv("gain", relu(self.paths[0](e0)) + up))[:, 0]
+
+        hidden = gru("filter_gru", relu(self.filter_in(embedding))) + self.filter_skip(embedding)
+        filters = torch.tanh(self.filter_out(hidden)).unflatten(2, (DEEP_BINS, 2 * TAPS))
+        filters = filters + relu(conv("filter_path", c0)).permute(0, 2, 3, 1)
+        return gains, filters.unflatten(3, (TAPS, 2)), new
 
 
 class Front(nn.Module):
-    """One hop of the mixture -> one hop of the voice, `config.front_lag` samples later."""
+    """Hops of the mixture -> hops of the voice, `config.front_lag` samples later."""
 
-    cosine: Tensor
-    sine: Tensor
-    weight: Tensor
+    to_real: Tensor
+    to_imag: Tensor
+    inverse: Tensor
+    to_erb: Tensor
+    from_erb: Tensor
+    erb_start: Tensor
+    deep_start: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        bins = config.frame // 2 + 1
         self.config = config
-        cosine, sine = dft_basis(config.frame)
-        for name, basis in (("cosine", cosine), ("sine", sine), ("weight", inverse_dft_weight(config.frame))):
-            self.register_buffer(name, basis, persistent=False)
-        self.spectral = TwoLayerLSTM(bins, config.front_units)
-        self.spectral_mask = nn.Linear(config.front_units, bins)
-        self.analysis = nn.Linear(config.frame, config.front_basis, bias=False)
-        self.norm = nn.LayerNorm(config.front_basis, eps=1e-7)
-        self.learned = TwoLayerLSTM(config.front_basis, config.front_units)
-        self.learned_mask = nn.Linear(config.front_units, config.front_basis)
-        self.synthesis = nn.Linear(config.front_basis, config.frame, bias=False)
+        frame = config.front_frame
+        window = vorbis_window(frame)[:, None]
+        cosine, sine = dft_basis(frame)
+        bins = frame // 2 + 1
+        to_erb, from_erb = torch.zeros(bins, ERB_BANDS), torch.zeros(ERB_BANDS, bins)
+        edges = [sum(erb_widths()[:n]) for n in range(ERB_BANDS + 1)]
+        for band, (a, b) in enumerate(pairwise(edges)):
+            to_erb[a:b, band], from_erb[band, a:b] = 1.0 / (b - a), 1.0
+        constants = {
+            "to_real": (window * cosine.double() / frame).float(),
+            "to_imag": (window * sine.double() / frame).float(),
+            "inverse": inverse_dft_weight(frame) * frame**2,  # libdf divides by the frame on the way in
+            "to_erb": to_erb,
+            "from_erb": from_erb,
+            "erb_start": torch.linspace(-60.0, -90.0, ERB_BANDS),
+            "deep_start": torch.linspace(0.001, 0.0001, DEEP_BINS),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+        self.network = DeepFilterNet(config.front_units)
 
     def initial_state(self, batch: int) -> State:
-        """Phase [1] (1 in the second hop of a pair), sum [B, front_lag], and each pair of LSTMs' [4, B, H]."""
+        """Zeros: the followed level in the logarithm above LEVEL_START, the running means above where they start, the
+        last spectra, the sound of the last frame and the network's own."""
         c = self.config
-        states = {f"front_{name}": torch.zeros(4, batch, c.front_units) for name in ("spectral", "learned")}
-        states["front_level"] = torch.zeros(batch, 1)  # in the logarithm, above LEVEL_START
-        return {"front_phase": torch.zeros(1), "front_sum": torch.zeros(batch, c.front_lag), **states}
+        half = c.front_frame // 2
+        own = {
+            "level": torch.zeros(batch, 1),
+            "erb_mean": torch.zeros(batch, ERB_BANDS),
+            "deep_mean": torch.zeros(batch, DEEP_BINS),
+            "heard": torch.zeros(batch, half),
+            "spectra": torch.zeros(batch, 2, TAPS - 1, DEEP_BINS),
+            "tail": torch.zeros(batch, half),
+        }
+        return {f"front_{name}": value for name, value in (own | self.network.initial_state(batch)).items()}
 
-    def forward(self, newest: Tensor, state: State) -> tuple[Tensor, State]:
-        """Newest samples [B, front_lag + hop] of the mixture, the last `hop` new -> voice [B, hop], new state."""
-        c = self.config
-        second = state["front_phase"] > 0.5
-        level = self._level(newest[:, -c.hop :], state["front_level"])
-        gain = (LEVEL_TARGET / LEVEL_START * torch.exp(-level)).clamp(*LEVEL_GAIN)
-        newest = newest * gain
-        frames = torch.where(second, self._frames(newest, 256, 128), self._frames(newest, 192, 64))
-        voices, kept = self._separate(frames, state)
-        last, after = self._separate(self._frames(newest, 0), kept)
-        placed = torch.where(
-            second, self._placed(voices, 256, 128) + self._placed(last, 0), self._placed(voices, 192, 64)
-        )
-        total = nn.functional.pad(state["front_sum"], (0, c.hop)) + placed / gain
-        new = {"front_level": level} | {name: torch.where(second, after[name], kept[name]) for name in after}
-        return total[:, : c.hop], {"front_phase": 1.0 - state["front_phase"], "front_sum": total[:, c.hop :], **new}
+    def forward(self, mixture: Tensor, state: State) -> tuple[Tensor, State]:
+        """Mixture [B, T * hop] -> voice [B, T * hop], new state."""
+        kept = {name.removeprefix("front_"): value for name, value in state.items() if name.startswith("front_")}
+        half = self.config.front_frame // 2
+        new: State = {}
+        frames, new["heard"] = frames_of(kept["heard"], mixture, 2 * half, half)
+        real, imag = frames @ self.to_real, frames @ self.to_imag
+        gain, new["level"] = self._level(mixture, kept["level"])
+        erb, deep = self._features(real * gain, imag * gain, kept, new)
+        gains, filters, inner = self.network(erb, deep, kept)
+        low, new["spectra"] = self._filtered(real, imag, filters, kept["spectra"])
+        high = gains @ self.from_erb[:, DEEP_BINS:]
+        real = torch.cat([low[..., 0], high * real[:, :, DEEP_BINS:]], dim=2) * self.inverse
+        imag = torch.cat([low[..., 1], high * imag[:, :, DEEP_BINS:]], dim=2) * self.inverse
+        voice, new["tail"] = overlap_add(kept["tail"], real @ self.to_real.T + imag @ self.to_imag.T, half)
+        return voice, {f"front_{name}": value for name, value in (new | inner).items()}
 
-    def _level(self, hop: Tensor, level: Tensor) -> Tensor:
-        """Follow the level of the louder hops: up within 100 ms, down over 6 s. [B, hop], [B, 1] -> [B, 1]."""
-        heard = 0.5 * torch.log(hop.square().mean(1, keepdim=True) / LEVEL_START**2 + 1e-6)
-        return level + torch.where(heard > level, LEVEL_RISE, LEVEL_FALL) * (heard - level)
+    def _level(self, mixture: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Follow the level of the louder hops: up within 100 ms, down over 6 s.
 
-    def _frames(self, newest: Tensor, *before: int) -> Tensor:
-        """The frames that end so many samples before the hop's end, [B, n, frame]."""
-        end, size = newest.shape[1], self.config.frame
-        return torch.stack([newest[:, end - b - size : end - b] for b in before], dim=1)
+        [B, T * hop], [B, 1] -> gain of each frame [B, T * frames per hop, 1], new level.
+        """
+        gains = []
+        per_hop = 2 * self.config.hop // self.config.front_frame
+        for hop in mixture.split(self.config.hop, dim=1):
+            heard = 0.5 * torch.log(hop.square().mean(1, keepdim=True) / LEVEL_START**2 + 1e-6)
+            level = level + torch.where(heard > level, LEVEL_RISE, LEVEL_FALL) * (heard - level)
+            gains += [(LEVEL_TARGET / LEVEL_START * torch.exp(-level)).clamp(*LEVEL_GAIN)] * per_hop
+        return torch.stack(gains, dim=1), level
 
-    def _placed(self, frames: Tensor, *before: int) -> Tensor:
-        """The inverse: frames [B, n, frame] added up where they belong in [B, front_lag + hop]."""
-        room = self.config.front_lag + self.config.hop - self.config.frame
-        parts = [nn.functional.pad(frames[:, i], (room - b, b)) for i, b in enumerate(before)]
-        return torch.stack(parts).sum(0)
+    def _features(self, real: Tensor, imag: Tensor, kept: State, new: State) -> tuple[Tensor, Tensor]:
+        """Spectra [B, T, bins] -> ERB levels [B, 1, T, 32] and lowest bins [B, 2, T, 96], less their running means."""
+        power = real.square() + imag.square()
+        erb = 10.0 * torch.log10(power @ self.to_erb + 1e-10)
+        means = _running(erb - self.erb_start, kept["erb_mean"])
+        erb, new["erb_mean"] = (erb - self.erb_start - means) / 40.0, means[:, -1]
+        magnitude = (power[:, :, :DEEP_BINS] + 1e-20).sqrt()
+        means = _running(magnitude - self.deep_start, kept["deep_mean"])
+        new["deep_mean"] = means[:, -1]
+        deep = torch.stack([real[:, :, :DEEP_BINS], imag[:, :, :DEEP_BINS]], dim=1)
+        return erb[:, None], deep * torch.rsqrt(means + self.deep_start)[:, None]
 
-    def _separate(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
-        """DTLN proper: frames of the mixture [B, n, frame] -> what to overlap-add [B, n, frame], LSTM states."""
-        real, imag = frames @ self.cosine, frames @ self.sine
-        magnitude = (real.square() + imag.square() + 1e-12).sqrt()
-        hidden, spectral = self.spectral(magnitude, state["front_spectral"])
-        mask = torch.sigmoid(self.spectral_mask(hidden)) * self.weight
-        basis = self.analysis((mask * real) @ self.cosine.T + (mask * imag) @ self.sine.T)
-        hidden, learned = self.learned(self.norm(basis), state["front_learned"])
-        voices = self.synthesis(torch.sigmoid(self.learned_mask(hidden)) * basis)
-        return voices, {"front_spectral": spectral, "front_learned": learned}
-
-
-def load_dtln(front: Front, weights: Mapping[str, np.ndarray]) -> None:
-    """Copy DTLN's weights (MIT, Westhausen) in; keys are those of its two ONNX graphs behind "m1/" and "m2/"."""
-    first = np.concatenate([weights["m1/lstm_4_B"], weights["m1/lstm_5_B"]])
-    with torch.no_grad():
-        _fill_onnx_lstm(front.spectral.first, weights["m1/lstm_4_W"][0], weights["m1/lstm_4_R"][0], first[0])
-        _fill_onnx_lstm(front.spectral.second, weights["m1/lstm_5_W"][0], weights["m1/lstm_5_R"][0], first[1])
-        _copy(front.spectral_mask.weight, weights["m1/dense_2/kernel:0"].T)
-        _copy(front.spectral_mask.bias, weights["m1/dense_2/bias:0"])
-        _copy(front.analysis.weight, weights["m2/conv1d_2/kernel:0"][:, :, 0])
-        prefix, suffix = "m2/model_2/", "/ReadVariableOp/resource:0"
-        norm = f"{prefix}instant_layer_normalization_1/"
-        _copy(front.norm.weight, weights[f"{norm}mul{suffix}"])
-        _copy(front.norm.bias, weights[f"{norm}add_1{suffix}"])
-        for layer, name in ((front.learned.first, "lstm_6"), (front.learned.second, "lstm_7")):
-            _copy(layer.weight_ih_l0, weights[f"{prefix}{name}/MatMul{suffix}"].T)
-            _copy(layer.weight_hh_l0, weights[f"{prefix}{name}/MatMul_1{suffix}"].T)
-            _copy(layer.bias_ih_l0, weights[f"{prefix}{name}/BiasAdd{suffix}"])
-            nn.init.zeros_(layer.get_parameter("bias_hh_l0"))
-        _copy(front.learned_mask.weight, weights[f"{prefix}dense_3/Tensordot/Reshape_1:0"].T)
-        _copy(front.synthesis.weight, weights["m2/conv1d_3/kernel:0"][:, :, 0])
-        _copy(front.learned_mask.bias, weights[f"{prefix}dense_3/BiasAdd{suffix}"])
+    def _filtered(self, real: Tensor, imag: Tensor, filters: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """Complex filters [B, T, 96, TAPS, 2] over the lowest bins' last frames -> [B, T, 96, 2], new past."""
+        x = torch.cat([past, torch.stack([real[:, :, :DEEP_BINS], imag[:, :, :DEEP_BINS]], dim=1)], dim=2)
+        frames = real.shape[1]
+        taps = torch.stack([x[:, :, tap : tap + frames] for tap in range(TAPS)], dim=4)  # [B, 2, T, 96, TAPS]
+        a, b = filters[..., 0], filters[..., 1]
+        low = torch.stack([(a * taps[:, 0] - b * taps[:, 1]).sum(3), (a * taps[:, 1] + b * taps[:, 0]).sum(3)], dim=3)
+        return low, x[:, :, x.shape[2] - (TAPS - 1) :]
 
 
-def _copy(target: Tensor | nn.Module, source: np.ndarray) -> None:
-    assert isinstance(target, Tensor)
-    if tuple(target.shape) != source.shape:
-        raise ValueError(f"weights of shape {source.shape} do not fit {tuple(target.shape)}")
-    target.copy_(torch.from_numpy(np.ascontiguousarray(source)))
-
-
-def _fill_onnx_lstm(layer: nn.LSTM, w: np.ndarray, r: np.ndarray, b: np.ndarray) -> None:
-    """ONNX orders the gates i o f c, torch i f c o."""
-
-    def reorder(x: np.ndarray) -> np.ndarray:
-        i, o, f, c = np.split(x, 4)
-        return np.concatenate([i, f, c, o])
-
-    _copy(layer.weight_ih_l0, reorder(w))
-    _copy(layer.weight_hh_l0, reorder(r))
-    bias_w, bias_r = np.split(b, 2)
-    _copy(layer.bias_ih_l0, reorder(bias_w))
-    _copy(layer.bias_hh_l0, reorder(bias_r))
+def _running(x: Tensor, mean: Tensor) -> Tensor:
+    """DeepFilterNet's exponential mean of [B, T, C], from what it was [B, C]: [B, T, C]."""
+    means = []
+    for frame in x.unbind(1):
+        mean = frame * (1.0 - NORM_DECAY) + mean * NORM_DECAY
+        means.append(mean)
+    return torch.stack(means, dim=1)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from models.config import ModelConfig
 
 IMPORTANCE = 0.7
+PADDING = 2.5
+NARROW = 16  # coefficients
 GRID = 32.0  # codebook entries are integers over this number: a shape has unit RMS, so +-4 covers it
 
 
@@ -22,22 +24,29 @@ class BandQuantizer(nn.Module):
     """One of the codec's two residual quantisers (speech, background)."""
 
     gain_table: Tensor
-    first_entry: Tensor
+    band_of_bin: Tensor
+    mean_of_band: Tensor
 
     def __init__(self, config: ModelConfig, stages: int, keep_energy: bool) -> None:
         """`keep_energy`: a decoded shape is scaled back to unit RMS, so that what cannot be coded sounds as noise of
         the right colour instead of getting duller; right for backgrounds, wrong for voices."""
         super().__init__()
         self.config, self.stages, self.keep_energy = config, stages, keep_energy
-        for band in range(config.bands):
-            width = config.band_edges[band + 1] - config.band_edges[band]
+        self.widths = [b - a for a, b in itertools.pairwise(config.band_edges)]
+        for band, width in enumerate(self.widths):
             self.register_buffer(f"book_{band}", torch.zeros(stages, config.codebook, width))
-            self.register_buffer(f"bias_{band}", torch.zeros(stages, config.codebook), persistent=False)
-        self.register_buffer("first_entry", torch.arange(stages) * config.codebook, persistent=False)
+        band_of_bin = torch.repeat_interleave(torch.arange(config.bands), torch.tensor(self.widths))
+        mean_of_band = torch.zeros(config.hop, config.bands)
+        mean_of_band[torch.arange(config.hop), band_of_bin] = 1.0 / torch.tensor(self.widths)[band_of_bin]
+        self.groups = _groups(self.widths)
         level = torch.arange(config.gain_levels, dtype=torch.float32)
         gain = 10 ** ((config.gain_top_db + config.gain_step_db * (level - config.gain_levels + 1)) / 20)
         gain[0] = 0.0
-        self.register_buffer("gain_table", gain, persistent=False)
+        for name, value in (("gain_table", gain), ("band_of_bin", band_of_bin), ("mean_of_band", mean_of_band)):
+            self.register_buffer(name, value, persistent=False)
+        to_slots, from_slots = _slots(self.widths, self.groups)
+        self.register_buffer("to_slots", to_slots, persistent=False)
+        self.register_buffer("from_slots", from_slots, persistent=False)
 
     def books(self, band: int) -> Tensor:
         """[stages, codebook, width]: the codebooks of a band, on the grid."""
@@ -55,27 +64,40 @@ class BandQuantizer(nn.Module):
         edges = self.config.band_edges
         return [frames[..., a:b] for a, b in itertools.pairwise(edges)]
 
+    def _padded(self, group: tuple[int, ...]) -> Tensor:
+        """The codebooks of a group of bands at the width of its widest: [stages, bands, codebook, width].
+
+        Computed in the graph, from what is stored once; ONNX Runtime does it when it loads.
+        """
+        widest = max(self.widths[band] for band in group)
+        books = [nn.functional.pad(self.books(band), (0, widest - self.widths[band])) for band in group]
+        return torch.stack(books, dim=1)
+
     def encode(self, frames: Tensor) -> Tensor:
         """Coefficients [M, N] -> codes [M, K] (int64)."""
-        gains, shapes = [], []
-        for band, part in enumerate(self.split(frames)):
-            rms = part.square().mean(-1).sqrt()
-            gain = self.gain_codes(rms)
-            gains.append(gain)
-            shapes.append(self._encode_shape(band, part / self.gain_table[gain].clamp_min(1e-6)[:, None]))
-        stacked = torch.stack(shapes, dim=2).flatten(1)  # [M, stages, bands] -> stage by stage
-        return torch.cat([torch.stack(gains, dim=1), stacked], dim=1)
+        gains = self.gain_codes((frames.square() @ self.mean_of_band).sqrt())
+        shapes = frames / self.gain_table[gains].clamp_min(1e-6)[:, self.band_of_bin]
+        slots = nn.functional.pad(shapes, (0, 1))[:, self.get_buffer("to_slots")]
+        codes, at = [], 0
+        for group in self.groups:
+            books = self._padded(group)
+            size = books.shape[1] * books.shape[3]
+            part = slots[:, at : at + size].unflatten(1, (books.shape[1], books.shape[3]))
+            codes.append(self._encode_group(part.transpose(0, 1), books))
+            at += size
+        stacked = torch.cat(codes, dim=2).flatten(1)  # [M, stages, bands] -> stage by stage
+        return torch.cat([gains, stacked], dim=1)
 
-    def _encode_shape(self, band: int, residual: Tensor) -> Tensor:
-        """Shape [M, width] -> codes [M, stages], each stage taking the nearest entry to what is left."""
-        books = self.books(band)
+    def _encode_group(self, residual: Tensor, books: Tensor) -> Tensor:
+        """Shapes [bands, M, width] -> codes [M, stages, bands], each stage taking the nearest entry to what is left."""
+        bias = -0.5 * books.square().sum(3)[:, :, None]  # nearest = largest of x·c - |c|²/2
+        first = torch.arange(books.shape[1], device=books.device)[:, None] * books.shape[2]
         codes = []
         for stage in range(self.stages):
-            book = books[stage]
-            code = nn.functional.linear(residual, book, self.get_buffer(f"bias_{band}")[stage]).argmax(1)
-            residual = residual - book[code]
+            code = (residual @ books[stage].transpose(1, 2) + bias[stage]).argmax(2)
+            residual = residual - books[stage].flatten(0, 1)[code + first]
             codes.append(code)
-        return torch.stack(codes, dim=1)
+        return torch.stack(codes).permute(2, 0, 1)
 
     def count_ties(self, frames: Tensor, relative: float) -> int:
         """How many codes of [M, N] hang on a near-tie (two best distances within `relative`), with all that follow."""
@@ -87,8 +109,9 @@ class BandQuantizer(nn.Module):
             open_ = (level - 0.5).abs() < 1e-3  # the level itself sits between two steps
             residual = part / self.gain_table[gain].clamp_min(1e-6)[:, None]
             count += int(open_.sum())
-            for code, book in zip(self._encode_shape(band, residual).T, self.books(band), strict=True):
+            for book in self.books(band):
                 distance = torch.cdist(residual, book).square()
+                code = _nearest(residual, book)
                 best = distance.topk(2, dim=1, largest=False).values
                 open_ = open_ | (best[:, 1] - best[:, 0] <= relative * best[:, 1].clamp_min(1e-12))
                 count += int(open_.sum())
@@ -99,28 +122,64 @@ class BandQuantizer(nn.Module):
         """Codes [M, K] (-1 where left out) -> coefficients [M, N]."""
         c = self.config
         shapes = codes[:, c.bands :].unflatten(1, (self.stages, c.bands))
-        parts = []
-        for band in range(c.bands):
-            index = shapes[:, :, band]  # one look-up for all stages: their codebooks lie one after the other
-            entries = self.books(band).flatten(0, 1)[index.clamp_min(0) + self.first_entry]
-            total = (entries * (index >= 0).to(entries.dtype)[:, :, None]).sum(1)
-            if self.keep_energy:
-                total = total * torch.rsqrt(total.square().mean(1, keepdim=True) + 1e-4)
-            parts.append(total * self.gain_table[codes[:, band]][:, None])
-        return torch.cat(parts, dim=1)
+        parts, at = [], 0
+        for group in self.groups:
+            books = self._padded(group)
+            index = shapes[:, :, at : at + len(group)]
+            at += len(group)
+            first = torch.arange(books.shape[0] * books.shape[1], device=books.device) * books.shape[2]
+            entries = books.flatten(0, 2)[index.clamp_min(0) + first.unflatten(0, books.shape[:2])]
+            parts.append((entries * (index >= 0).to(entries.dtype)[..., None]).sum(1).flatten(1))
+        total = torch.cat(parts, dim=1)[:, self.get_buffer("from_slots")]
+        scale = self.gain_table[codes[:, : c.bands]]
+        if self.keep_energy:
+            scale = scale * torch.rsqrt(total.square() @ self.mean_of_band + 1e-4)
+        return total * scale[:, self.band_of_bin]
 
     @torch.no_grad()
     def snap(self) -> None:
-        """Round every codebook entry to the int8 grid, and set what is derived from the codebooks."""
+        """Round every codebook entry to the int8 grid."""
         for band in range(self.config.bands):
             book = self.books(band)
             book.copy_((book * GRID).round().clamp(-127, 127) / GRID)
-            self.get_buffer(f"bias_{band}").copy_(-0.5 * book.square().sum(2))  # nearest = largest of x·c - |c|²/2
+
+
+def _groups(widths: list[int]) -> list[tuple[int, ...]]:
+    """Neighbouring bands that share one matrix product: none is padded to more than PADDING times its width, bar the
+    narrowest, whose products are all overhead."""
+    groups: list[list[int]] = [[0]]
+    for band in range(1, len(widths)):
+        together = [*groups[-1], band]
+        wide = max(widths[b] for b in together)
+        if wide <= NARROW or wide <= PADDING * min(widths[b] for b in together):
+            groups[-1] = together
+        else:
+            groups.append([band])
+    return [tuple(group) for group in groups]
+
+
+def _slots(widths: list[int], groups: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    """Index from coefficients (and one zero behind them) into the padded groups, and back."""
+    starts = [sum(widths[:band]) for band in range(len(widths))]
+    there: list[int] = []
+    back = [0] * sum(widths)
+    for group in groups:
+        widest = max(widths[band] for band in group)
+        for band in group:
+            for place in range(widest):
+                if place < widths[band]:
+                    back[starts[band] + place] = len(there)
+                there.append(starts[band] + place if place < widths[band] else sum(widths))
+    return torch.tensor(there), torch.tensor(back)
 
 
 @torch.no_grad()
-def fit(quantizer: BandQuantizer, frames: Tensor, iterations: int = 8, seed: int = 0) -> list[list[float]]:
-    """Fit all codebooks by k-means, stage after stage, on coefficients [M, N]; returns SNR in dB per band and stage.
+def fit(
+    quantizer: BandQuantizer, frames: Tensor, iterations: int = 8, sweeps: int = 6, seed: int = 0
+) -> list[list[float]]:
+    """Fit all codebooks on coefficients [M, N]: k-means stage after stage, then `sweeps` over all stages together.
+
+    Returns SNR in dB per band and stage.
 
     A frame takes part the more likely the louder it is (amplitude to the power IMPORTANCE, the loudest tenth for sure).
     """
@@ -132,18 +191,42 @@ def fit(quantizer: BandQuantizer, frames: Tensor, iterations: int = 8, seed: int
         loud = torch.quantile(gain[torch.randperm(len(gain), generator=generator)[:100_000]], 0.9)
         odds = (gain / loud.clamp_min(1e-9)).clamp(max=1.0) ** IMPORTANCE
         audible = (gain > 0) & (torch.rand(len(gain), generator=generator).to(gain.device) < odds)
-        residual = part[audible] / gain[audible, None]
-        power = residual.square().mean()
-        snrs = []
-        for stage in range(quantizer.stages):
-            book = _k_means(residual, quantizer.config.codebook, iterations, generator)
-            book = (book * GRID).round().clamp(-127, 127) / GRID
-            quantizer.books(band)[stage].copy_(book)
-            residual = residual - book[_nearest(residual, book)]
-            snrs.append(float(10 * torch.log10(power / residual.square().mean())))
-        report.append(snrs)
+        shapes = part[audible] / gain[audible, None]
+        residual, books = shapes, []
+        for _ in range(quantizer.stages):
+            books.append(_k_means(residual, quantizer.config.codebook, iterations, generator))
+            residual = residual - books[-1][_nearest(residual, books[-1])]
+        _settle(shapes, books, sweeps)
+        for stage, book in enumerate(books):
+            quantizer.books(band)[stage].copy_((book * GRID).round().clamp(-127, 127) / GRID)
+        report.append(_snrs_db(shapes, list(quantizer.books(band))))
     quantizer.snap()
     return report
+
+
+def _settle(x: Tensor, books: list[Tensor], sweeps: int) -> None:
+    """Re-estimate all stages together: each entry moves to the mean of what all other stages leave for it to add
+    (joint codebook design, Chan, Gupta and Gersho 1992). Changes `books`."""
+    for _ in range(sweeps):
+        residual, codes = x, []
+        for book in books:
+            codes.append(_nearest(residual, book))
+            residual = residual - book[codes[-1]]
+        for stage, code in enumerate(codes):
+            wanted = residual + books[stage][code]
+            total = torch.zeros_like(books[stage]).index_add_(0, code, wanted)
+            used = torch.bincount(code, minlength=len(total)).to(x.dtype)[:, None]
+            books[stage] = torch.where(used > 0, total / used.clamp_min(1), books[stage])
+            residual = wanted - books[stage][code]
+
+
+def _snrs_db(x: Tensor, books: list[Tensor]) -> list[float]:
+    """SNR in dB after each stage."""
+    snrs, residual = [], x
+    for book in books:
+        residual = residual - book[_nearest(residual, book)]
+        snrs.append(float(10 * torch.log10(x.square().mean() / residual.square().mean())))
+    return snrs
 
 
 def _nearest(x: Tensor, book: Tensor) -> Tensor:

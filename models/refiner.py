@@ -1,7 +1,9 @@
-"""The refiner: the microphone's own sound under a gain that the decoded tokens dictate.
+"""The refiner: the microphone's own sound under a gain that the decoded tokens dictate, and some of the tokens' own.
 
-It starts as the gain |S| / (|S| + |B|) of the two decoded spectra, which on validation is better in every score than
-the Wiener gain of their powers, and learns what to add to its logit.
+The gain starts as |S| / (|S| + |B|) of the two decoded spectra, which on validation is better in every score than the
+Wiener gain of their powers, and the network learns what to add to its logit. Where noise covers the voice the decoded
+voice has the better phase, so a second output says how much of it goes in. The background is what is left of the
+mixture.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from models.front import State
 from models.transforms import dft_basis, frames_of, inverse_dft_weight, overlap_add, refiner_windows
 
 FLOOR = 1e-7  # power of a bin below which nothing can be told (about -70 dBFS over the frame)
+MIX_START = -2.0  # logit of the decoded voice's share before training
 HIGH_BAND = 192  # bin of 6 kHz: what stands for the sound above 8 kHz
 
 
@@ -37,13 +40,12 @@ class Refiner(nn.Module):
         for name, value in (constants | {"analysis": analysis, "synthesis": synthesis}).items():
             self.register_buffer(name, value, persistent=False)
         self.slope = nn.Parameter(torch.full((bins,), 0.5))
-        self.offset = nn.Parameter(torch.zeros(bins))
-        self.input = nn.Linear(3 * bins, config.refiner_units)
+        self.offset = nn.Parameter(torch.tensor([[0.0], [MIX_START]]).repeat(1, bins))
+        self.input = nn.Linear(4 * bins, config.refiner_units)
         self.first = nn.GRU(config.refiner_units, config.refiner_units, batch_first=True)
         self.second = nn.GRU(config.refiner_units, config.refiner_units, batch_first=True)
-        self.output = nn.Linear(2 * config.refiner_units, bins)
+        self.output = nn.Linear(2 * config.refiner_units, 2 * bins, bias=False)
         nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
 
     def initial_state(self, batch: int) -> State:
         """Zeros: what each line below says of its size."""
@@ -56,14 +58,18 @@ class Refiner(nn.Module):
             "gru": torch.zeros(2, batch, c.refiner_units),
         }
 
-    def mask(self, power: Tensor, gru: Tensor) -> tuple[Tensor, Tensor]:
-        """Log power of mixture, voice, background [B, T, 3, bins] -> the voice's gain [B, T, bins] in 0..1."""
+    def mask(self, power: Tensor, gru: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log power of mixture, voice, background, and of the mixture less the voice, [B, T, 4, bins].
+
+        Returns the mixture's gain and the decoded voice's share, both [B, T, bins] in 0..1, and the GRUs' state.
+        """
         hidden = torch.nn.functional.silu(self.input(power.flatten(2) * 0.25))
         first, h1 = self.first(hidden, gru[0:1])
         second, h2 = self.second(first, gru[1:2])
         wiener = (power[:, :, 1] - power[:, :, 2]).clamp(-12.0, 12.0)
-        learned = self.output(torch.cat([second, hidden], dim=2))
-        return torch.sigmoid(self.slope * wiener + self.offset + learned), torch.cat([h1, h2])
+        learned = self.output(torch.cat([second, hidden], dim=2)).unflatten(2, (2, -1)) + self.offset
+        gain, share = torch.sigmoid(self.slope * wiener + learned[:, :, 0]), torch.sigmoid(learned[:, :, 1])
+        return gain, share, torch.cat([h1, h2])
 
     def forward(
         self, mixture: Tensor, speech: Tensor, background: Tensor, state: State
@@ -81,10 +87,13 @@ class Refiner(nn.Module):
         frames, history = cut[0].unflatten(0, (-1, 3)), cut[1].unflatten(0, (-1, 3))
         frames = frames * self.analysis
         real, imag = frames @ self.cosine, frames @ self.sine  # [B, 3, T, bins]
-        power = torch.log(real.square() + imag.square() + FLOOR).transpose(1, 2)
-        gain, gru = self.mask(power, state["gru"])
-        scaled, newest = gain * self.weight, slice(-self.span, None)
-        pieces = (scaled * real[:, 0]) @ self.cosine[newest].T + (scaled * imag[:, 0]) @ self.sine[newest].T
+        real_4 = torch.cat([real, real[:, :1] - real[:, 1:2]], dim=1)
+        imag_4 = torch.cat([imag, imag[:, :1] - imag[:, 1:2]], dim=1)
+        power = torch.log(real_4.square() + imag_4.square() + FLOOR).transpose(1, 2)
+        gain, share, gru = self.mask(power, state["gru"])
+        own, decoded, newest = (1.0 - share) * gain * self.weight, share * self.weight, slice(-self.span, None)
+        voice_real, voice_imag = own * real[:, 0] + decoded * real[:, 1], own * imag[:, 0] + decoded * imag[:, 1]
+        pieces = voice_real @ self.cosine[newest].T + voice_imag @ self.sine[newest].T
         voice, tail = overlap_add(state["tail"], pieces * self.synthesis, c.step)
         past = torch.cat([state["past"], delayed], dim=1)
         new = {

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.paths import assets_dir
 from engine.tokens import SvtHeader, SvtWriter
-from models.checkpoint import Bundle, default_checkpoint, load_bundle
+from models.checkpoint import Bundle, load_shipped
 from models.export import codec_id
 from models.manifest import update_row
 
@@ -153,7 +153,7 @@ def loop_codes(bundle: Bundle, sound: Array) -> torch.Tensor:
 @torch.no_grad()
 def main() -> None:
     """Write every scene's token bank with the codebooks of the committed checkpoint."""
-    bundle = load_bundle(default_checkpoint())
+    bundle = load_shipped()
     c = bundle.config
     folder = assets_dir() / "scenes"
     folder.mkdir(exist_ok=True)

@@ -14,15 +14,15 @@ class TrainConfig:
     seed: int
     clip_s: float
     batch: int
+    pool_clips: int
     learning_rate: float
-    front_share: float
     warmup_steps: int
     decay_share: float
     weight_decay: float
     grad_clip: float
-    front_loss: float
     fit_minutes: float
     fit_iterations: int
+    fit_sweeps: int
     evaluate_every: int
     validation_clips: int
 

@@ -1,20 +1,20 @@
-"""Train the codec's front and the refiner: `python -m models.train [--minutes 60] [--fresh] [--threads 2]`.
+"""Train the refiner: `python -m models.train [--minutes 60] [--fresh] [--workers 1]`.
 
     python -m models.data --minimal      # once: the sound
-    python -m models.train               # resumes from the cache, else from the committed checkpoint, else from nothing
-    python -m models.temper IN OUT       # IN is what training names when it ends
-    python -m models.export --checkpoint OUT   # through the parity gate into assets/
+    python -m models.train               # resumes from the cache, else from the shipped artefacts, else from nothing
+    python -m models.export --checkpoint OUT   # OUT is what training names; through the parity gate into assets/
 
-From nothing means: the front is DTLN (MIT), the codebooks are fitted by k-means, and the refiner starts as the gain
-|S| / (|S| + |B|) of the decoded spectra. Then the refiner is trained on fresh mixtures, and the front too where
-train.toml gives it a share (measured: on little data it forgets what DTLN knew, so the share is 0). Ctrl-C saves. CPU
-or GPU by itself.
+From nothing means: the front is DeepFilterNet3 without look-ahead, the codebooks are fitted by k-means on what it
+gives, and the refiner starts as the gain |S| / (|S| + |B|) of the decoded spectra. Front and codebooks stay as they
+are (measured: on little data a front forgets what it knew), so workers make clips that have been through them, and the
+refiner is trained on those. Ctrl-C or SIGTERM saves. CPU or GPU by itself.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,10 +27,10 @@ from pystoi import stoi
 from torch import Tensor
 
 from engine.paths import assets_dir, cache_dir
-from models.ancestors import DTLN_LINE, dtln_weights
-from models.checkpoint import Bundle, default_checkpoint, load_bundle, save_bundle
+from models.ancestors import FRONT_LINE, load_front
+from models.checkpoint import Bundle, load_bundle, load_shipped, save_bundle
 from models.config import ModelConfig
-from models.front import load_dtln
+from models.feed import Feed, through_tokens, training_clips
 from models.losses import separation_loss, si_sdr_db
 from models.mixing import MixConfig, Mixer
 from models.pictures import draw_progress
@@ -38,28 +38,12 @@ from models.quantize import fit
 from models.settings import TrainConfig, read_settings
 from models.shards import load
 
-HISSING = ("tuxpaint-stamps-default", "klettres-data")  # their hiss would be taught as part of the voice
 
-
-def forward(bundle: Bundle, mixture: Tensor, front_learns: bool = True) -> dict[str, Tensor]:
-    """One pass over mixtures [B, N]: the voice as each part gives it, [B, N], each with its own lag."""
-    codec, device = bundle.codec, mixture.device
-
-    def zeros(part: Any) -> dict[str, Tensor]:
-        return {k: v.to(device) for k, v in part.initial_state(len(mixture)).items()}
-
-    with torch.set_grad_enabled(torch.is_grad_enabled() and front_learns):
-        speech, rest, _ = codec.encoder.project(mixture, zeros(codec.encoder))
-    front, _, _ = codec.decoder.synthesise(speech, rest, zeros(codec.decoder))
-    with torch.no_grad():  # the tokens are what they are: no gradient through the choice of a code
-        shape = speech.shape[:2]
-        tokens_s, tokens_b = (
-            q.decode(q.encode(part.flatten(0, 1))).unflatten(0, shape)
-            for q, part in ((codec.encoder.speech, speech), (codec.encoder.background, rest))
-        )
-        tokens_s, tokens_b, _ = codec.decoder.synthesise(tokens_s, tokens_b, zeros(codec.decoder))
-    refined, background, _, _ = bundle.refiner(mixture, tokens_s, tokens_b, zeros(bundle.refiner))
-    return {"front": front, "tokens": tokens_s, "refined": refined, "background": background}
+def refine(bundle: Bundle, mixture: Tensor, speech: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
+    """Mixtures, decoded voices and backgrounds [B, N] -> refined voices and backgrounds, [B, N], with their lag."""
+    state = {k: v.to(mixture.device) for k, v in bundle.refiner.initial_state(len(mixture)).items()}
+    voice, rest, _, _ = bundle.refiner(mixture, speech, background, state)
+    return voice, rest
 
 
 def aligned(x: Tensor, lag: int) -> Tensor:
@@ -67,19 +51,17 @@ def aligned(x: Tensor, lag: int) -> Tensor:
     return x[:, lag:]
 
 
-def loss_of(bundle: Bundle, out: dict[str, Tensor], mixture: Tensor, voice: Tensor, front_weight: float) -> Tensor:
-    """The refiner's loss, and the front's where it has a weight."""
-    c, n = bundle.config, mixture.shape[1]
-    total = torch.zeros((), device=mixture.device)
-    for name, lag, weight in (("front", c.token_lag, front_weight), ("refined", c.refined_lag, 1.0)):
-        if weight:
-            loss = separation_loss(aligned(out[name], lag), voice[:, : n - lag], mixture[:, : n - lag])
-            total = total + weight * loss
-    return total
+def loss_of(bundle: Bundle, clips: Tensor) -> Tensor:
+    """The refiner's loss on clips from the feed [SIGNALS, B, N]."""
+    mixture, voice, speech, background = clips
+    refined, _ = refine(bundle, mixture, speech, background)
+    lag = bundle.config.refined_lag
+    end = mixture.shape[1] - lag
+    return separation_loss(aligned(refined, lag), voice[:, :end], mixture[:, :end])
 
 
 @torch.no_grad()
-def fit_codebooks(bundle: Bundle, mixer: Mixer, minutes: float, iterations: int) -> None:
+def fit_codebooks(bundle: Bundle, mixer: Mixer, settings: TrainConfig) -> None:
     """k-means on what the front really gives: three clean voices for one noisy one, and what is left beside them.
 
     All at one level, so that `fit` can tell the loud frames, which matter, from what hums in the pauses.
@@ -87,7 +69,7 @@ def fit_codebooks(bundle: Bundle, mixer: Mixer, minutes: float, iterations: int)
     speech, rest = [], []
     encoder = bundle.codec.encoder
     device = next(encoder.parameters()).device
-    for turn in range(max(1, round(minutes * 60 / (16 * mixer.config.seconds)))):
+    for turn in range(max(1, round(settings.fit_minutes * 60 / (16 * mixer.config.seconds)))):
         mixture, voice = (torch.from_numpy(x).to(device) for x in mixer.batch(16))
         source = mixture if turn % 4 == 0 else voice
         source = source * (0.05 / (source.square().mean(1, keepdim=True).sqrt() + 1e-6))
@@ -97,31 +79,46 @@ def fit_codebooks(bundle: Bundle, mixer: Mixer, minutes: float, iterations: int)
         if turn % 4 == 0:
             rest.append(b.flatten(0, 1).cpu())
     for name, quantizer, frames in (("speech", encoder.speech, speech), ("background", encoder.background, rest)):
-        snrs = fit(quantizer.to(device), torch.cat(frames).to(device), iterations)
+        snrs = fit(quantizer.to(device), torch.cat(frames).to(device), settings.fit_iterations, settings.fit_sweeps)
         for band, values in enumerate(snrs):
             print(f"  {name} band {band}: " + " ".join(f"{v:.1f}" for v in values) + " dB by stage", flush=True)
 
 
-@torch.no_grad()
-def evaluate(bundle: Bundle, pairs: tuple[Tensor, Tensor]) -> dict[str, float]:
-    """Means over the validation mixtures: SI-SDR improvement in dB of front, tokens and refined voice, SI-SDR of the
-    background, ESTOI of the refined voice."""
-    mixture, voice = pairs
-    c = bundle.config
-    rows: dict[str, list[Tensor]] = {}
-    for m, v in zip(mixture.split(8), voice.split(8), strict=True):
-        out = forward(bundle, m)
+class Judge:
+    """Validation mixtures, heard once by what does not change."""
+
+    @torch.no_grad()
+    def __init__(self, bundle: Bundle, mix: MixConfig, count: int, device: torch.device) -> None:
+        # SI-SDR says nothing about clips without a voice, and one clean clip outweighs all others
+        judged = replace(mix, clean=0.0, no_voice=0.0, snr_db=(-5.0, 15.0))
+        drawn = Mixer(load("validation", "speech"), load("validation", "background"), judged, seed=7).batch(count)
+        self.mixture, self.voice = (torch.from_numpy(x).to(device) for x in drawn)
+        parts = [through_tokens(bundle, m) for m in self.mixture.split(8)]
+        self.front, self.speech, self.background = (torch.cat(x) for x in zip(*parts, strict=True))
+
+    @torch.no_grad()
+    def heard(self, bundle: Bundle) -> dict[str, Tensor]:
+        """Every voice and the background as they come out, [B, N], lag still in."""
+        voice, rest = refine(bundle, self.mixture, self.speech, self.background)
+        return {"front": self.front, "tokens": self.speech, "refined": voice, "background": rest}
+
+    def scores(self, bundle: Bundle) -> dict[str, float]:
+        """Means: SI-SDR improvement in dB of front, tokens and refined voice (its median, too), SI-SDR of the
+        background, ESTOI of the refined voice."""
+        out, c = self.heard(bundle), bundle.config
+        rows: dict[str, float] = {}
         for name, lag in (("front", c.token_lag), ("tokens", c.token_lag), ("refined", c.refined_lag)):
-            end = m.shape[1] - lag
-            gain = si_sdr_db(aligned(out[name], lag), v[:, :end]) - si_sdr_db(m[:, :end], v[:, :end])
-            rows.setdefault(name, []).append(gain)
-        end = m.shape[1] - c.refined_lag
-        ears = zip(v[:, :end].cpu().numpy(), aligned(out["refined"], c.refined_lag).cpu().numpy(), strict=True)
-        rows.setdefault("estoi", []).append(
-            torch.tensor([stoi(a, b, c.sample_rate_hz, extended=True) for a, b in ears])
-        )
-        rows.setdefault("background", []).append(si_sdr_db(aligned(out["background"], c.refined_lag), (m - v)[:, :end]))
-    return {name: float(torch.cat(values).mean()) for name, values in rows.items()}
+            end = self.mixture.shape[1] - lag
+            before = si_sdr_db(self.mixture[:, :end], self.voice[:, :end])
+            gain = si_sdr_db(aligned(out[name], lag), self.voice[:, :end]) - before
+            rows[name] = float(gain.mean())
+        rows["refined_median"] = float(gain.median())
+        end = self.mixture.shape[1] - c.refined_lag
+        ears = zip(self.voice[:, :end].cpu(), aligned(out["refined"], c.refined_lag).cpu(), strict=True)
+        rows["estoi"] = float(np.mean([stoi(a.numpy(), b.numpy(), c.sample_rate_hz, extended=True) for a, b in ears]))
+        noise = (self.mixture - self.voice)[:, :end]
+        rows["background"] = float(si_sdr_db(aligned(out["background"], c.refined_lag), noise).mean())
+        return rows
 
 
 def learning_rate(step: int, done: float, config: TrainConfig) -> float:
@@ -131,7 +128,7 @@ def learning_rate(step: int, done: float, config: TrainConfig) -> float:
 
 
 def begin(fresh: bool, full: Path) -> tuple[Bundle, dict[str, Any] | None]:
-    """Where to go on from: the cache, the committed checkpoint, or DTLN and empty codebooks."""
+    """Where to go on from: the cache, the shipped artefacts, or the pretrained front and empty codebooks."""
     if not fresh and full.exists():
         saved = torch.load(full, weights_only=True)
         bundle = load_bundle(full.with_suffix(".npz"))
@@ -140,11 +137,12 @@ def begin(fresh: bool, full: Path) -> tuple[Bundle, dict[str, Any] | None]:
                 tensor.copy_(saved["weights"][name])
         bundle.step = saved["step"]
         return bundle, saved["optimizer"]
-    if not fresh and default_checkpoint().exists():
-        return load_bundle(default_checkpoint()), None
+    if not fresh and (assets_dir() / "encoder.onnx").exists():
+        return load_shipped(), None
     bundle = Bundle.new(ModelConfig())
-    load_dtln(bundle.codec.encoder.front, dtln_weights())
-    bundle.ancestors = [DTLN_LINE]
+    load_front(bundle.codec.encoder.front.network)
+    bundle.snap()
+    bundle.ancestors = [FRONT_LINE]
     return bundle, None
 
 
@@ -157,87 +155,108 @@ def save(bundle: Bundle, optimizer: torch.optim.Optimizer, full: Path) -> None:
     beside.replace(full)
 
 
+class Training:
+    """One run: the refiner, its optimiser, the judge, and where things are written."""
+
+    def __init__(self, settings: TrainConfig, fresh: bool, log: Path) -> None:
+        self.settings, self.log = settings, log
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        folder = cache_dir() / "training"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.full = folder / "full.pt"
+        self.mix = MixConfig(seconds=settings.clip_s)
+        self.bundle, optimizer_state = begin(fresh, self.full)
+        clips = training_clips()
+        self.bundle.data = sorted({clip.source.split("/")[0] for part in clips for clip in part})
+        if not self.bundle.codec.encoder.speech.books(0).any():
+            print("fitting codebooks", flush=True)
+            fit_codebooks(self.bundle, Mixer(*clips, self.mix, settings.seed), settings)
+        save_bundle(self.bundle, self.frozen)  # what the workers hear through
+        self.bundle.codec.to(self.device), self.bundle.refiner.to(self.device)
+        self.judge = Judge(self.bundle, self.mix, settings.validation_clips, self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.bundle.refiner.parameters(),
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=settings.weight_decay,
+        )
+        if optimizer_state:
+            self.optimizer.load_state_dict(optimizer_state)
+        self.losses: list[float] = []
+
+    @property
+    def frozen(self) -> Path:
+        """The checkpoint that the workers load."""
+        return self.full.with_name("frozen.npz")
+
+    def step(self, clips: Tensor, rate: float) -> None:
+        """One step on clips [SIGNALS, B, N]; a loss that is no number changes nothing."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_of(self.bundle, clips.to(self.device))
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.bundle.refiner.parameters(), self.settings.grad_clip)
+        self.losses.append(loss.item())
+        if math.isfinite(self.losses[-1]):
+            self.optimizer.step()
+        self.bundle.step += 1
+
+    def report(self, seconds: float, clips: int) -> None:
+        """Judge, log, save, draw."""
+        recent = self.losses[-self.settings.evaluate_every :]
+        row: dict[str, Any] = {"step": self.bundle.step, "loss": round(float(np.nanmean(recent or [0.0])), 4)}
+        row |= {"wall_s": round(seconds), "trainer_cpu_s": round(time.process_time()), "clips": clips}
+        row |= {k: round(v, 3) for k, v in self.judge.scores(self.bundle).items()}
+        print(json.dumps(row), flush=True)
+        with self.log.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        save(self.bundle, self.optimizer, self.full)
+        pair = (self.judge.mixture, self.judge.voice)
+        draw_progress(
+            self.log, pair, self.judge.heard(self.bundle), self.bundle.config, self.full.with_name("progress.png")
+        )
+
+    def run(self, minutes: float, workers: int) -> None:
+        """Steps until the minutes are over or somebody stops it; saves either way."""
+        s, start = self.settings, time.monotonic()
+        self.report(0.0, 0)
+        feed = Feed(self.frozen, self.mix, s.batch, s.pool_clips, workers, s.seed + self.bundle.step)
+        with feed:
+            try:
+                while (done := (time.monotonic() - start) / (minutes * 60)) < 1.0:
+                    self.step(feed.draw(), s.learning_rate * learning_rate(self.bundle.step, done, s))
+                    if self.bundle.step % 20 == 0:
+                        recent = np.nanmean(self.losses[-20:])
+                        print(f"{self.bundle.step} {recent:.3f} {time.monotonic() - start:.0f} s", flush=True)
+                    if self.bundle.step % s.evaluate_every == 0:
+                        self.report(time.monotonic() - start, feed.made_clips)
+            except KeyboardInterrupt:
+                print("stopped; saving", flush=True)
+            self.report(time.monotonic() - start, feed.made_clips)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main(
     config: Annotated[Path, typer.Option(help="settings")] = Path(__file__).with_name("train.toml"),
     minutes: Annotated[float, typer.Option(help="stop after so many minutes")] = 60.0,
     fresh: Annotated[bool, typer.Option(help="start from nothing")] = False,
-    threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads of the training itself")] = 1,
+    workers: Annotated[int, typer.Option(help="processes that make clips, one thread each")] = 1,
     log: Annotated[Path | None, typer.Option(help="training log; default: in assets/")] = None,
 ) -> None:
     """Train for `minutes`, evaluating and saving as it goes."""
     settings = read_settings(config, {})
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)  # a shell hands its background jobs a SIGINT that is ignored
     torch.set_num_threads(threads)
     torch.manual_seed(settings.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folder = cache_dir() / "training"
-    folder.mkdir(parents=True, exist_ok=True)
-    full, log_path = folder / "full.pt", log or assets_dir() / "training.jsonl"
-
-    mix = MixConfig(seconds=settings.clip_s)
-    bundle, optimizer_state = begin(fresh, full)
-    speech, background = load("train", "speech"), load("train", "background")
-    speech = [clip for clip in speech if not clip.source.startswith(HISSING)]
-    bundle.data = sorted({clip.source.split("/")[0] for clip in (*speech, *background)})
-    mixer = Mixer(speech, background, mix, seed=settings.seed + bundle.step)
-    # SI-SDR says nothing about clips without a voice, and one clean clip outweighs all others
-    judged = replace(mix, clean=0.0, no_voice=0.0, snr_db=(-5.0, 15.0))
-    judge = Mixer(load("validation", "speech"), load("validation", "background"), judged, seed=7)
-    mixture, voice = judge.batch(settings.validation_clips)
-    validation = (torch.from_numpy(mixture).to(device), torch.from_numpy(voice).to(device))
-
-    if bundle.step == 0 and not bundle.codec.encoder.speech.books(0).any():
-        print("fitting codebooks", flush=True)
-        fit_codebooks(bundle, mixer, settings.fit_minutes, settings.fit_iterations)
-    bundle.codec.to(device), bundle.refiner.to(device)
-    front = list(bundle.codec.encoder.front.parameters())
-    groups = [
-        {"params": front, "share": settings.front_share},
-        {"params": list(bundle.refiner.parameters()), "share": 1.0},
-    ]
-    optimizer = torch.optim.AdamW(
-        groups, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
-    )
-    if optimizer_state:
-        optimizer.load_state_dict(optimizer_state)
-
-    def report(loss: float, seconds: float) -> None:
-        row = {
-            "step": bundle.step,
-            "loss": round(loss, 4),
-            "cpu_s": round(time.process_time()),
-            "wall_s": round(seconds),
-        }
-        row |= {k: round(v, 3) for k, v in evaluate(bundle, validation).items()}
-        print(json.dumps(row), flush=True)
-        with log_path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        save(bundle, optimizer, full)
-        draw_progress(log_path, validation, forward(bundle, validation[0][:1]), bundle.config, folder / "progress.png")
-
-    start, losses = time.monotonic(), [0.0]
-    report(0.0, 0.0)
-    try:
-        while (done := (time.monotonic() - start) / (minutes * 60)) < 1.0:
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * group["share"] * learning_rate(bundle.step, done, settings)
-            mixture_now, voice_now = (torch.from_numpy(x).to(device) for x in mixer.batch(settings.batch))
-            out = forward(bundle, mixture_now, front_learns=settings.front_share > 0)
-            loss = loss_of(bundle, out, mixture_now, voice_now, settings.front_loss)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], settings.grad_clip)
-            losses.append(loss.item())
-            if math.isfinite(losses[-1]):
-                optimizer.step()
-            bundle.step += 1
-            if bundle.step % 20 == 0:
-                print(f"{bundle.step} {np.nanmean(losses[-20:]):.3f} {time.monotonic() - start:.0f} s", flush=True)
-            if bundle.step % settings.evaluate_every == 0:
-                report(float(np.nanmean(losses[-settings.evaluate_every :])), time.monotonic() - start)
-    except KeyboardInterrupt:
-        print("stopped; saving", flush=True)
-    report(float(np.nanmean(losses[-100:])), time.monotonic() - start)
-    print(f"saved; next:  python -m models.export --checkpoint {full.with_suffix('.npz')}")
+    training = Training(settings, fresh, log or assets_dir() / "training.jsonl")
+    training.run(minutes, workers)
+    print(f"saved; next:  python -m models.export --checkpoint {training.full.with_suffix('.npz')}")
 
 
 if __name__ == "__main__":

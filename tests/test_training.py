@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from engine.types import SottovoceError
 from models.checkpoint import Bundle
 from models.config import ModelConfig
+from models.feed import Feed, through_tokens
 from models.losses import error_ratio_db, separation_loss, si_sdr_db
 from models.mixing import RATE_HZ, MixConfig, Mixer, active_rms
 from models.quantize import fit
 from models.settings import read_settings
 from models.shards import Clip
-from models.train import forward, learning_rate, loss_of
+from models.train import learning_rate, loss_of
 
 SETTINGS = Path(__file__).parent.parent / "models" / "train.toml"
 
@@ -85,17 +87,19 @@ def test_training_on_one_batch_lowers_its_loss(mixer: Mixer) -> None:
     for quantizer in (bundle.codec.encoder.speech, bundle.codec.encoder.background):
         fit(quantizer, frames, iterations=1)
     mixture, voice = (torch.from_numpy(x) for x in mixer.batch(2))
-    parameters = [*bundle.codec.encoder.front.parameters(), *bundle.refiner.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=4e-3)
+    with torch.no_grad():
+        _, speech, background = through_tokens(bundle, mixture)
+    clips = torch.stack([mixture, voice, speech, background])
+    optimizer = torch.optim.AdamW(bundle.refiner.parameters(), lr=4e-3)
     losses = []
     for _ in range(6):
-        loss = loss_of(bundle, forward(bundle, mixture), mixture, voice, 0.5)
+        loss = loss_of(bundle, clips)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.05
-    assert all(p.grad is not None for p in parameters)
+    assert all(p.grad is not None for p in bundle.refiner.parameters())
 
 
 def test_learning_rate_warms_up_rests_and_comes_down() -> None:
@@ -112,3 +116,14 @@ def test_settings_refuse_what_they_do_not_know(change: str, tmp_path: Path) -> N
     (tmp_path / "bad.toml").write_text("\n".join([*lines, change]))
     with pytest.raises(ValueError, match=key):
         read_settings(tmp_path / "bad.toml", {})
+
+
+def test_the_feed_hands_over_what_its_workers_heard_and_ends_them(
+    mixer: Mixer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches go into the pool in place of the oldest; a pool without living workers is an error, not a wait."""
+    feed = Feed(tmp_path / "none.npz", mixer.config, rows=2, pool_clips=4, workers=1, seed=1)
+    monkeypatch.setattr("models.feed.PATIENCE_S", 30.0)
+    with feed, pytest.raises(SottovoceError, match="have ended"):
+        feed.draw()  # the checkpoint is missing, so the worker dies
+    assert not any(process.is_alive() for process in feed._processes)

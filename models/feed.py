@@ -1,0 +1,129 @@
+"""Training clips that the frozen parts have already heard, made in processes of their own.
+
+The codec is fixed while the refiner learns, so each mixture goes through it once, in a worker, and is then drawn from
+a pool several times. The pool holds the latest clips; what a worker makes takes the place of the oldest.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.multiprocessing as processes
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.types import SottovoceError
+from models.checkpoint import Bundle, load_bundle
+from models.mixing import MixConfig, Mixer
+from models.quantize import BandQuantizer
+from models.shards import Clip, load
+
+HISSING = ("tuxpaint-stamps-default", "klettres-data")  # their hiss would be taught as part of the voice
+SIGNALS = 4  # mixture, voice, decoded voice, decoded background
+FIRST_BATCHES = 4  # before the first clip is drawn
+PATIENCE_S = 300.0
+
+
+def training_clips() -> tuple[list[Clip], list[Clip]]:
+    """Voices without the hissing sources, and backgrounds."""
+    speech = [clip for clip in load("train", "speech") if not clip.source.startswith(HISSING)]
+    return speech, load("train", "background")
+
+
+def through_tokens(bundle: Bundle, mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixtures [B, N] -> the front's voice, decoded voice and background, [B, N] each, late by token_lag."""
+    codec, device = bundle.codec, mixture.device
+
+    def zeros(part: Any) -> dict[str, Tensor]:
+        return {k: v.to(device) for k, v in part.initial_state(len(mixture)).items()}
+
+    speech, rest, _ = codec.encoder.project(mixture, zeros(codec.encoder))
+    front, _, _ = codec.decoder.synthesise(speech, rest, zeros(codec.decoder))
+    shape = speech.shape[:2]
+
+    def decoded(quantizer: BandQuantizer, part: Tensor) -> Tensor:
+        return quantizer.decode(quantizer.encode(part.flatten(0, 1))).unflatten(0, shape)
+
+    tokens_s, tokens_b = decoded(codec.encoder.speech, speech), decoded(codec.encoder.background, rest)
+    voice, background, _ = codec.decoder.synthesise(tokens_s, tokens_b, zeros(codec.decoder))
+    return front, voice, background
+
+
+@torch.no_grad()
+def _produce(made: Any, checkpoint: Path, mix: MixConfig, rows: int, seed: int) -> None:
+    """A worker: batches [rows, SIGNALS, N] in half precision, until it is ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's
+    torch.set_num_threads(1)
+    bundle = load_bundle(checkpoint)
+    mixer = Mixer(*training_clips(), mix, seed)
+    while True:
+        mixture, voice = mixer.batch(rows)
+        _, speech, background = through_tokens(bundle, torch.from_numpy(mixture))
+        made.put(np.stack([mixture, voice, speech.numpy(), background.numpy()], axis=1).astype(np.float16))
+
+
+@dataclass
+class Feed:
+    """The pool and its workers; a context manager."""
+
+    checkpoint: Path
+    mix: MixConfig
+    rows: int  # clips a batch
+    pool_clips: int
+    workers: int
+    seed: int
+
+    def __enter__(self) -> Feed:
+        context = processes.get_context("spawn")
+        self._made = context.Queue(maxsize=4)
+        self._random = np.random.default_rng(self.seed)
+        self._pool: NDArray[np.float16] = np.zeros((0, SIGNALS, 0), np.float16)
+        self._oldest = 0
+        self.made_clips = 0
+        self._processes = [
+            context.Process(
+                target=_produce,
+                args=(self._made, self.checkpoint, self.mix, self.rows, self.seed * 1000 + n),
+                daemon=True,
+            )
+            for n in range(self.workers)
+        ]
+        for process in self._processes:
+            process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+    def _take(self, wait: bool) -> bool:
+        """Put one batch into the pool, in place of the oldest where it is full; False when none is ready."""
+        try:
+            batch = self._made.get(timeout=PATIENCE_S if wait else 0.001)
+        except queue.Empty:
+            if wait or not any(process.is_alive() for process in self._processes):
+                raise SottovoceError("the processes that make training clips have ended; see what they said") from None
+            return False
+        self.made_clips += len(batch)
+        if len(self._pool) < self.pool_clips:
+            self._pool = np.concatenate([self._pool.reshape(-1, *batch.shape[1:]), batch])
+        else:
+            self._pool[self._oldest : self._oldest + len(batch)] = batch
+            self._oldest = (self._oldest + len(batch)) % len(self._pool)
+        return True
+
+    def draw(self) -> Tensor:
+        """Mixtures, voices, decoded voices and backgrounds, [SIGNALS, rows, N]."""
+        while self.made_clips < FIRST_BATCHES * self.rows:
+            self._take(wait=True)
+        while self._take(wait=False):
+            pass
+        chosen = self._random.choice(len(self._pool), self.rows, replace=False)
+        return torch.from_numpy(self._pool[chosen].astype(np.float32)).transpose(0, 1).contiguous()
