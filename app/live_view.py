@@ -43,7 +43,8 @@ class LiveView:
                 self._caption(event)
             elif isinstance(event, Problem):
                 self.problems.append(event)
-                self._tell(event.text if event.state == "stopped" else f"warning: {event.text}")
+                plain = event.state in ("stopped", "running")  # the end, or good news
+                self._tell(event.text if plain else f"warning: {event.text}")
             elif isinstance(event, DeviceChange):
                 self._tell(event.what if event.device in ("", NO_DEVICE) else f"{event.what}: {event.device}")
             elif isinstance(event, Stats):

@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -209,6 +211,10 @@ class DevicePort:
         self.info, self.device, self.sample_rate_hz = device, device.id, sample_rate_hz
         self.block = max(1, round(sample_rate_hz * block_ms / 1000.0))
         self.xruns, self.blocks = 0, 0
+        self._given_s, self._lasts_s = (
+            math.inf,
+            math.inf,
+        )  # when the last block was given, how long the device has sound
         self._stream: Any = None
         self._ring: Ring | None = None
         self._wake = Wake()
@@ -239,6 +245,8 @@ class DevicePort:
             with _routed(self.info):
                 stream = kind(device=name, latency=held_s, callback=callback, **options)
             self._stream = stream
+            # PortAudio keeps a block more than it tells
+            self._lasts_s = float(stream.latency) + self.block / self.sample_rate_hz
             stream.start()
         except (sd.PortAudioError, ValueError) as error:
             self.stop()
@@ -270,6 +278,8 @@ class DevicePort:
         if self._ring is not None:
             self._ring.read_into(data[:, :1])
         data[:, 1:] = data[:, :1]
-        if status:
+        now_s = time.monotonic()
+        if status or now_s - self._given_s > self._lasts_s:  # Pulse's plugin does not always tell
             self.xruns += 1
+        self._given_s = now_s
         self.blocks += 1

@@ -19,7 +19,7 @@ HASTE_MS = 30.0  # so much too much is taken out at once and not after a window
 # up to 25 ms beside other work.
 RESERVE_MS = 7.0
 GROW_MS, GROW_MAX_MS = 5.0, 40.0  # after a break, up to so much
-NEAR_MS, NEAR_PAUSE_S = 1.0, 1.0  # less than this left beyond a block was nearly a break; told once in a while
+NEAR_MS, NEAR_PAUSE_S = 2.0, 1.0  # less than this left beyond a block was nearly a break; told once in a while
 CALM_S, CALM_MAX_S = 60.0, 900.0  # without a break for so long, the reserve shrinks by a step; every break doubles it
 SPLICE_MAX_MS, FADE_MS = 8.0, 4.0
 TOLERANCE_MS = 1.5
@@ -99,7 +99,7 @@ class FillControl:
         self._since_near_s += self._hop_s
         if waiting < self._near and self._since_near_s >= NEAR_PAUSE_S:
             self.near_breaks += 1
-            self._grow(GROW_MS / 2)
+            self._grow(GROW_MS)
 
     def _relax(self) -> None:
         self._calm_s += self._hop_s

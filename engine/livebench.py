@@ -309,21 +309,13 @@ def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "
             both = stage.record(seconds)
             cpu, rss = usage.percent(), usage.rss_mb()
             events = engine.poll()
-    delays = delays_ms(both)
     stats = next(e for e in reversed(events) if isinstance(e, Stats))
-    if not delays or not direct:
-        raise DeviceError("no sound came through the null sinks; see what `sottovoce doctor` says")
-    median_direct = statistics.median(direct)
-    median, p99 = statistics.median(delays), float(np.percentile(delays, 99))
+    problems = [e for e in events if isinstance(e, Problem)]
     return {
         "seconds": seconds,
-        "captions": captions and not any(isinstance(e, Problem) and e.state == "no captions" for e in events),
+        "captions": captions and not any(problem.state == "no captions" for problem in problems),
         "provider": stats.provider,
-        "delay_ms_median": median,
-        "delay_ms_p99": p99,
-        "direct_ms_median": median_direct,
-        "path_ms_median": median - median_direct,
-        "path_ms_p99": p99 - median_direct,
+        **path_figures(delays_ms(both), direct),
         "algorithmic_latency_ms": stats.algorithmic_latency_ms,
         "delay_parts_ms": dict(stats.delay_parts_ms),
         "hop_ms_median": stats.hop_ms_median,
@@ -331,10 +323,26 @@ def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "
         "hop_ms_max": stats.hop_ms_max,
         "dropouts": stats.dropouts - dropouts,
         "gaps_heard": max(0, gaps(both[:, 1]) - gaps(both[:, 0])),
+        "problems": [problem.text for problem in problems],
         "cpu_percent_sound": cpu[0],
         "cpu_percent_captions": cpu[1],
         "rss_mb": rss[0],
         "captions_rss_mb": rss[1],
+    }
+
+
+def path_figures(delays: list[float], direct: list[float]) -> dict[str, float]:
+    """Delays in ms with the engine and without it. Raises DeviceError when there are none."""
+    if not delays or not direct:
+        raise DeviceError("no sound came through the null sinks; see what `sottovoce doctor` says")
+    median_direct = statistics.median(direct)
+    median, p99 = statistics.median(delays), float(np.percentile(delays, 99))
+    return {
+        "delay_ms_median": median,
+        "delay_ms_p99": p99,
+        "direct_ms_median": median_direct,
+        "path_ms_median": median - median_direct,
+        "path_ms_p99": p99 - median_direct,
         "windows": len(delays),
     }
 

@@ -1,6 +1,7 @@
 """Sees to it that nothing holds the sound up: threads that go first, a process that goes last, a collector that waits.
 
     hurry          the calling thread goes before all that is not sound
+    ask_kit        RealtimeKit, which most desktops run, is asked where the system itself refused that
     stand_back     another process (the recogniser's) goes after everything else
     calm, restless the interpreter's own pauses, taken before the sound starts and given back after it
 
@@ -14,6 +15,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import queue
+import subprocess
 import sys
 import threading
 
@@ -22,13 +25,18 @@ HURRY_ROUND_ROBIN = 5  # above what is not in real time, below what the sound se
 STAND_BACK_NICE = 10
 SWITCH_S = 0.001  # how long one Python thread may hold the others up, while sound runs
 
+KIT = "org.freedesktop.RealtimeKit1"
+KIT_S = 2.0
+
+_refused: queue.SimpleQueue[int] = queue.SimpleQueue()  # threads that wait for ask_kit
+_kit_fails = False
 _lock = threading.Lock()
 _calm_runs = 0
 _switch_before_s = sys.getswitchinterval()
 
 
 def hurry() -> None:
-    """Let this thread go before others where the system allows it, and leave it as it is where not."""
+    """Let this thread go before others where the system allows it; else note it for `ask_kit`. Never waits."""
     if hasattr(os, "sched_setscheduler"):
         with contextlib.suppress(OSError):  # the right to it is not everybody's
             # what this thread starts (processes) begins as everything else does
@@ -36,8 +44,38 @@ def hurry() -> None:
             os.sched_setscheduler(threading.get_native_id(), policy, os.sched_param(HURRY_ROUND_ROBIN))
             return
     if hasattr(os, "setpriority"):
-        with contextlib.suppress(OSError):
+        try:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HURRY_NICE)
+        except OSError:
+            _refused.put(threading.get_native_id())
+
+
+def ask_kit() -> int:
+    """Ask RealtimeKit for the threads that were refused -> how many it let go first. May wait; one failure is the last.
+
+    Only the higher priority is asked for: what it grants in real time, it takes with the whole process when a thread
+    computes for 200 ms on end.
+    """
+    global _kit_fails
+    granted = 0
+    while not _refused.empty():
+        thread = _refused.get()
+        if _kit_fails or not sys.platform.startswith("linux"):
+            continue
+        call = [
+            f"{KIT}.MakeThreadHighPriorityWithPID",
+            f"uint64:{os.getpid()}",
+            f"uint64:{thread}",
+            f"int32:{HURRY_NICE}",
+        ]
+        command = ["dbus-send", "--system", "--print-reply", f"--dest={KIT}", "/org/freedesktop/RealtimeKit1", *call]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=KIT_S, check=False)
+            _kit_fails = done.returncode != 0
+        except (OSError, subprocess.TimeoutExpired):
+            _kit_fails = True  # no D-Bus here, or nobody answers
+        granted += not _kit_fails
+    return granted
 
 
 def stand_back(pid: int) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.artefacts import CodecInfo
 from engine.meters import LiveHop
-from engine.priority import hurry
+from engine.priority import ask_kit, hurry
 from engine.recognizer import Recognizer
 from engine.recorder import HopRecord, Recorder
 from engine.soundloop import SoundLoop
@@ -129,6 +129,7 @@ class Side:
             self._drain_queue()
             if self.recognizer is not None:
                 self._hand_on(self.recognizer.poll())
+            ask_kit()
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK_S
                 self._look()

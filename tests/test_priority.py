@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from engine.priority import STAND_BACK_NICE, SWITCH_S, calm, hurry, restless, stand_back
+from engine.priority import STAND_BACK_NICE, SWITCH_S, ask_kit, calm, hurry, restless, stand_back
 
 unix = pytest.mark.skipif(not hasattr(os, "getpriority"), reason="this system has no such priorities")
 
@@ -60,3 +61,54 @@ def test_a_thread_hurries_or_stays_as_it_is_and_its_processes_do_not_hurry() -> 
     assert seen[0] in (os.SCHED_RR, before)
     assert seen[1] == before
     assert os.sched_getscheduler(0) == before
+
+
+def refuse(*_: object) -> None:
+    raise PermissionError
+
+
+def hurry_in_vain(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A thread asks for what the system refuses -> its number."""
+    monkeypatch.setattr(os, "setpriority", refuse)
+    monkeypatch.delattr(os, "sched_setscheduler", raising=False)
+    numbers: list[int] = []
+
+    def run() -> None:
+        hurry()
+        numbers.append(threading.get_native_id())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return numbers[0]
+
+
+@unix
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RealtimeKit is Linux's")
+@pytest.mark.parametrize(("status", "granted"), [(0, 1), (1, 0)], ids=["granted", "refused"])
+def test_where_the_system_refuses_the_kit_is_asked_and_only_once_in_vain(
+    status: int, granted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client is replaced by a program that writes down what it was asked."""
+    program = tmp_path / "dbus-send"
+    program.write_text(f'#!/bin/sh\necho "$@" >>"{tmp_path}/asked"\nexit {status}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("engine.priority._kit_fails", False)
+    ask_kit()
+    first = hurry_in_vain(monkeypatch)
+    assert ask_kit() == granted
+    hurry_in_vain(monkeypatch)
+    assert ask_kit() == granted
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert len(asked) == 1 + granted
+    assert f"uint64:{os.getpid()} uint64:{first} int32:-11" in asked[0]
+
+
+@unix
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RealtimeKit is Linux's")
+def test_without_a_bus_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("engine.priority._kit_fails", False)
+    hurry_in_vain(monkeypatch)
+    assert ask_kit() == 0
