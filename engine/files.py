@@ -306,7 +306,7 @@ class TokenDecoder:
     def __init__(self, models: Models, background: Background = DROP, scenes: SceneSource | None = None) -> None:
         info = models.info
         self._decoder = models.decoder.clone()
-        self._mixer = BackgroundMixer(models, background, scenes)
+        self._mixer = BackgroundMixer(models, background, scenes, coded=True)
         self._blanks = info.blank_s(), info.blank_b()
         self._limits = tuple(np.array(sizes, dtype=np.int64) - 1 for sizes in (info.sizes_s, info.sizes_b))
         self._gains = np.ones(2, dtype=np.float32)

@@ -150,7 +150,7 @@ class CodeCounts:
         entropy = sum(row.entropy_bits for row in used["speech"]) * info.frame_rate_hz / 1000.0
         rates["all quantizers, entropy of the speech rows"] = round(entropy, 2)
         rows = {name: [vars(row) for row in found] for name, found in used.items()}
-        return {"files": len(self.names), "kbps": rates, **rows}
+        return {"files": len(self.names), "kbps": rates, "bands": info.gain_rows, **rows}
 
 
 def _kbps(ours: Ours, quantizers: int) -> float:

@@ -171,16 +171,18 @@ def _probe_lines(parts: dict[str, Any]) -> str:
 
 
 def _code_lines(codes: dict[str, Any]) -> str:
+    """One line for the levels and for each stage of a stream: the mean over its bands."""
     if not codes:
         return ""
-    lines = []
+    lines, bands = [], codes["bands"]
     for stream in ("speech", "background"):
-        for index, row in enumerate(codes[stream]):
-            lines.append(
-                [f"{stream} {index}", f"{row['size']}", f"{row['entropy_bits']:.2f}", f"{100 * row['used']:.0f}"]
-            )
+        for start in range(0, len(codes[stream]), bands):
+            rows = codes[stream][start : start + bands]
+            name = f"stage {start // bands}" if start else "levels"
+            bits, used = (sum(row[key] for row in rows) / len(rows) for key in ("entropy_bits", "used"))
+            lines.append([f"{stream}, {name}", f"{rows[0]['size']}", f"{bits:.2f}", f"{100 * used:.0f}"])
     rates = ", ".join(f"{name}: {value} kbps" for name, value in codes["kbps"].items())
-    return f"## Codes\n\n{rates}\n\n" + _table(["row", "size", "entropy, bits", "used, %"], lines)
+    return f"## Codes\n\n{rates}\n\n" + _table([f"{bands} rows", "size", "entropy, bits", "used, %"], lines)
 
 
 # Picture --------------------------------------------------------------------------------------------------------------

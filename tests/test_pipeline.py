@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.artefacts import Models, load_models
+from engine.hop import CODED_BACKGROUND_DB
 from engine.pipeline import HopOutput, LiveStream, Pipeline, Stream
 from engine.types import Background, BackgroundMode, Codes, Provider, UsageError
 from tests import tiny_models
@@ -208,9 +209,9 @@ def test_drop_and_swap_change_the_background_tokens_and_nothing_else(
 def test_drop_is_the_speech_and_keep_is_both(models: Models, rng: np.random.Generator) -> None:
     x = _voice_like(rng, 16000)
     for text, gain in (("drop", 0.0), ("keep", 1.0), ("-20", 0.1)):
-        for options in ({}, {"tokens_only": True}):
+        for options, trim_db in (({}, 0.0), ({"tokens_only": True}, CODED_BACKGROUND_DB)):
             hops = _hops(Pipeline(models, Background.parse(text), **options), x)
-            expected = _joined(hops, "speech") + np.float32(gain) * _joined(hops, "background")
+            expected = _joined(hops, "speech") + np.float32(gain * 10 ** (trim_db / 20)) * _joined(hops, "background")
             np.testing.assert_allclose(_joined(hops, "out"), expected, atol=2e-5)
 
 
