@@ -19,6 +19,7 @@ import queue
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 HURRY_NICE = -11
 HURRY_ROUND_ROBIN = 5  # above what is not in real time, below what the sound server itself takes
@@ -79,10 +80,16 @@ def ask_kit() -> int:
 
 
 def stand_back(pid: int) -> None:
-    """Let a process of ours, all of whose threads are still to come, go after everything else."""
+    """Let a process of ours, all of whose threads are still to come, go after everything else.
+
+    Where Linux shares time between sessions first, a process in a session of its own would else have as much of it as
+    the sound.
+    """
     if hasattr(os, "setpriority"):
         with contextlib.suppress(OSError):  # it has just ended
             os.setpriority(os.PRIO_PROCESS, pid, STAND_BACK_NICE)
+            if os.getsid(pid) != os.getsid(0):
+                Path(f"/proc/{pid}/autogroup").write_text(str(STAND_BACK_NICE), encoding="ascii")
 
 
 def calm() -> None:
