@@ -39,8 +39,9 @@ from rich.progress import Progress
 from engine.paths import cache_dir
 from engine.types import Samples, SottovoceError, UsageError
 from models import metrics, tables
+from models.code_counts import CodeCounts
 from models.peers import PEERS
-from models.systems import Ours, Output, Sound, Streams, System, clean_system, our_systems, peer_system
+from models.systems import Ours, Output, Sound, System, clean_system, our_systems, peer_system
 from models.testset import Mixture, Part, build
 
 VERSION = 1  # of the figures: rows of another version are measured again
@@ -111,50 +112,6 @@ def _append(file: Path, row: tables.Row) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
-
-
-class CodeCounts:
-    """How often each code was used, over the files in `names`; kept beside the rows, for one set of artefacts."""
-
-    def __init__(self, path: Path, ours: Ours) -> None:
-        self._path, self._ours = path, ours
-        widest = max(*ours.info.sizes_s, *ours.info.sizes_b)
-        self.counts = np.zeros((2, max(len(ours.info.sizes_s), len(ours.info.sizes_b)), widest), dtype=np.int64)
-        self.names: set[str] = set()
-        self.current = ""
-        with suppress(FileNotFoundError, KeyError, ValueError), np.load(path) as kept:
-            if str(kept["identity"]) == ours.identity and kept["counts"].shape == self.counts.shape:
-                self.counts, self.names = kept["counts"], set(kept["names"].tolist())
-
-    def count(self, streams: Streams) -> None:
-        """Count the codes of the current file, once."""
-        if not self.current or self.current in self.names:
-            return
-        for stream, codes in enumerate((streams.codes_s, streams.codes_b)):
-            for row, values in enumerate(codes):
-                self.counts[stream, row] += np.bincount(values[values >= 0], minlength=self.counts.shape[2])
-        self.names.add(self.current)
-
-    def save(self) -> None:
-        names = np.array(sorted(self.names), dtype=str)
-        np.savez_compressed(self._path, identity=self._ours.identity, counts=self.counts, names=names)
-
-    def summary(self) -> dict[str, Any]:
-        """Use of every row of codes, and bit rates as stored and at the rows' entropy."""
-        info = self._ours.info
-        used = {
-            "speech": [metrics.use_of(c[:size]) for c, size in zip(self.counts[0], info.sizes_s, strict=False)],
-            "background": [metrics.use_of(c[:size]) for c, size in zip(self.counts[1], info.sizes_b, strict=False)],
-        }
-        rates = {f"{depth} quantizers": _kbps(self._ours, depth) for depth in self._ours.depths}
-        entropy = sum(row.entropy_bits for row in used["speech"]) * info.frame_rate_hz / 1000.0
-        rates["all quantizers, entropy of the speech rows"] = round(entropy, 2)
-        rows = {name: [vars(row) for row in found] for name, found in used.items()}
-        return {"files": len(self.names), "kbps": rates, "bands": info.gain_rows, **rows}
-
-
-def _kbps(ours: Ours, quantizers: int) -> float:
-    return round(metrics.kbps(ours.sizes(quantizers), ours.info.frame_rate_hz), 2)
 
 
 # Measuring ------------------------------------------------------------------------------------------------------------
@@ -407,7 +364,7 @@ def _about(system: System, row: str, timing: Timing, ours: Ours | None) -> dict[
     about["parameters"] = system.parameters
     kind, _, depth = row.partition("-")
     if ours and depth.isdigit() and kind in ("tokens", "speech", "keep"):
-        about["kbps"] = _kbps(ours, int(depth))
+        about["kbps"] = ours.kbps(int(depth))
     return about
 
 

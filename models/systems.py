@@ -131,6 +131,10 @@ class Ours:
         kept = self.info.stages if quantizers is None else quantizers
         return self.info.sizes_s[: self.info.gain_rows + kept * self.info.rows_per_stage]
 
+    def kbps(self, quantizers: int) -> float:
+        """Bit rate of the speech stream with so many quantizers, every code at log2 of its codebook's size."""
+        return round(metrics.kbps(self.sizes(quantizers), self.info.frame_rate_hz), 2)
+
     def parameters(self) -> int:
         """How many weights the three graphs hold, tables and codebooks included."""
         import onnx
