@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from engine.devices import (
     HELD_MAX,
@@ -31,7 +32,8 @@ FADE_OUT_S = 0.05  # beyond what waits in the output ring; the sound is silent b
 WHAT = {INPUT: "microphone", OUTPUT: "output"}
 STALL_S = 1.0  # a device that is there and moves no block for so long is opened anew
 SLOW_START_BLOCKS, SLOW_START_S = 50, 5.0  # it may take its time with the first ones, as wireless ones do
-MANY_XRUNS, LOOKS = 3, 20  # so many breaks within so many looks (ten seconds), and the device is given more in hand
+MANY_XRUNS, LOOKS = 3, 20  # breaks in so many of so many looks (ten seconds), and the device is given more in hand,
+LOAD_PASSES_S = 60.0  # which it keeps: so not for a load that passes
 
 
 @dataclass
@@ -57,7 +59,8 @@ class _End:
         """Whether the device ran dry several times in the last seconds; asked at every look."""
         if self.port is not None:
             self.xruns.append(self.port.xruns)
-        return bool(self.xruns) and self.xruns[-1] - self.xruns[0] >= MANY_XRUNS and self.held < HELD_MAX
+        often = sum(later > earlier for earlier, later in pairwise(self.xruns)) >= MANY_XRUNS
+        return often and self.held < HELD_MAX
 
     def stalls(self) -> bool:
         """Whether no block has moved for too long; asked at every look."""
@@ -89,6 +92,7 @@ class Endpoints:
         self._requests: dict[str, str] = {}
         self._lock = threading.Lock()
         self._closing = False
+        self._busy_since_s: float | None = None
         self.rate_hz = 0
 
     @property
@@ -238,11 +242,12 @@ class Endpoints:
     def _current(self, end: _End) -> str | None:
         return end.port.device if end.port is not None else end.wanted
 
-    def look_after(self, time_s: float) -> None:
-        """Notice devices that went or came back, and do what was requested."""
+    def look_after(self, time_s: float, too_busy: bool = False) -> None:
+        """Notice devices that went or came back, and do what was requested. too_busy: this machine does too much."""
         with self._lock:
             if self._closing:
                 return
+            self._busy_since_s = (self._busy_since_s or time.monotonic()) if too_busy else None
             watched = any(isinstance(end.port, DevicePort) for end in (self._in, self._out))
             found = _there_now() if watched else []
             for end in (self._in, self._out):
@@ -260,6 +265,8 @@ class Endpoints:
             self._lose(end, port, "has stopped; it is opened again, or choose another", time_s)
         elif end.default_moved(found) and self._choose(end, None).id != port.device:
             self._change(end, None, time_s)
+        elif self._busy_since_s is not None and time.monotonic() - self._busy_since_s < LOAD_PASSES_S:
+            end.xruns.clear()
         elif end.breaks_often():
             self._enlarge(end, port)
 

@@ -217,14 +217,14 @@ class Engine:
         """The side thread's, a few times a second."""
         assert self._ends is not None
         self._looks += 1
+        if self._relief is not None and not self._ends.missing:
+            self._relief.look()
         if self._looks % DEVICE_LOOKS == 0:
-            self._ends.look_after(self._now_s())
+            self._ends.look_after(self._now_s(), self._relief is not None and self._relief.ladder.too_busy)
         if self._loop is not None and self._loop.insane and not self._told_insane:
             self._told_insane = True
             text = "the microphone gives something that is no sound; it is left out. If that goes on, choose another"
             self._events.append(Problem(self._now_s(), text, self.state))
-        if self._relief is not None and not self._ends.missing:
-            self._relief.look()
         self._stats = self._figures()
 
     def _figures(self) -> Stats:

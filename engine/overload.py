@@ -25,13 +25,15 @@ BROKEN_BUSY = 0.5  # a break is the machine's fault when it was so busy; else a 
 class Look:
     """The sound since the last look. busy: part of the time spent on hops; behind_ms: input that waits for its turn.
 
-    broken: how often the output broke, nearly broke, or sound was left out.
+    broken: how often hops came too late, or nearly, or were left out; breaks: how often a listener heard a break,
+    whatever it came from.
     """
 
     time_s: float
     busy: float
     behind_ms: float
     broken: int
+    breaks: int = 0
 
     @property
     def bad(self) -> bool:
@@ -41,7 +43,7 @@ class Look:
     @property
     def rough(self) -> bool:
         """Whether the delay may have grown."""
-        return self.bad or self.broken > 0
+        return self.bad or self.broken > 0 or self.breaks > 0
 
 
 class Ladder:
@@ -60,6 +62,11 @@ class Ladder:
         self._pause_s = PAUSE_S
         self._calm_since_s = self._changed_s = 0.0
         self._back_s: float | None = None
+
+    @property
+    def too_busy(self) -> bool:
+        """Whether it is this machine that does too much, and no device that is at fault."""
+        return self.level > 0 or any(self._bad)
 
     @property
     def given_up(self) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class Relief:
         rungs = [CAPTIONS] if config.captions else []
         rungs += [REFINER] if config.refiner and not config.tokens_only else []
         self.ladder = Ladder((*rungs, MODELS))
-        self._before: tuple[float, float, int] | None = None
+        self._before: tuple[float, float, int, int] | None = None
         self._goals_ms: deque[float] = deque(maxlen=REMEMBERED_LOOKS)
 
     @property
@@ -49,13 +49,13 @@ class Relief:
         """See how the sound does, and do what follows from it."""
         loop = self._loop
         now_s, busy_ms, broken = time.monotonic(), loop.busy_ms, loop.broken + loop.fill.near_breaks
-        before, self._before = self._before, (now_s, busy_ms, broken)
+        before, self._before = self._before, (now_s, busy_ms, broken, loop.dropouts)
         if before is None or now_s <= before[0]:
             return
         busy = (busy_ms - before[1]) / (1000.0 * (now_s - before[0]))
         if not self.ladder.overloaded:
             self._goals_ms.append(loop.fill.goal_ms)
-        rung, over = self.ladder.look(Look(now_s, busy, loop.behind_ms, broken - before[2]))
+        rung, over = self.ladder.look(Look(now_s, busy, loop.behind_ms, broken - before[2], loop.dropouts - before[3]))
         if rung is not None:
             self._change(rung, rung in self.given_up)
         if over:

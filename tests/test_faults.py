@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from engine.artefacts import Models, load_models
+from engine.devices import HELD_MAX, HELD_MIN
 from engine.live import Engine
 from engine.tokens import read_svt
 from engine.types import Background, DeviceChange, EngineConfig, Event, Problem, Provider
@@ -168,3 +169,29 @@ def test_what_is_no_sound_is_left_out_and_told(tiny: Models, sound: FakeSound) -
         wait_for(moves(engine, sound), "the models did not come through it")
         assert sound.insane == 0
         assert next(e.text for e in events if isinstance(e, Problem)).startswith("the microphone gives something")
+
+
+def test_an_output_that_breaks_often_is_given_more_in_hand_but_not_for_a_load_that_passes(
+    tiny: Models, sound: FakeSound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EngineConfig(background=Background.parse("keep"))
+    for too_busy, more in ((True, False), (False, True)):
+        monkeypatch.setattr("engine.overload.Ladder.too_busy", too_busy)
+        with Engine(config, tiny) as engine:
+            wait_for(moves(engine, sound), "it did not begin")
+            ends = engine._ends
+            assert ends is not None
+            sound.faults.status = True
+            dropouts = last_dropouts(engine)
+            wait_for(lambda before=dropouts: last_dropouts(engine) > before + 40, "breaks do not count")  # type: ignore[misc]
+            if more:
+                wait_for(lambda: ends._out.held == HELD_MAX, "it was given no more")  # noqa: B023
+            else:
+                assert ends._out.held == HELD_MIN
+            sound.faults.clear()
+            wait_for(moves(engine, sound), "it did not come back")
+
+
+def last_dropouts(engine: Engine) -> int:
+    assert engine._loop is not None
+    return engine._loop.dropouts
