@@ -33,8 +33,9 @@ class HopOutput:
     """One hop at the models' rate; all sounds [hop] and in line with each other, `lag` samples behind the input.
 
     out: as heard, before the limiter; mixture: the delayed input, bit for bit; speech, background: refined, or decoded
-    where the refiner is off; scene: what was swapped in, at its level. codes_*: [K_s], [K_b] as encoded; codes_b_out:
-    the background tokens that go on (blank when dropped, the scene's when swapped).
+    where there is no refiner, decoded voice and the rest while it rests; scene: what was swapped in, at its level.
+    codes_*: [K_s], [K_b] as encoded; codes_b_out: the background tokens that go on (blank when dropped, the scene's
+    when swapped).
     base: the part of `out` that is the input itself (1 or 0); correction: out - base * mixture.
     high: [hop] gain of what lies above the models' band, minus base.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import onnx
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from engine.types import SottovoceError
 from models.front import DeepFilterNet, Grouped, TimeConv, Upward
-from models.peers import Weights, fetch
+from models.peers import PeerError, Weights, fetch
 from models.sources import Package
 
 FRONT_LINE = (
@@ -43,14 +45,19 @@ Named = dict[str, Array]
 def front_weights() -> dict[str, list[tuple[str, Named]]]:
     """Of each graph (enc, erb_dec, df_dec) its weighted nodes in order: operator, and weights by the place of the input
     they are; fetched when they are not there yet."""
-    folder = fetch("deepfilternet3-ll", WEIGHTS)
+    try:
+        folder = fetch("deepfilternet3-ll", WEIGHTS)
+    except PeerError as error:
+        raise SottovoceError(f"the front's pretrained weights cannot be had: {error}") from None
     graphs = {}
     with tarfile.open(folder / ARCHIVE) as archive:
         for name in ("enc", "erb_dec", "df_dec"):
-            member = archive.extractfile(f"tmp/export/{name}.onnx")
-            if member is None:
-                raise ValueError(f"{ARCHIVE} holds no {name}.onnx; delete {folder} and run again")
-            graphs[name] = _weighted(onnx.load(io.BytesIO(member.read())).graph)
+            with suppress(KeyError):
+                member = archive.extractfile(f"tmp/export/{name}.onnx")
+                if member is not None:
+                    graphs[name] = _weighted(onnx.load(io.BytesIO(member.read())).graph)
+    if len(graphs) < 3:
+        raise SottovoceError(f"{folder / ARCHIVE} holds no whole DeepFilterNet; delete it and run again")
     return graphs
 
 
@@ -125,4 +132,4 @@ def _fill_gru(module: nn.GRU, layer: int, weights: Named) -> None:
 def _copy(target: Tensor, source: Array) -> None:
     if tuple(target.shape) != source.shape:
         raise ValueError(f"weights of shape {source.shape} do not fit {tuple(target.shape)}")
-    target.copy_(torch.from_numpy(np.ascontiguousarray(source)))
+    target.copy_(torch.from_numpy(source.copy()))

@@ -24,7 +24,6 @@ from models.quantize import GRID
 from models.refiner import Refiner
 
 LARGE = 16_384  # elements from which on a matrix is kept as int8 rows
-ROLES = ("encoder", "decoder", "refiner")
 
 
 def row_scale(values: torch.Tensor) -> torch.Tensor:

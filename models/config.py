@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 FORMAT_VERSION = 1
+LOG_NAME = "training.jsonl"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class ModelConfig:
 
     @property
     def refined_lag(self) -> int:
-        """Output lag of the refiner behind the decoder."""
+        """Output lag of the refiner behind the input, the decoder's included."""
         return self.token_lag + self.overlap
 
     def to_dict(self) -> dict[str, Any]:

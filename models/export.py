@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,17 @@ from torch import Tensor, nn
 
 from engine.paths import assets_dir
 from models.checkpoint import Bundle, load_bundle, load_shipped, row_scale
-from models.config import FORMAT_VERSION
+from models.config import FORMAT_VERSION, LOG_NAME
 from models.front import State
 from models.manifest import update_row
 from models.parity import ParityError, check_parity
 from models.quantize import GRID
 
 OPSET = 17
+DECIDING = (
+    "sample_rate_hz", "hop", "overlap", "band_edges", "speech_stages", "background_stages", "codebook",
+    "gain_levels", "gain_step_db", "gain_top_db",
+)  # fmt: skip
 COMMAND = "python -m models.train && python -m models.export --checkpoint CACHE/training/full.npz"
 
 
@@ -45,11 +50,11 @@ class _OneHop(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         count = len(self.inputs)
         state = dict(zip(self.names, tensors[count:], strict=True))
-        codes = [
+        inputs = [
             t[None, None] if name.startswith("codes") else t
             for name, t in zip(self.inputs, tensors[:count], strict=True)
         ]
-        *outputs, new = self.part(*codes, state)
+        *outputs, new = self.part(*inputs, state)
         flat = [t[0, 0] if t.dtype == torch.int64 else t for t in outputs]
         return (*flat, *(new[name] for name in self.names))
 
@@ -118,8 +123,9 @@ def _smallest(values: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]
 
 
 def codec_id(bundle: Bundle) -> str:
-    """sha256 over codebooks and the decoder's transform: the same for every precision of the networks."""
-    digest = hashlib.sha256(json.dumps(bundle.config.to_dict(), sort_keys=True).encode())
+    """sha256 over codebooks and what else decides how tokens decode: the same whatever front and refiner are."""
+    shape = {k: v for k, v in bundle.config.to_dict().items() if k in DECIDING}
+    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
     for quantizer in (bundle.codec.encoder.speech, bundle.codec.encoder.background):
         for band in range(bundle.config.bands):
             digest.update((quantizer.books(band) * GRID).round().to(torch.int8).numpy().tobytes())
@@ -174,7 +180,8 @@ def write_parts(bundle: Bundle, folder: Path) -> dict[str, Path]:
 def main(checkpoint: Path | None = None, out: Path | None = None, sound: Path | None = None, command: str = "") -> None:
     """Export a checkpoint (default: the one in the shipped graphs) into `out` (default: assets/) through the gate.
 
-    Run `python -m models.scenes` when the codebooks have changed.
+    The log of the training goes with it where it lies beside the checkpoint. Run `python -m models.scenes` when the
+    codebooks have changed.
     """
     folder = out or assets_dir()
     bundle = load_bundle(checkpoint) if checkpoint else load_shipped()
@@ -188,6 +195,10 @@ def main(checkpoint: Path | None = None, out: Path | None = None, sound: Path | 
         for role, path in paths.items():
             path.replace(folder / f"{role}.onnx")
             update_row(manifest=folder / "manifest.toml", **_row(bundle, role, folder / f"{role}.onnx", command))
+        if checkpoint and (log := checkpoint.with_name(LOG_NAME)).is_file():
+            shutil.copy(log, folder / LOG_NAME)
+            row = {"name": "training", "file": LOG_NAME, "kind": "log", "license": "MIT"}
+            update_row(manifest=folder / "manifest.toml", **row, command=command or COMMAND)
     except ParityError as error:
         typer.echo(f"not exported: {error}", err=True)
         raise typer.Exit(1) from None
@@ -205,7 +216,7 @@ def _row(bundle: Bundle, role: str, path: Path, command: str) -> dict[str, Any]:
         "file": path.name,
         "kind": "model",
         "license": "MIT",
-        "ancestors": bundle.ancestors,
+        "ancestors": bundle.ancestors if role == "encoder" else [],
         "sample_rate_hz": c.sample_rate_hz,
         "hop_samples": c.hop,
         "output_lag_samples": lag,

@@ -6,11 +6,13 @@ a pool several times. The pool holds the latest clips; what a worker makes takes
 
 from __future__ import annotations
 
+import multiprocessing
 import queue
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,13 +29,19 @@ from models.shards import Clip, load
 HISSING = ("tuxpaint-stamps-default", "klettres-data")  # their hiss would be taught as part of the voice
 SIGNALS = 4  # mixture, voice, decoded voice, decoded background
 FIRST_BATCHES = 4  # before the first clip is drawn
-PATIENCE_S = 300.0
+
+
+def voices(split: Literal["train", "validation"]) -> list[Clip]:
+    """Speech without the hissing sources."""
+    return [clip for clip in load(split, "speech") if not clip.source.startswith(HISSING)]
 
 
 def training_clips() -> tuple[list[Clip], list[Clip]]:
-    """Voices without the hissing sources, and backgrounds."""
-    speech = [clip for clip in load("train", "speech") if not clip.source.startswith(HISSING)]
-    return speech, load("train", "background")
+    """Voices and backgrounds to train on. Raises SottovoceError where there are none."""
+    clips = voices("train"), load("train", "background")
+    if not all(clips):
+        raise SottovoceError("there are no training shards yet; run python -m models.data --minimal")
+    return clips
 
 
 def through_tokens(bundle: Bundle, mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,7 +73,13 @@ def _produce(made: Any, checkpoint: Path, mix: MixConfig, rows: int, seed: int) 
     while True:
         mixture, voice = mixer.batch(rows)
         _, speech, background = through_tokens(bundle, torch.from_numpy(mixture))
-        made.put(np.stack([mixture, voice, speech.numpy(), background.numpy()], axis=1).astype(np.float16))
+        batch = np.stack([mixture, voice, speech.numpy(), background.numpy()], axis=1).astype(np.float16)
+        while True:
+            with suppress(queue.Full):
+                made.put(batch, timeout=5.0)
+                break
+            if (trainer := multiprocessing.parent_process()) is None or not trainer.is_alive():
+                return
 
 
 @dataclass
@@ -84,7 +98,6 @@ class Feed:
         self._made = context.Queue(maxsize=4)
         self._random = np.random.default_rng(self.seed)
         self._pool: NDArray[np.float16] = np.zeros((0, SIGNALS, 0), np.float16)
-        self._oldest = 0
         self.made_clips = 0
         self._processes = [
             context.Process(
@@ -103,27 +116,29 @@ class Feed:
             process.terminate()
             process.join()
 
-    def _take(self, wait: bool) -> bool:
-        """Put one batch into the pool, in place of the oldest where it is full; False when none is ready."""
+    def _take(self, patience_s: float) -> bool:
+        """Put one batch into the pool, in place of the oldest where it is full; False when none came in time.
+
+        Raises SottovoceError when a worker has ended.
+        """
         try:
-            batch = self._made.get(timeout=PATIENCE_S if wait else 0.001)
+            batch = self._made.get(timeout=patience_s)
         except queue.Empty:
-            if wait or not any(process.is_alive() for process in self._processes):
-                raise SottovoceError("the processes that make training clips have ended; see what they said") from None
+            if not all(process.is_alive() for process in self._processes):
+                raise SottovoceError("a process that makes training clips has ended; see what it said above") from None
             return False
+        if not len(self._pool):  # pages come as they are written
+            self._pool = np.zeros((max(self.pool_clips // len(batch), 1) * len(batch), *batch.shape[1:]), np.float16)
+        at = self.made_clips % len(self._pool)
+        self._pool[at : at + len(batch)] = batch
         self.made_clips += len(batch)
-        if len(self._pool) < self.pool_clips:
-            self._pool = np.concatenate([self._pool.reshape(-1, *batch.shape[1:]), batch])
-        else:
-            self._pool[self._oldest : self._oldest + len(batch)] = batch
-            self._oldest = (self._oldest + len(batch)) % len(self._pool)
         return True
 
     def draw(self) -> Tensor:
         """Mixtures, voices, decoded voices and backgrounds, [SIGNALS, rows, N]."""
         while self.made_clips < FIRST_BATCHES * self.rows:
-            self._take(wait=True)
-        while self._take(wait=False):
+            self._take(patience_s=1.0)
+        while self._take(patience_s=0.001):
             pass
-        chosen = self._random.choice(len(self._pool), self.rows, replace=False)
+        chosen = self._random.choice(min(self.made_clips, len(self._pool)), self.rows, replace=False)
         return torch.from_numpy(self._pool[chosen].astype(np.float32)).transpose(0, 1).contiguous()

@@ -33,6 +33,7 @@ ERB_BANDS = 32
 ERB_NARROWEST = 2  # bins
 ERB_RATE_HZ, ERB_FRAME = 48_000, 960  # where the bands are cut
 DEEP_BINS = 96
+QUIETEST = 1e-9  # mean magnitude of a bin below which it is digital silence
 TAPS = 5
 CHANNELS = 64
 
@@ -274,7 +275,8 @@ class Front(nn.Module):
         means = _running(magnitude - self.deep_start, kept["deep_mean"])
         new["deep_mean"] = means[:, -1]
         deep = torch.stack([real[:, :, :DEEP_BINS], imag[:, :, :DEEP_BINS]], dim=1)
-        return erb[:, None], deep * torch.rsqrt(means + self.deep_start)[:, None]
+        # in digital silence the mean goes to zero, and rounding may take it below
+        return erb[:, None], deep * torch.rsqrt((means + self.deep_start).clamp_min(QUIETEST))[:, None]
 
     def _filtered(self, real: Tensor, imag: Tensor, filters: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """Complex filters [B, T, 96, TAPS, 2] over the lowest bins' last frames -> [B, T, 96, 2], new past."""
@@ -290,6 +292,6 @@ def _running(x: Tensor, mean: Tensor) -> Tensor:
     """DeepFilterNet's exponential mean of [B, T, C], from what it was [B, C]: [B, T, C]."""
     means = []
     for frame in x.unbind(1):
-        mean = frame * (1.0 - NORM_DECAY) + mean * NORM_DECAY
+        mean = mean + (frame - mean) * (1.0 - NORM_DECAY)
         means.append(mean)
     return torch.stack(means, dim=1)

@@ -38,7 +38,7 @@ def compressed_spectral(estimate: Tensor, target: Tensor, mixture: Tensor, frame
 
 
 def separation_loss(estimate: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
-    """The sum that front and refiner are trained on: about one unit for 10 dB of error."""
+    """The sum that the refiner is trained on: about one unit for 10 dB of error."""
     spectral = sum(compressed_spectral(estimate, target, mixture, frame) for frame in (256, 512, 1024))
     return error_ratio_db(estimate, target, mixture) / 10 + 5.0 * spectral
 

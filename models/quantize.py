@@ -53,7 +53,7 @@ class BandQuantizer(nn.Module):
         return self.get_buffer(f"book_{band}")
 
     def gain_codes(self, rms: Tensor) -> Tensor:
-        """Level index of each band's RMS [...]; 0 below half a step under the lowest level."""
+        """Level index of each band's RMS [...]; 0, silence, below half a step under the lowest audible level."""
         c = self.config
         db = 20 * torch.log10(rms.clamp_min(1e-9))
         index = torch.round((db - c.gain_top_db) / c.gain_step_db) + (c.gain_levels - 1)
@@ -192,15 +192,16 @@ def fit(
         odds = (gain / loud.clamp_min(1e-9)).clamp(max=1.0) ** IMPORTANCE
         audible = (gain > 0) & (torch.rand(len(gain), generator=generator).to(gain.device) < odds)
         shapes = part[audible] / gain[audible, None]
+        if len(shapes) < quantizer.config.codebook:
+            raise ValueError(f"{len(shapes)} audible frames are too few for {quantizer.config.codebook} entries")
         residual, books = shapes, []
         for _ in range(quantizer.stages):
             books.append(_k_means(residual, quantizer.config.codebook, iterations, generator))
             residual = residual - books[-1][_nearest(residual, books[-1])]
         _settle(shapes, books, sweeps)
-        for stage, book in enumerate(books):
-            quantizer.books(band)[stage].copy_((book * GRID).round().clamp(-127, 127) / GRID)
+        quantizer.books(band).copy_(torch.stack(books))
+        quantizer.snap()
         report.append(_snrs_db(shapes, list(quantizer.books(band))))
-    quantizer.snap()
     return report
 
 

@@ -48,7 +48,7 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.output.weight)
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: what each line below says of its size."""
+        """Zeros: the mixture that waits for its tokens, the last frames, what is to be added, and both GRUs."""
         c = self.config
         return {
             "delay": torch.zeros(batch, c.token_lag),
@@ -66,9 +66,9 @@ class Refiner(nn.Module):
         hidden = torch.nn.functional.silu(self.input(power.flatten(2) * 0.25))
         first, h1 = self.first(hidden, gru[0:1])
         second, h2 = self.second(first, gru[1:2])
-        wiener = (power[:, :, 1] - power[:, :, 2]).clamp(-12.0, 12.0)
+        ratio = (power[:, :, 1] - power[:, :, 2]).clamp(-12.0, 12.0)
         learned = self.output(torch.cat([second, hidden], dim=2)).unflatten(2, (2, -1)) + self.offset
-        gain, share = torch.sigmoid(self.slope * wiener + learned[:, :, 0]), torch.sigmoid(learned[:, :, 1])
+        gain, share = torch.sigmoid(self.slope * ratio + learned[:, :, 0]), torch.sigmoid(learned[:, :, 1])
         return gain, share, torch.cat([h1, h2])
 
     def forward(

@@ -152,7 +152,7 @@ def loop_codes(bundle: Bundle, sound: Array) -> torch.Tensor:
 
 @torch.no_grad()
 def main() -> None:
-    """Write every scene's token bank with the codebooks of the committed checkpoint."""
+    """Write every scene's token bank with the codebooks of the shipped graphs."""
     bundle = load_shipped()
     c = bundle.config
     folder = assets_dir() / "scenes"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 
@@ -27,7 +27,7 @@ class TrainConfig:
     validation_clips: int
 
 
-def read_settings(path: Path, overrides: dict[str, float]) -> TrainConfig:
+def read_settings(path: Path) -> TrainConfig:
     """Raises ValueError that names the key when one is unknown, missing, or of the wrong type."""
     values = tomllib.loads(path.read_text())
     known = {f.name: {"int": int, "float": float}[str(f.type)] for f in fields(TrainConfig)}
@@ -38,4 +38,4 @@ def read_settings(path: Path, overrides: dict[str, float]) -> TrainConfig:
             raise ValueError(f"{path.name}: {key} must be {known[key].__name__}, not {value!r}")
     if missing := sorted(set(known) - set(values)):
         raise ValueError(f"{path.name}: missing {', '.join(missing)}")
-    return replace(TrainConfig(**values), **{k: known[k](v) for k, v in overrides.items()})
+    return TrainConfig(**values)

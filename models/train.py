@@ -27,10 +27,11 @@ from pystoi import stoi
 from torch import Tensor
 
 from engine.paths import assets_dir, cache_dir
+from engine.types import SottovoceError
 from models.ancestors import FRONT_LINE, load_front
 from models.checkpoint import Bundle, load_bundle, load_shipped, save_bundle
-from models.config import ModelConfig
-from models.feed import Feed, through_tokens, training_clips
+from models.config import LOG_NAME, ModelConfig
+from models.feed import Feed, through_tokens, training_clips, voices
 from models.losses import separation_loss, si_sdr_db
 from models.mixing import MixConfig, Mixer
 from models.pictures import draw_progress
@@ -91,7 +92,7 @@ class Judge:
     def __init__(self, bundle: Bundle, mix: MixConfig, count: int, device: torch.device) -> None:
         # SI-SDR says nothing about clips without a voice, and one clean clip outweighs all others
         judged = replace(mix, clean=0.0, no_voice=0.0, snr_db=(-5.0, 15.0))
-        drawn = Mixer(load("validation", "speech"), load("validation", "background"), judged, seed=7).batch(count)
+        drawn = Mixer(voices("validation"), load("validation", "background"), judged, seed=7).batch(count)
         self.mixture, self.voice = (torch.from_numpy(x).to(device) for x in drawn)
         parts = [through_tokens(bundle, m) for m in self.mixture.split(8)]
         self.front, self.speech, self.background = (torch.cat(x) for x in zip(*parts, strict=True))
@@ -129,14 +130,21 @@ def learning_rate(step: int, done: float, config: TrainConfig) -> float:
 
 def begin(fresh: bool, full: Path) -> tuple[Bundle, dict[str, Any] | None]:
     """Where to go on from: the cache, the shipped artefacts, or the pretrained front and empty codebooks."""
-    if not fresh and full.exists():
-        saved = torch.load(full, weights_only=True)
-        bundle = load_bundle(full.with_suffix(".npz"))
+    small = full.with_suffix(".npz")
+    if fresh:
+        for old in (full, small):
+            if old.exists():  # hours of somebody's training
+                old.replace(old.with_stem("before"))
+    if full.exists():
+        saved = torch.load(full, map_location="cpu", weights_only=True)
+        bundle = load_bundle(small)
         with torch.no_grad():
             for name, tensor in bundle.tensors().items():
                 tensor.copy_(saved["weights"][name])
         bundle.step = saved["step"]
         return bundle, saved["optimizer"]
+    if small.exists():  # stopped before the first step
+        return load_bundle(small), None
     if not fresh and (assets_dir() / "encoder.onnx").exists():
         return load_shipped(), None
     bundle = Bundle.new(ModelConfig())
@@ -165,14 +173,16 @@ class Training:
         folder.mkdir(parents=True, exist_ok=True)
         self.full = folder / "full.pt"
         self.mix = MixConfig(seconds=settings.clip_s)
-        self.bundle, optimizer_state = begin(fresh, self.full)
         clips = training_clips()
-        self.bundle.data = sorted({clip.source.split("/")[0] for part in clips for clip in part})
+        self.bundle, optimizer_state = begin(fresh, self.full)
+        self.bundle.codec.to(self.device), self.bundle.refiner.to(self.device)
+        self.bundle.data = sorted({*self.bundle.data, *(clip.source.split("/")[0] for part in clips for clip in part)})
         if not self.bundle.codec.encoder.speech.books(0).any():
             print("fitting codebooks", flush=True)
             fit_codebooks(self.bundle, Mixer(*clips, self.mix, settings.seed), settings)
+            save_bundle(self.bundle, self.full.with_suffix(".npz"))
         save_bundle(self.bundle, self.frozen)  # what the workers hear through
-        self.bundle.codec.to(self.device), self.bundle.refiner.to(self.device)
+        self.warm_from = 0 if optimizer_state else self.bundle.step
         self.judge = Judge(self.bundle, self.mix, settings.validation_clips, self.device)
         self.optimizer = torch.optim.AdamW(
             self.bundle.refiner.parameters(),
@@ -190,20 +200,21 @@ class Training:
         return self.full.with_name("frozen.npz")
 
     def step(self, clips: Tensor, rate: float) -> None:
-        """One step on clips [SIGNALS, B, N]; a loss that is no number changes nothing."""
+        """One step on clips [SIGNALS, B, N]; a loss or a gradient that is no number changes nothing."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = loss_of(self.bundle, clips.to(self.device))
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.bundle.refiner.parameters(), self.settings.grad_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.bundle.refiner.parameters(), self.settings.grad_clip)
         self.losses.append(loss.item())
-        if math.isfinite(self.losses[-1]):
+        if math.isfinite(self.losses[-1]) and math.isfinite(norm.item()):
             self.optimizer.step()
         self.bundle.step += 1
 
     def report(self, seconds: float, clips: int) -> None:
-        """Judge, log, save, draw."""
+        """Save, judge, log, draw."""
+        save(self.bundle, self.optimizer, self.full)
         recent = self.losses[-self.settings.evaluate_every :]
         row: dict[str, Any] = {"step": self.bundle.step, "loss": round(float(np.nanmean(recent or [0.0])), 4)}
         row |= {"wall_s": round(seconds), "trainer_cpu_s": round(time.process_time()), "clips": clips}
@@ -211,7 +222,6 @@ class Training:
         print(json.dumps(row), flush=True)
         with self.log.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        save(self.bundle, self.optimizer, self.full)
         pair = (self.judge.mixture, self.judge.voice)
         draw_progress(
             self.log, pair, self.judge.heard(self.bundle), self.bundle.config, self.full.with_name("progress.png")
@@ -225,15 +235,18 @@ class Training:
         with feed:
             try:
                 while (done := (time.monotonic() - start) / (minutes * 60)) < 1.0:
-                    self.step(feed.draw(), s.learning_rate * learning_rate(self.bundle.step, done, s))
+                    share = learning_rate(self.bundle.step - self.warm_from, done, s)
+                    self.step(feed.draw(), s.learning_rate * share)
                     if self.bundle.step % 20 == 0:
                         recent = np.nanmean(self.losses[-20:])
                         print(f"{self.bundle.step} {recent:.3f} {time.monotonic() - start:.0f} s", flush=True)
                     if self.bundle.step % s.evaluate_every == 0:
                         self.report(time.monotonic() - start, feed.made_clips)
             except KeyboardInterrupt:
-                print("stopped; saving", flush=True)
-            self.report(time.monotonic() - start, feed.made_clips)
+                print("stopped", flush=True)
+            finally:
+                save(self.bundle, self.optimizer, self.full)
+        self.report(time.monotonic() - start, feed.made_clips)
 
 
 def _interrupt(*_: object) -> None:
@@ -242,20 +255,26 @@ def _interrupt(*_: object) -> None:
 
 def main(
     config: Annotated[Path, typer.Option(help="settings")] = Path(__file__).with_name("train.toml"),
-    minutes: Annotated[float, typer.Option(help="stop after so many minutes")] = 60.0,
-    fresh: Annotated[bool, typer.Option(help="start from nothing")] = False,
-    threads: Annotated[int, typer.Option(help="CPU threads of the training itself")] = 1,
-    workers: Annotated[int, typer.Option(help="processes that make clips, one thread each")] = 1,
-    log: Annotated[Path | None, typer.Option(help="training log; default: in assets/")] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="stop after so many minutes")] = 60.0,
+    fresh: Annotated[bool, typer.Option(help="start from nothing; keeps the old one as before.*")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the training itself")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="processes that make clips, one thread each")] = 1,
+    log: Annotated[Path | None, typer.Option(help="training log; default: in the cache, beside the checkpoint")] = None,
 ) -> None:
     """Train for `minutes`, evaluating and saving as it goes."""
-    settings = read_settings(config, {})
+    settings = read_settings(config)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)  # a shell hands its background jobs a SIGINT that is ignored
     torch.set_num_threads(threads)
     torch.manual_seed(settings.seed)
-    training = Training(settings, fresh, log or assets_dir() / "training.jsonl")
-    training.run(minutes, workers)
+    try:
+        training = Training(settings, fresh, log or cache_dir() / "training" / LOG_NAME)
+        training.run(minutes, workers)
+    except SottovoceError as error:
+        typer.echo(f"stopped: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
     print(f"saved; next:  python -m models.export --checkpoint {training.full.with_suffix('.npz')}")
 
 

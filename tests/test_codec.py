@@ -13,6 +13,7 @@ from torch import Tensor
 from models.checkpoint import Bundle, load_bundle, save_bundle, snapped
 from models.codec import Codec
 from models.config import ModelConfig, config_from_dict
+from models.front import Grouped
 from models.quantize import GRID, BandQuantizer, fit
 from models.refiner import Refiner
 
@@ -28,6 +29,9 @@ def bundle() -> Bundle:
     for quantizer in (bundle.codec.encoder.speech, bundle.codec.encoder.background):
         fit(quantizer, frames, iterations=2)
     torch.nn.init.normal_(bundle.refiner.output.weight, std=0.1)
+    for module in bundle.codec.encoder.modules():
+        if isinstance(module, Grouped):  # zeros would keep the GRUs from hearing anything
+            torch.nn.init.normal_(module.weight, std=0.1)
     return bundle
 
 

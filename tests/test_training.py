@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,7 +105,7 @@ def test_training_on_one_batch_lowers_its_loss(mixer: Mixer) -> None:
 
 
 def test_learning_rate_warms_up_rests_and_comes_down() -> None:
-    settings = read_settings(SETTINGS, {"warmup_steps": 10, "decay_share": 0.5})
+    settings = replace(read_settings(SETTINGS), warmup_steps=10, decay_share=0.5)
     assert learning_rate(0, 0.0, settings) == pytest.approx(0.1)
     assert learning_rate(50, 0.4, settings) == 1.0
     assert learning_rate(50, 1.0, settings) == pytest.approx(0.05)
@@ -115,15 +117,28 @@ def test_settings_refuse_what_they_do_not_know(change: str, tmp_path: Path) -> N
     lines = [line for line in SETTINGS.read_text().splitlines() if not line.startswith(f"{key} ")]
     (tmp_path / "bad.toml").write_text("\n".join([*lines, change]))
     with pytest.raises(ValueError, match=key):
-        read_settings(tmp_path / "bad.toml", {})
+        read_settings(tmp_path / "bad.toml")
 
 
-def test_the_feed_hands_over_what_its_workers_heard_and_ends_them(
-    mixer: Mixer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Batches go into the pool in place of the oldest; a pool without living workers is an error, not a wait."""
-    feed = Feed(tmp_path / "none.npz", mixer.config, rows=2, pool_clips=4, workers=1, seed=1)
-    monkeypatch.setattr("models.feed.PATIENCE_S", 30.0)
-    with feed, pytest.raises(SottovoceError, match="have ended"):
-        feed.draw()  # the checkpoint is missing, so the worker dies
-    assert not any(process.is_alive() for process in feed._processes)
+@pytest.fixture
+def feed(mixer: Mixer, tmp_path: Path) -> Iterator[Feed]:
+    """A feed whose worker dies at once: its checkpoint is missing."""
+    with Feed(tmp_path / "none.npz", mixer.config, rows=2, pool_clips=4, workers=1, seed=1) as feed:
+        yield feed
+
+
+def test_a_feed_whose_worker_died_says_so(feed: Feed) -> None:
+    with pytest.raises(SottovoceError, match="has ended"):
+        feed.draw()
+
+
+def test_a_feed_draws_from_the_latest_clips(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: queue.Queue[np.ndarray] = queue.Queue()
+    monkeypatch.setattr(feed, "_made", made)
+    monkeypatch.setattr(feed, "_processes", [])
+    for number in range(6):
+        made.put(np.full((2, 4, 320), number, np.float16))
+    drawn = torch.stack([feed.draw() for _ in range(40)])
+    assert drawn.shape == (40, 4, 2, 320)
+    assert set(drawn.unique().tolist()) == {4.0, 5.0}  # of six batches the pool holds two
+    assert feed.made_clips == 12
