@@ -25,7 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from engine.priority import stand_back
+from engine.priority import hurry, stand_back
 from engine.types import ArtefactError, Caption, Problem, Samples, SottovoceError, UsageError, Word
 from engine.vad import SAMPLE_RATE_HZ, model_path
 from engine.weights import DEFAULT_NAME, Weights, require_weights
@@ -232,6 +232,7 @@ class Recognizer:
     def _write(self, process: subprocess.Popen[bytes]) -> None:
         """Send frames until the process is gone. Its own thread: a pipe can be full."""
         assert process.stdin is not None
+        hurry()  # its moments are short, and while it has the interpreter the sound waits for it
         with contextlib.suppress(OSError), process.stdin:
             self._write_frames(process, process.stdin)
 
@@ -250,6 +251,7 @@ class Recognizer:
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         """Take messages until the process ends, then see whether it should have."""
         assert process.stdout is not None
+        hurry()
         with process.stdout:
             for line in process.stdout:
                 if process is self._process:
