@@ -54,6 +54,7 @@ WINDOW_S, MAX_DELAY_S = 0.5, 0.5
 GAP_MS = 1.0  # so much of nothing in the midst of sound is a gap that can be heard
 CALM_S, AFTER_S = 15.0, 20.0  # before and after a load
 BACK_MS = 3.0
+DRAIN_S = 1.0  # what is still to be captioned at the end is not waited for
 LIKENESS = 0.6  # a window counts when left and right match at least so well
 
 
@@ -226,6 +227,7 @@ def measure_overload(seconds: float = 30.0, provider: str = "auto") -> dict[str,
             load.start()
             both = stage.record(whole_s)
             load.join()
+            engine.stop(DRAIN_S)
     before, during, after = np.diff([ready.dropouts if ready is not None else 0, *load.dropouts]).tolist()
     told = [
         e.text if isinstance(e, Problem) else f"{e.what}: {e.device}" for e in load.events if not isinstance(e, Stats)
@@ -309,6 +311,7 @@ def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "
             both = stage.record(seconds)
             cpu, rss = usage.percent(), usage.rss_mb()
             events = engine.poll()
+            engine.stop(DRAIN_S)
     stats = next(e for e in reversed(events) if isinstance(e, Stats))
     problems = [e for e in events if isinstance(e, Problem)]
     return {
