@@ -15,6 +15,7 @@ import logging
 import time
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,13 +291,21 @@ def shared_models(provider: Provider = Provider.AUTO) -> Models:
 
 
 def _load(paths: Mapping[str, Path], provider: Provider) -> Models:
-    models = {role: load_onnx(path, provider) for role, path in paths.items()}
-    for role, model in models.items():
-        _check(role, model)
+    models = {}
+    for role, path in paths.items():
+        models[role] = load_onnx(path, provider)
+        _check(role, models[role])
+        _return_free_memory()
     ids = {m.metadata["codec_id"] for m in models.values()}
     if len(ids) != 1:
         raise ArtefactError(f"the model files belong to different codecs ({', '.join(sorted(ids))}); {REINSTALL}")
     return Models(models["encoder"], models["decoder"], models["refiner"], _info(models), provider.value)
+
+
+def _return_free_memory() -> None:
+    """Give what loading took for a moment (150 MB) back to the system, where the C library would keep it (glibc)."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _check(role: str, model: StreamModel) -> None:
