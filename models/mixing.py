@@ -1,6 +1,6 @@
 """Fresh mixtures for training, drawn anew each time: voices, backgrounds, rooms, microphones, levels.
 
-The rule of the product: the loudest talker is the voice; other talkers, 5 dB or more below, belong to the background.
+The loudest talker is the voice; other talkers, 4 to 18 dB below, belong to the background.
 A reverberant voice's target keeps the room's first 50 ms.
 """
 
