@@ -22,7 +22,7 @@ from models.transforms import dft_basis, frames_of, inverse_dft_weight, overlap_
 
 State = dict[str, Tensor]
 
-LEVEL_TARGET = 0.2  # RMS of the louder hops that the features see, -14 dBFS; best of five on validation
+LEVEL_TARGET = 0.2  # RMS of the louder hops that the features see, -14 dBFS; between the two best of five on validation
 LEVEL_START = 0.02
 LEVEL_RISE = 0.2  # share of the way up to a louder hop: 100 ms
 LEVEL_FALL = 0.0033  # and down to a quieter one, in the logarithm: 6 s

@@ -21,7 +21,7 @@ from typing import Any
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 MANIFEST = ASSETS / "manifest.toml"
-KINDS = ("model", "scene", "demo", "icon", "picture", "checkpoint", "log")
+KINDS = ("model", "scene", "demo", "icon", "picture", "log")
 FIRST_FIELDS = ("name", "file", "kind", "title", "sha256", "license", "ancestors", "data", "command")
 HEADER = "# What ships in this folder: where it comes from and under which licence. Written by models/manifest.py.\n"
 
