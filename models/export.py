@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from engine.paths import assets_dir
 from models.checkpoint import Bundle, load_bundle, load_shipped, row_scale
-from models.config import FORMAT_VERSION, LOG_NAME
+from models.config import FORMAT_VERSION, LOG_NAME, ModelConfig
 from models.front import State
+from models.integer_gru import DOMAIN, in_integers, with_integer_grus
 from models.manifest import update_row
 from models.parity import ParityError, check_parity
 from models.quantize import GRID
@@ -66,6 +67,8 @@ def export_part(
     state: State = part.initial_state(1)  # type: ignore[operator]
     names = list(state)
     wrapper = _OneHop(copy.deepcopy(part), list(inputs), names).eval()
+    config: ModelConfig = part.config  # type: ignore[assignment]
+    integers = with_integer_grus(wrapper, 2 * config.hop // config.front_frame)
     for module in wrapper.modules():  # fixed matrices become named, shared tensors instead of a copy at every use
         module._non_persistent_buffers_set.clear()
     with torch.no_grad(), warnings.catch_warnings():
@@ -78,12 +81,14 @@ def export_part(
             output_names=[*outputs, *(f"state_out.{n}" for n in names)],
             opset_version=OPSET,
             do_constant_folding=False,  # ONNX Runtime folds when it loads; here it would store transposed copies
+            custom_opsets={DOMAIN: 1} if integers else None,
             dynamo=False,
         )
     graph = onnx.load(str(path))
     for initializer in list(graph.graph.initializer):
         _pack(graph.graph, initializer)
-    _gates_in_int8(graph.graph)
+    in_integers(graph)
+    _prune(graph.graph)
     for key, value in metadata.items():
         graph.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(graph)
@@ -123,31 +128,12 @@ def _smallest(values: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]
     return (half, None) if np.array_equal(values, half.astype(np.float32)) else (None, None)
 
 
-def _gates_in_int8(graph: onnx.GraphProto) -> None:
-    """Let a GRU's gates be put into ONNX's order while their weights are still int8.
-
-    ONNX Runtime keeps every step of such a chain of constants until it has loaded: in floats that took 80 MB more.
-    """
-    made_by = {name: node for node in graph.node for name in node.output}
-    stored = {t.name: t for t in graph.initializer}
-    for gru in [node for node in graph.node if node.op_type == "GRU"]:
-        for place in (1, 2):
-            last = made_by[gru.input[place]]  # Unsqueeze of a Concat of three Slices of one weight
-            gates = [made_by[name] for name in made_by[last.input[0]].input]
-            name = gates[0].input[0]
-            if f"{name}.scale" not in stored:
-                continue
-            for gate in gates:
-                gate.input[0] = f"{name}.small"
-            r, z, n = np.split(numpy_helper.to_array(stored[f"{name}.scale"]), 3)
-            scale, cast, value = (f"{gru.input[place]}.{part}" for part in ("scale", "cast", "value"))
-            graph.initializer.append(numpy_helper.from_array(np.concatenate([z, r, n])[None], scale))
-            at = list(graph.node).index(last) + 1
-            graph.node.insert(at, helper.make_node("Mul", [cast, scale], [value]))
-            graph.node.insert(at, helper.make_node("Cast", [last.output[0]], [cast], to=TensorProto.FLOAT))
-            gru.input[place] = value
-            for node in (made_by[name], made_by[f"{name}.cast"]):
-                graph.node.remove(node)
+def _prune(graph: onnx.GraphProto) -> None:
+    """Leave out the nodes whose results nobody takes."""
+    for node in reversed(list(graph.node)):
+        taken = {name for other in graph.node for name in other.input} | {out.name for out in graph.output}
+        if not taken & set(node.output):
+            graph.node.remove(node)
 
 
 def codec_id(bundle: Bundle) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def through_tokens(bundle: Bundle, mixture: Tensor) -> tuple[Tensor, Tensor, Ten
 
 @torch.no_grad()
 def _produce(made: Any, checkpoint: Path, mix: MixConfig, rows: int, seed: int) -> None:
-    """A worker: batches [rows, SIGNALS, N] in half precision, until it is ended."""
+    """A worker: its seed, the CPU seconds it has used and a batch [rows, SIGNALS, N] in half precision, until ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's
     torch.set_num_threads(1)
     bundle = load_bundle(checkpoint)
@@ -76,7 +77,7 @@ def _produce(made: Any, checkpoint: Path, mix: MixConfig, rows: int, seed: int) 
         batch = np.stack([mixture, voice, speech.numpy(), background.numpy()], axis=1).astype(np.float16)
         while True:
             with suppress(queue.Full):
-                made.put(batch, timeout=5.0)
+                made.put((seed, time.process_time(), batch), timeout=5.0)
                 break
             if (trainer := multiprocessing.parent_process()) is None or not trainer.is_alive():
                 return
@@ -99,6 +100,7 @@ class Feed:
         self._random = np.random.default_rng(self.seed)
         self._pool: NDArray[np.float16] = np.zeros((0, SIGNALS, 0), np.float16)
         self.made_clips = 0
+        self._cpu_s: dict[int, float] = {}
         self._processes = [
             context.Process(
                 target=_produce,
@@ -116,17 +118,23 @@ class Feed:
             process.terminate()
             process.join()
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds that the workers have used, up to each one's latest batch."""
+        return sum(self._cpu_s.values())
+
     def _take(self, patience_s: float) -> bool:
         """Put one batch into the pool, in place of the oldest where it is full; False when none came in time.
 
         Raises SottovoceError when a worker has ended.
         """
         try:
-            batch = self._made.get(timeout=patience_s)
+            worker, cpu_s, batch = self._made.get(timeout=patience_s)
         except queue.Empty:
             if not all(process.is_alive() for process in self._processes):
                 raise SottovoceError("a process that makes training clips has ended; see what it said above") from None
             return False
+        self._cpu_s[worker] = cpu_s
         if not len(self._pool):  # pages come as they are written
             self._pool = np.zeros((max(self.pool_clips // len(batch), 1) * len(batch), *batch.shape[1:]), np.float16)
         at = self.made_clips % len(self._pool)

@@ -212,12 +212,12 @@ class Training:
             self.optimizer.step()
         self.bundle.step += 1
 
-    def report(self, seconds: float, clips: int) -> None:
+    def report(self, seconds: float, feed: Feed) -> None:
         """Save, judge, log, draw."""
         save(self.bundle, self.optimizer, self.full)
         recent = self.losses[-self.settings.evaluate_every :]
         row: dict[str, Any] = {"step": self.bundle.step, "loss": round(float(np.nanmean(recent or [0.0])), 4)}
-        row |= {"wall_s": round(seconds), "trainer_cpu_s": round(time.process_time()), "clips": clips}
+        row |= {"wall_s": round(seconds), "cpu_s": round(time.process_time() + feed.cpu_s), "clips": feed.made_clips}
         row |= {k: round(v, 3) for k, v in self.judge.scores(self.bundle).items()}
         print(json.dumps(row), flush=True)
         with self.log.open("a") as file:
@@ -230,9 +230,8 @@ class Training:
     def run(self, minutes: float, workers: int) -> None:
         """Steps until the minutes are over or somebody stops it; saves either way."""
         s, start = self.settings, time.monotonic()
-        self.report(0.0, 0)
-        feed = Feed(self.frozen, self.mix, s.batch, s.pool_clips, workers, s.seed + self.bundle.step)
-        with feed:
+        with Feed(self.frozen, self.mix, s.batch, s.pool_clips, workers, s.seed + self.bundle.step) as feed:
+            self.report(0.0, feed)
             try:
                 while (done := (time.monotonic() - start) / (minutes * 60)) < 1.0:
                     share = learning_rate(self.bundle.step - self.warm_from, done, s)
@@ -241,12 +240,12 @@ class Training:
                         recent = np.nanmean(self.losses[-20:])
                         print(f"{self.bundle.step} {recent:.3f} {time.monotonic() - start:.0f} s", flush=True)
                     if self.bundle.step % s.evaluate_every == 0:
-                        self.report(time.monotonic() - start, feed.made_clips)
+                        self.report(time.monotonic() - start, feed)
             except KeyboardInterrupt:
                 print("stopped", flush=True)
             finally:
                 save(self.bundle, self.optimizer, self.full)
-        self.report(time.monotonic() - start, feed.made_clips)
+        self.report(time.monotonic() - start, feed)
 
 
 def _interrupt(*_: object) -> None:

@@ -133,12 +133,13 @@ def test_a_feed_whose_worker_died_says_so(feed: Feed) -> None:
 
 
 def test_a_feed_draws_from_the_latest_clips(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: queue.Queue[np.ndarray] = queue.Queue()
+    made: queue.Queue[tuple[int, float, np.ndarray]] = queue.Queue()
     monkeypatch.setattr(feed, "_made", made)
     monkeypatch.setattr(feed, "_processes", [])
     for number in range(6):
-        made.put(np.full((2, 4, 320), number, np.float16))
+        made.put((number % 2, 1.0 + number, np.full((2, 4, 320), number, np.float16)))
     drawn = torch.stack([feed.draw() for _ in range(40)])
     assert drawn.shape == (40, 4, 2, 320)
     assert set(drawn.unique().tolist()) == {4.0, 5.0}  # of six batches the pool holds two
     assert feed.made_clips == 12
+    assert feed.cpu_s == 5.0 + 6.0  # of two workers, what each said last
