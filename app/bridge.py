@@ -56,6 +56,8 @@ class LiveEngine(Protocol):
         output: str | None = None,
     ) -> None: ...
 
+    def resync(self) -> None: ...
+
     def stop(self, drain_s: float = ...) -> None: ...
 
 
@@ -183,6 +185,10 @@ class Bridge(QObject):
         if not queued:
             self._commands.submit(self._apply_pending, lambda _: None, self.failed.emit)
 
+    def resync(self) -> None:
+        """Throw away what waits in buffers: the delay is at its smallest again."""
+        self._commands.submit(self._resync, lambda _: None, self.failed.emit)
+
     def refresh_devices(self) -> None:
         """List devices; `devices` is emitted when they are known, empty after a failure."""
         self._commands.submit(self._list_devices, self.devices.emit, self._no_devices)
@@ -279,6 +285,10 @@ class Bridge(QObject):
         engine, self._owned = self._owned, None
         if engine is not None:
             engine.stop(DRAIN_S)
+
+    def _resync(self) -> None:
+        if self._owned is not None:
+            self._owned.resync()
 
     def _apply_pending(self) -> None:
         with self._pending_lock:

@@ -17,6 +17,7 @@ from engine.types import Background, EngineConfig, Provider, UsageError
 if TYPE_CHECKING:
     from engine.control import Answer, ControlServer, Request
     from engine.live import Engine
+    from engine.types import Stats
 
 POLL_S = 0.05
 HURRY_S = 5.0  # who pressed Ctrl-C does not wait longer than this for the last captions
@@ -105,8 +106,9 @@ def carry_out(engine: Engine, view: LiveView, asked: Request) -> Answer:
     from engine.control import Answer
 
     if asked.do == "status":
-        figures = status(engine, view)
-        return Answer(True, ", ".join(f"{name} {_shown(value)}" for name, value in figures.items()), figures)
+        return told(status(engine, view))
+    if asked.do == "show":
+        raise UsageError("sottovoce live runs without a window; steer it with the other ctl commands, or stop it first")
     if asked.do == "resync":
         engine.resync()
     elif asked.do == "bypass":
@@ -129,17 +131,26 @@ def status(engine: Engine, view: LiveView) -> dict[str, Any]:
         "output": sink,
         "process": os.getpid(),
     }
-    stats = view.stats
-    if stats is not None:
-        figures |= {
-            "time_s": round(stats.time_s, 1),
-            "delay_ms": round(stats.delay_ms, 1),
-            "load": round(stats.load, 3),
-            "dropouts": stats.dropouts,
-            "given_up": list(stats.given_up),
-            "caption_lag_s": round(stats.caption_lag_s, 1),
-        }
-    return figures
+    return figures | (stats_figures(view.stats) if view.stats is not None else {})
+
+
+def stats_figures(stats: Stats) -> dict[str, Any]:
+    """What of an engine's Stats goes into a status, rounded."""
+    return {
+        "time_s": round(stats.time_s, 1),
+        "delay_ms": round(stats.delay_ms, 1),
+        "load": round(stats.load, 3),
+        "dropouts": stats.dropouts,
+        "given_up": list(stats.given_up),
+        "caption_lag_s": round(stats.caption_lag_s, 1),
+    }
+
+
+def told(figures: dict[str, Any]) -> Answer:
+    """Figures by name as the answer to `status`."""
+    from engine.control import Answer
+
+    return Answer(True, ", ".join(f"{name} {_shown(value)}" for name, value in figures.items()), figures)
 
 
 def _shown(value: object) -> str:

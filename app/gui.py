@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app import console
+from engine.control import AlreadyRunning, Request, ask
 from engine.types import Background, EngineConfig, Provider, Samples, SottovoceError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from app.bridge import LiveEngine
     from app.window import MainWindow
+    from engine.control import ControlServer
     from engine.ports import SourceInput
 
 STOP_S = 15.0  # an engine that takes longer to stop is left behind
@@ -49,11 +51,20 @@ def run_gui(
     Run unattended it fails (1) when no sound went through the models or the picture could not be saved. Raises
     SottovoceError when no window can be opened.
     """
-    _want_screen(unattended=quit_after_s is not None)
+    unattended = quit_after_s is not None
+    _want_screen(unattended)
+    try:
+        control = _control()
+    except AlreadyRunning:
+        if not unattended:
+            return _show_the_other()
+        control = None
     app = _application()
     from app.bridge import Bridge
+    from app.column import DEMO_INPUT
+    from app.steering import Steering
     from app.theme import ThemeChoice
-    from app.window import DEMO_INPUT, Choices, MainWindow
+    from app.window import Choices, MainWindow
     from engine.devices import list_devices
     from engine.scenes import list_scenes
 
@@ -62,17 +73,41 @@ def run_gui(
     window = MainWindow(bridge, config, Choices(DEMO_INPUT if demo else None), ThemeChoice(theme))
     if size is not None:
         window.resize(*size)
+    if control is not None:
+        Steering(window, control)
     run = _Run(app, window, screenshot)
     window.begin()
     window.show()
     return run.until_closed(quit_after_s)
 
 
+def _control() -> ControlServer | None:
+    """Ready for `sottovoce ctl`; None, with a warning, where that cannot be. Raises AlreadyRunning."""
+    from app.commands_live import open_control
+
+    try:
+        return open_control()
+    except AlreadyRunning:
+        raise
+    except SottovoceError as error:
+        console.warn(f"sottovoce ctl will not reach this window: {error}")
+        return None
+
+
+def _show_the_other() -> int:
+    """Bring the window that is open already to the front. Raises SottovoceError where what runs has none."""
+    answer = ask(Request("show"))
+    if not answer.ok:
+        raise SottovoceError(answer.said)
+    console.say("Sottovoce is open already; its window is in front now")
+    return console.DONE
+
+
 def make_engine(config: EngineConfig) -> LiveEngine:
     """The live engine, with the shipped recording in place of a microphone where that is asked for."""
     import dataclasses
 
-    from app.window import DEMO_INPUT
+    from app.column import DEMO_INPUT
     from engine.live import Engine
 
     if config.input != DEMO_INPUT:

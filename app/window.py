@@ -6,40 +6,25 @@ What may block happens behind the bridge; this file only turns choices into an E
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import Any
 
 from PySide6.QtCore import QEvent, Qt, Signal
 from PySide6.QtGui import QCloseEvent, QGuiApplication, QHideEvent, QShowEvent
-from PySide6.QtWidgets import (
-    QFrame,
-    QHBoxLayout,
-    QLabel,
-    QMainWindow,
-    QScrollArea,
-    QSplitter,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QSplitter, QVBoxLayout, QWidget
 
 from app.bridge import Bridge, RunState
 from app.caption_view import CaptionView
-from app.controls import BackgroundControl, DeviceBox, LevelMeter, PowerSwitch, section_label
+from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT, ControlColumn
 from app.message_bar import MessageBar
 from app.status_line import StatusLine
-from app.theme import Theme, ThemeChoice, apply_theme, scaled_font, system_theme
+from app.theme import Theme, ThemeChoice, apply_theme, system_theme
 from app.timeline import Timeline
 from app.views import InsideView
 from engine.ports import NO_OUTPUT
 from engine.types import Background, DeviceChange, EngineConfig, Levels, Problem, Stats, Tokens
 
-DEMO_INPUT = "demo:"  # no device's id: the shipped recording
-VIRTUAL_OUTPUT = "virtual:"  # no device's id: our own microphone for other programs
-HAS_VIRTUAL = sys.platform.startswith("linux")
-COLUMN_WIDTH = 300
 SIZE = (1280, 720)
 SMALLEST = (960, 560)
-DEFAULT_NAME = "System default"
 LEVEL_FLOOR_DB = -120.0
 
 
@@ -70,15 +55,17 @@ class MainWindow(QMainWindow):
         self._begun = True  # False from begin() until the first listing of devices
         self._theme_choice = theme
         self._devices: list[Any] = []
+        self.scenes: list[Any] = []
+        self._muted = False
         self.tokens_seen = 0
         self.timeline = Timeline()
         self.message = MessageBar()
         self.inside = InsideView(self.timeline)
         self.captions = CaptionView(config.captions)
-        self.power = PowerSwitch()
-        self.input, self.output = DeviceBox("Microphone"), DeviceBox("Output")
-        self.level_in, self.level_out = LevelMeter("In"), LevelMeter("Out")
-        self.background = BackgroundControl(config.background)
+        self.column = column = ControlColumn(config.background)
+        self.power, self.background = column.power, column.background
+        self.input, self.output = column.input, column.output
+        self.level_in, self.level_out = column.level_in, column.level_out
         self.status = StatusLine()
         self.setWindowTitle("Sottovoce")
         self.setMinimumSize(*SMALLEST)
@@ -113,43 +100,9 @@ class MainWindow(QMainWindow):
         row = QHBoxLayout(page)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(0)
-        row.addWidget(self._column())
+        row.addWidget(self.column)
         row.addLayout(right, 1)
         self.setCentralWidget(page)
-
-    def _column(self) -> QScrollArea:
-        column = QWidget()
-        column.setObjectName("column")
-        box = QVBoxLayout(column)
-        box.setContentsMargins(18, 16, 18, 14)
-        box.setSpacing(7)
-        title = QLabel("Sottovoce")
-        title.setFont(scaled_font(1.5, bold=True))
-        box.addWidget(title)
-        box.addSpacing(4)
-        box.addWidget(self.power)
-        box.addSpacing(10)
-        for text, device in (("Microphone", self.input), ("Output", self.output)):
-            label = section_label(text)
-            label.setBuddy(device)
-            box.addWidget(label)
-            box.addWidget(device)
-            box.addSpacing(5)
-        box.addSpacing(4)
-        box.addWidget(section_label("Levels"))
-        box.addWidget(self.level_in)
-        box.addWidget(self.level_out)
-        box.addSpacing(12)
-        box.addWidget(self.background)
-        box.addStretch(1)
-        area = QScrollArea()
-        area.setWidget(column)
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setFixedWidth(max(COLUMN_WIDTH, round(self.fontMetrics().averageCharWidth() * 38)))
-        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        return area
 
     def _connect(self) -> None:
         bridge = self.bridge
@@ -167,11 +120,13 @@ class MainWindow(QMainWindow):
         bridge.frame.connect(self.inside.refresh)
         bridge.closed.connect(self.closed)
         self.power.clicked.connect(self._switch)
-        self.input.chosen.connect(lambda device: self._choose("input", device))
-        self.output.chosen.connect(lambda device: self._choose("output", device))
+        self.column.mute.clicked.connect(self.set_muted)
+        self.column.resync.clicked.connect(bridge.resync)
+        self.input.chosen.connect(lambda device: self.choose("input", device))
+        self.output.chosen.connect(lambda device: self.choose("output", device))
         for box in (self.input, self.output):
             box.looked_at.connect(bridge.refresh_devices)
-        self.background.changed.connect(self._set_background)
+        self.background.changed.connect(self.set_background)
         self.captions.wanted.connect(self._set_captions)
         self.message.again.connect(self.start)
         QGuiApplication.styleHints().colorSchemeChanged.connect(lambda _: self.set_theme())
@@ -183,8 +138,9 @@ class MainWindow(QMainWindow):
         app = QGuiApplication.instance()
         assert app is not None
         apply_theme(app, theme)  # type: ignore[arg-type]  # there is no window without a QApplication
-        for widget in (self.power, self.level_in, self.level_out, self.background, self.inside, self.captions):
-            widget.set_theme(theme)
+        self.column.set_theme(theme)
+        self.inside.set_theme(theme)
+        self.captions.set_theme(theme)
         self.status.set_theme(theme)
 
     # What the person does ---------------------------------------------------------------------------------------------
@@ -224,15 +180,38 @@ class MainWindow(QMainWindow):
 
     def _switch(self) -> None:
         """On or bypass; from a standstill it starts."""
-        self.choices = dataclasses.replace(self.choices, on=self.power.isChecked())
         if self.bridge.state is RunState.OFF:
             self.choices = dataclasses.replace(self.choices, on=True)
             self.start()
+            self._show_power()
         else:
-            self.bridge.set(bypass=not self.choices.on)
+            self.set_on(self.power.isChecked())
+
+    def set_on(self, on: bool) -> None:
+        """Clean the sound, or let it pass as it is; while nothing runs, how it will start."""
+        self.choices = dataclasses.replace(self.choices, on=on)
+        self.bridge.set(bypass=not on)
         self._show_power()
 
-    def _choose(self, end: str, device: str | None) -> None:
+    def set_muted(self, muted: bool) -> None:
+        """Send silence instead of the voice, and say so as long as it lasts."""
+        self._muted = muted
+        self.column.mute.setChecked(muted)
+        self.bridge.set(muted=muted)
+        self._show_power()
+
+    def come_to_front(self) -> None:
+        """Out of the taskbar and over other windows, as far as the desktop lets a window do that."""
+        self.setWindowState(self.windowState() & ~Qt.WindowState.WindowMinimized)
+        self.show()
+        self.raise_()
+        self.activateWindow()
+
+    def device_ids(self, end: str) -> list[str]:
+        """What may be chosen as "input" or "output", by id."""
+        return [d.id for d in self._devices if d.kind == end and not d.is_own]
+
+    def choose(self, end: str, device: str | None) -> None:
         """Another device. Plain devices are changed in mid-run, our own sources and sinks by a new start."""
         before = getattr(self.choices, end)
         if before == device:
@@ -246,7 +225,9 @@ class MainWindow(QMainWindow):
         else:
             self.bridge.set(**changes)
 
-    def _set_background(self, background: Background) -> None:
+    def set_background(self, background: Background) -> None:
+        """Change what becomes of the background, and show it."""
+        self.background.show_background(background)
         self.config = dataclasses.replace(self.config, background=background)
         self.bridge.set(background=background)
         self._show_background()
@@ -296,8 +277,8 @@ class MainWindow(QMainWindow):
         self.message.say(f"no captions: {text}", offer_retry=False)
 
     def _show_run_state(self, state: RunState) -> None:
-        if state is RunState.ON and not self.choices.on:
-            self.bridge.set(bypass=True)
+        if state is RunState.ON and (self._muted or not self.choices.on):
+            self.bridge.set(bypass=not self.choices.on, muted=self._muted)
         if state is RunState.OFF:
             for meter in (self.level_in, self.level_out):
                 meter.show_level(LEVEL_FLOOR_DB, LEVEL_FLOOR_DB)
@@ -312,6 +293,7 @@ class MainWindow(QMainWindow):
         self._show_choices()
 
     def _list_scenes(self, scenes: list[Any]) -> None:
+        self.scenes = scenes
         self.background.set_places(scenes)
         self._show_background()
 
@@ -325,6 +307,8 @@ class MainWindow(QMainWindow):
             texts = (False, "Stopping …", "Finishing what is under way")
         elif run is RunState.OFF:
             texts = (False, "Off", "Nothing is heard or sent")
+        elif self._muted:
+            texts = (self.choices.on, "Muted", "Others hear nothing from you")
         elif state == "bypass" or not self.choices.on:
             texts = (False, "Bypass", "Sound passes as it is")
         else:
@@ -334,23 +318,7 @@ class MainWindow(QMainWindow):
 
     def _show_choices(self) -> None:
         """Fill the device boxes from the last listing."""
-        defaults = {d.kind: f"{d.name} (default)" for d in self._devices if d.default and not d.is_own}
-        inputs: list[tuple[str, object]] = [(defaults.get("input", DEFAULT_NAME), None)]
-        outputs: list[tuple[str, object]] = [(defaults.get("output", DEFAULT_NAME), None)]
-        if HAS_VIRTUAL:
-            outputs.insert(0, ("Sottovoce microphone, for calls", VIRTUAL_OUTPUT))
-        for d in self._devices:
-            if d.is_own:
-                continue
-            if d.kind == "input":
-                inputs.append((f"{d.name} (what it plays)" if d.is_monitor else d.name, d.id))
-            else:
-                outputs.append((d.name, d.id))
-        inputs.append(("Demo recording", DEMO_INPUT))
-        outputs.append(("Nowhere, only pictures", NO_OUTPUT))
-        self.input.show_choices(inputs, self.choices.input)
-        self.output.show_choices(outputs, self.choices.output)
-
+        self.column.show_devices(self._devices, self.choices.input, self.choices.output)
         source = "from the demo recording" if self.choices.input == DEMO_INPUT else "from the microphone"
         self.inside.set_source_note(source)
 

@@ -44,9 +44,14 @@ COMMANDS = {
     "input": "ID of a microphone",
     "output": "ID of an output",
     "resync": "",
+    "show": "",
     "status": "",
 }
 SWITCHES = ("bypass", "mute")
+
+
+class AlreadyRunning(SottovoceError):
+    """Another run of this person holds the lock; it answers."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,8 @@ def runtime_folder() -> Path:
 class ControlServer:
     """Takes requests while it is open. `pump` is called by the engine's owner, often; it alone touches the engine.
 
-    `open` raises SottovoceError when another run of this person holds the lock, or the folder cannot be used.
+    `open` raises AlreadyRunning when another run of this person holds the lock, SottovoceError when the folder cannot be
+    used.
     """
 
     def __init__(self) -> None:
@@ -211,7 +217,7 @@ class ControlServer:
 
 
 def _locked(path: Path) -> IO[str]:
-    """The lock, held until it is closed, our process number in it. Raises SottovoceError when another holds it."""
+    """The lock, held until it is closed, our process number in it. Raises AlreadyRunning when another holds it."""
     import fcntl
 
     try:
@@ -225,7 +231,7 @@ def _locked(path: Path) -> IO[str]:
         number = lock.read(16).strip()
         lock.close()
         runs = f"Sottovoce is running already (process {number or 'unknown'})"
-        raise SottovoceError(f"{runs}; steer it with sottovoce ctl, or stop it first") from None
+        raise AlreadyRunning(f"{runs}; steer it with sottovoce ctl, or stop it first") from None
     lock.seek(0)
     lock.truncate()
     lock.write(str(os.getpid()))

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before anything imports Qt or opens a sound device. ./run test shows the window on Xvfb; else there is no screen.
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -64,6 +65,30 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("SOTTOVOCE_CONFIG", str(folder))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))  # a running app is not steered
     return folder
+
+
+@pytest.fixture
+def stages(qtbot: Any) -> Iterator[Any]:
+    """Makes windows on made-up engines, and closes them."""
+    from app.window import Choices
+    from engine.types import EngineConfig
+    from tests.stage import MICROPHONE, OTHER, OWN, SPEAKER, Stage
+
+    made: list[Stage] = []
+
+    def one(
+        devices: list[Any] | None = None,
+        choices: Any = None,
+        config: Any = None,
+        **fake: Any,
+    ) -> Stage:
+        known = [MICROPHONE, OTHER, OWN, SPEAKER] if devices is None else devices
+        made.append(Stage(qtbot, known, choices or Choices(), config or EngineConfig(captions=True), **fake))
+        return made[-1]
+
+    yield one
+    for stage in made:
+        stage.close()
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,9 @@ class FakeEngine:
         if "bypass" in changes:
             self.state = "bypass" if changes["bypass"] else "running"
 
+    def resync(self) -> None:
+        self.calls.append(("resync", {}))
+
     def stop(self, drain_s: float = 0.0) -> None:
         if self.stall is not None:
             self.stall.wait()

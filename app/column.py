@@ -1,0 +1,104 @@
+"""The column at the window's left: switch, mute, devices, levels, background."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QToolButton, QVBoxLayout, QWidget
+
+from app.controls import BackgroundControl, DeviceBox, LevelMeter, PowerSwitch, section_label
+from app.theme import Theme, scaled_font
+from engine.ports import NO_OUTPUT
+from engine.types import Background
+
+DEMO_INPUT = "demo:"  # no device's id: the shipped recording
+VIRTUAL_OUTPUT = "virtual:"  # no device's id: our own microphone for other programs
+HAS_VIRTUAL = sys.platform.startswith("linux")
+COLUMN_WIDTH = 300
+DEFAULT_NAME = "System default"
+
+
+class ControlColumn(QScrollArea):
+    """Every control of the sound; scrolls where the window is too low for it."""
+
+    def __init__(self, background: Background) -> None:
+        super().__init__()
+        self.power = PowerSwitch()
+        self.mute = _quiet_button("Mute", "Send silence instead of your voice (Ctrl+M)", "Ctrl+M", checkable=True)
+        self.resync = _quiet_button("Resync", "Bring the delay back to its smallest (Ctrl+R)", "Ctrl+R")
+        self.input, self.output = DeviceBox("Microphone"), DeviceBox("Output")
+        self.level_in, self.level_out = LevelMeter("In"), LevelMeter("Out")
+        self.background = BackgroundControl(background)
+        column = QWidget()
+        column.setObjectName("column")
+        self._fill(QVBoxLayout(column))
+        self.setWidget(column)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setFixedWidth(max(COLUMN_WIDTH, round(self.fontMetrics().averageCharWidth() * 38)))
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+
+    def _fill(self, box: QVBoxLayout) -> None:
+        box.setContentsMargins(18, 16, 18, 14)
+        box.setSpacing(7)
+        title = QLabel("Sottovoce")
+        title.setFont(scaled_font(1.5, bold=True))
+        box.addWidget(title)
+        box.addSpacing(4)
+        box.addWidget(self.power)
+        beside = QHBoxLayout()
+        beside.addWidget(self.mute)
+        beside.addWidget(self.resync)
+        beside.addStretch(1)
+        box.addLayout(beside)
+        box.addSpacing(4)
+        for text, device in (("Microphone", self.input), ("Output", self.output)):
+            label = section_label(text)
+            label.setBuddy(device)
+            box.addWidget(label)
+            box.addWidget(device)
+            box.addSpacing(5)
+        box.addSpacing(4)
+        box.addWidget(section_label("Levels"))
+        box.addWidget(self.level_in)
+        box.addWidget(self.level_out)
+        box.addSpacing(12)
+        box.addWidget(self.background)
+        box.addStretch(1)
+
+    def set_theme(self, theme: Theme) -> None:
+        for widget in (self.power, self.level_in, self.level_out, self.background):
+            widget.set_theme(theme)
+
+    def show_devices(self, devices: list[Any], input_id: str | None, output_id: str | None) -> None:
+        """Offer what was listed (DeviceInfo), and what is no device, with these two chosen."""
+        defaults = {d.kind: f"{d.name} (default)" for d in devices if d.default and not d.is_own}
+        inputs: list[tuple[str, object]] = [(defaults.get("input", DEFAULT_NAME), None)]
+        outputs: list[tuple[str, object]] = [(defaults.get("output", DEFAULT_NAME), None)]
+        if HAS_VIRTUAL:
+            outputs.insert(0, ("Sottovoce microphone, for calls", VIRTUAL_OUTPUT))
+        for d in devices:
+            if d.is_own:
+                continue
+            if d.kind == "input":
+                inputs.append((f"{d.name} (what it plays)" if d.is_monitor else d.name, d.id))
+            else:
+                outputs.append((d.name, d.id))
+        inputs.append(("Demo recording", DEMO_INPUT))
+        outputs.append(("Nowhere, only pictures", NO_OUTPUT))
+        self.input.show_choices(inputs, input_id)
+        self.output.show_choices(outputs, output_id)
+
+
+def _quiet_button(text: str, tip: str, shortcut: str, checkable: bool = False) -> QToolButton:
+    button = QToolButton()
+    button.setObjectName("quiet")
+    button.setText(text)
+    button.setToolTip(tip)
+    button.setShortcut(shortcut)
+    button.setCheckable(checkable)
+    button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+    return button
