@@ -28,7 +28,7 @@ DEVICE_RATE_HZ = 48_000
 BLOCK_MS = 10
 CODEC_SECONDS = 20.0
 MEMORY_SECONDS = (10.0, 600.0)
-SOAK_MINUTES, OVERLOAD_SECONDS = 10.0, 30.0
+SOAK_MINUTES, OVERLOAD_SECONDS, IDLE_SECONDS = 10.0, 30.0, 20.0
 VERSIONS = ("sottovoce", "numpy", "onnxruntime-gpu", "onnxruntime", "soxr", "sounddevice")
 
 
@@ -46,6 +46,10 @@ def bench(what: str, seconds: float | None, as_json: bool, provider: str, minute
         from engine.livebench import measure_overload
 
         figures = {"overload": measure_overload(seconds or OVERLOAD_SECONDS, provider)}
+    elif what == "idle":
+        from engine.idlebench import measure_idle
+
+        figures = {"idle": measure_idle(seconds or IDLE_SECONDS, provider)}
     else:
         from engine.livebench import measure_live
 

@@ -54,6 +54,7 @@ class LiveEngine(Protocol):
         muted: bool | None = None,
         input: str | None = None,
         output: str | None = None,
+        watched: bool | None = None,
     ) -> None: ...
 
     def resync(self) -> None: ...
@@ -151,7 +152,7 @@ class Bridge(QObject):
         self._pending: dict[str, Any] = {}  # settings not yet taken by the command thread; under _pending_lock
         self._pending_lock = threading.Lock()
         self._commands = CommandThread()
-        self._closing = False
+        self._closing = self._hidden = False
         self.state = RunState.OFF
         self._signals: dict[type, Any] = {
             Tokens: self.tokens,
@@ -206,8 +207,10 @@ class Bridge(QObject):
         self._commands.finish()
 
     def set_hidden(self, hidden: bool) -> None:
-        """Nobody looks: poll seldom. No event is lost by that."""
+        """Nobody looks: poll seldom, and let the sound rest when no program listens. No event is lost by that."""
         self._timer.setInterval(HIDDEN_POLL_MS if hidden else POLL_MS)
+        self._hidden = hidden
+        self.set(watched=not hidden)
 
     # GUI thread -------------------------------------------------------------------------------------------------------
 
@@ -237,6 +240,7 @@ class Bridge(QObject):
 
     def _started(self, engine: LiveEngine) -> None:
         self._engine = engine
+        self.set(watched=not self._hidden)
         self._to_state(RunState.ON)
 
     def _start_failed(self, text: str) -> None:

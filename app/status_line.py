@@ -12,7 +12,14 @@ from engine.types import Stats
 
 HIGH_LOAD = 0.8
 LATE_CAPTIONS_S = 8.0
-STATE_TEXT = {"running": "Cleaning", "bypass": "Bypass", "muted": "Muted", "stopped": "Stopped"}
+STATE_TEXT = {
+    "running": "Cleaning",
+    "idle": "Resting: nothing to hear, or nobody listens",
+    "bypass": "Bypass",
+    "muted": "Muted",
+    "waiting": "Waiting for a device",
+    "stopped": "Stopped",
+}
 RUN_TEXT = {
     RunState.OFF: "Off",
     RunState.STARTING: "Starting …",
@@ -125,7 +132,7 @@ class StatusLine(QWidget):
     def _dot_colour(self) -> str:
         if self._stats is None:
             return self._theme.muted
-        if self._stats.state == "running":
+        if self._stats.state in ("running", "idle"):
             return self._theme.accent
         return self._theme.warning
 

@@ -129,8 +129,8 @@ def runtime_folder() -> Path:
 class ControlServer:
     """Takes requests while it is open. `pump` is called by the engine's owner, often; it alone touches the engine.
 
-    `open` raises AlreadyRunning when another run of this person holds the lock, SottovoceError when the folder cannot be
-    used.
+    `open` raises AlreadyRunning when another run of this person holds the lock, and SottovoceError when the folder
+    cannot be used.
     """
 
     def __init__(self) -> None:

@@ -215,6 +215,7 @@ class DevicePort:
             math.inf,
             math.inf,
         )  # when the last block was given, how long the device has sound
+        self._calm_s = block_ms / 2000.0
         self._stream: Any = None
         self._ring: Ring | None = None
         self._wake = Wake()
@@ -281,5 +282,6 @@ class DevicePort:
         now_s = time.monotonic()
         if status or now_s - self._given_s > self._lasts_s:  # Pulse's plugin does not always tell
             self.xruns += 1
+        begun = self.blocks or now_s - self._given_s > self._calm_s
         self._given_s = now_s
-        self.blocks += 1
+        self.blocks += 1 if begun else 0  # at first the device fills its buffer at once, and may then take its time

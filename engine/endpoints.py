@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from engine.clients import ClientWatch
 from engine.devices import (
     HELD_MAX,
     HELD_MIN,
@@ -26,11 +27,12 @@ from engine.devices import (
 from engine.ports import NO_OUTPUT, DiscardOutput, Port
 from engine.soundloop import SoundLoop
 from engine.types import DeviceChange, DeviceError, EngineConfig, Event, Problem, UsageError
-from engine.virtual_mic import make_virtual_mic, remove_leftovers
+from engine.virtual_mic import PulseMic, make_virtual_mic, remove_leftovers
 
 FADE_OUT_S = 0.05  # beyond what waits in the output ring; the sound is silent by then
 WHAT = {INPUT: "microphone", OUTPUT: "output"}
 STALL_S = 1.0  # a device that is there and moves no block for so long is opened anew
+REST_AFTER_S = 3.0  # without a listener; programs let go of a microphone for a moment when they change settings
 SLOW_START_BLOCKS, SLOW_START_S = 50, 5.0  # it may take its time with the first ones, as wireless ones do
 MANY_XRUNS, LOOKS = 3, 20  # breaks in so many of so many looks (ten seconds), and the device is given more in hand,
 LOAD_PASSES_S = 60.0  # which it keeps: so not for a load that passes
@@ -88,6 +90,9 @@ class Endpoints:
         self._source, self._sink = source, sink
         self._in, self._out = _End(INPUT, config.input), _End(OUTPUT, config.output)
         self._mic = make_virtual_mic() if config.virtual_mic else None
+        self._clients: ClientWatch | None = None
+        self._resting, self._heard_s = False, 0.0
+        self.watched = False  # set by anyone: somebody looks on, so that the devices stay open though nobody listens
         self._loop: SoundLoop | None = None
         self._requests: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -173,6 +178,42 @@ class Endpoints:
             self._tell_unheard(error)
             self._start(self._out, DiscardOutput(self.rate_hz, self._config.block_ms))
         self._start(self._in, self._in.port)
+        self._watch_clients(loop)
+
+    def _watch_clients(self, loop: SoundLoop) -> None:
+        """Let the models rest while no program listens to the virtual microphone, where nothing else wants them."""
+        if not isinstance(self._mic, PulseMic) or self._config.captions or self._config.record_dir is not None:
+            return
+
+        def heard(by_somebody: bool) -> None:
+            if by_somebody or self.watched:
+                self._heard_s = time.monotonic()
+            self._rest(loop, time.monotonic() - self._heard_s > REST_AFTER_S)
+
+        self._heard_s = time.monotonic()
+        self._clients = ClientWatch(heard)
+        self._clients.start()
+
+    def _rest(self, loop: SoundLoop, resting: bool) -> None:
+        """Close the devices while nobody listens, the microphone's light goes out, and open them when somebody does."""
+        with self._lock:
+            if self._closing or resting == self._resting:
+                return
+            self._resting = loop.unheard = resting
+            if resting:
+                time.sleep(FADE_OUT_S + loop.waiting_ms / 1000.0)
+            for end in (self._out, self._in):
+                if isinstance(end.port, DevicePort):
+                    self._stop_or_go_on(end, end.port, resting)
+
+    def _stop_or_go_on(self, end: _End, port: DevicePort, resting: bool) -> None:
+        if resting:
+            port.stop()
+            return
+        try:
+            self._start(end, self._device_port(port.info, end.held))
+        except DeviceError:
+            end.lost = True  # looked for at the next look
 
     def _may_be_unheard(self) -> bool:
         """A recording is worked on even where nothing can play it, unless a certain output was asked for."""
@@ -213,6 +254,8 @@ class Endpoints:
 
     def close(self) -> None:
         """Give everything back."""
+        if self._clients is not None:
+            self._clients.stop()
         with self._lock:
             self._closing = True
             self._stop(self._in)
@@ -245,7 +288,7 @@ class Endpoints:
     def look_after(self, time_s: float, too_busy: bool = False) -> None:
         """Notice devices that went or came back, and do what was requested. too_busy: this machine does too much."""
         with self._lock:
-            if self._closing:
+            if self._closing or self._resting:
                 return
             self._busy_since_s = (self._busy_since_s or time.monotonic()) if too_busy else None
             watched = any(isinstance(end.port, DevicePort) for end in (self._in, self._out))

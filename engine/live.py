@@ -101,11 +101,13 @@ class Engine:
         muted: bool | None = None,
         input: str | None = None,
         output: str | None = None,
+        watched: bool | None = None,
     ) -> None:
         """Change what is given, without a click. Raises UsageError or DeviceError, and then nothing has changed.
 
         scene: swap the background for it, at the level of the last swap. bypass=False also restarts models that failed.
-        Devices change a moment later; how that went is a DeviceChange or a Problem.
+        Devices change a moment later; how that went is a DeviceChange or a Problem. watched: somebody looks on, so that
+        the sound runs though no program listens to the virtual microphone.
         """
         loop, ends, streams = self._need_running()
         wanted = streams.wanted(background, scene)
@@ -113,6 +115,8 @@ class Engine:
         if wanted is not None:
             streams.background = wanted
             loop.do(lambda: loop.stream.set_background(wanted))
+        if watched is not None:
+            ends.watched = watched
         if muted is not None:
             loop.muted = muted
         if bypass is not None:
@@ -167,14 +171,16 @@ class Engine:
 
     @property
     def state(self) -> str:
-        """running, bypass, muted, waiting (for a device) or stopped."""
+        """running, idle (nothing to hear, or nobody to hear it), bypass, muted, waiting (for a device) or stopped."""
         if not self._running or self._loop is None or self._ends is None:
             return "stopped"
         if self._ends.missing:
             return "waiting"
         if self._loop.muted:
             return "muted"
-        return "bypass" if self._loop.bypass or self._loop.dead or self._loop.resting else "running"
+        if self._loop.bypass or self._loop.dead or self._loop.resting:
+            return "bypass"
+        return "idle" if self._loop.asleep or self._loop.unheard else "running"
 
     @property
     def background(self) -> Background:

@@ -264,7 +264,7 @@ def load_figures(delays: list[tuple[float, float]], begin_s: float, end_s: float
     }
 
 
-class _Usage:
+class Usage:
     """Processor time of this process and of the recogniser's, in percent of one core since `begin`."""
 
     def __init__(self) -> None:
@@ -306,7 +306,7 @@ def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "
         direct = _direct_ms(stage, config.block_ms)
         with Engine(config) as engine:
             ready = _wait_settled(engine)
-            usage = _Usage()
+            usage = Usage()
             dropouts = ready.dropouts if ready is not None else 0
             both = stage.record(seconds)
             cpu, rss = usage.percent(), usage.rss_mb()

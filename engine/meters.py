@@ -21,7 +21,8 @@ class LiveHop:
 
     heard: [hop] of the input at the models' rate; models: what they made of it, None while they are out of service.
     time_s: at its end, on the engine's clock.
-    limiter_db: what the limiter takes away now. lost: stands for sound that was skipped.
+    limiter_db: what the limiter takes away now. lost: stands for sound that was skipped. asleep: the models rested,
+    because there was nothing to hear or nobody to hear it.
     """
 
     time_s: float
@@ -32,6 +33,7 @@ class LiveHop:
     limiter_db: float
     input_peak: float
     lost: bool = False
+    asleep: bool = False
 
 
 def _rms_db(parts: Sequence[Samples]) -> float:

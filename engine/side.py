@@ -155,19 +155,19 @@ class Side:
             if self._recorder is not None:
                 self._record(self._recorder, hop)
             if self.recognizer is not None:
-                self._caption(self.recognizer, _tapped(hop, self._config.tap))
+                self._caption(self.recognizer, _tapped(hop, self._config.tap), self.captions_paused or hop.asleep)
         if self._queue_lost and self._recorder is not None:
             lost, self._queue_lost = self._queue_lost, 0
             self._problem(f"the disk is too slow: {lost} hops are missing from the recording; record to another one")
 
-    def _caption(self, recognizer: Recognizer, heard: Samples) -> None:
+    def _caption(self, recognizer: Recognizer, heard: Samples, paused: bool) -> None:
         """Feed the recogniser, or tell it now and then how much it did not hear."""
-        if self.captions_paused:
+        if paused:
             self._uncaptioned += len(heard)
-        if self._uncaptioned and (not self.captions_paused or self._uncaptioned >= self._info.sample_rate_hz):
+        if self._uncaptioned and (not paused or self._uncaptioned >= self._info.sample_rate_hz):
             recognizer.leave_out(self._uncaptioned)
             self._uncaptioned = 0
-        if not self.captions_paused:
+        if not paused:
             recognizer.feed(heard)
 
     def _record(self, recorder: Recorder, hop: LiveHop) -> None:

@@ -33,6 +33,9 @@ BEHIND_MS = 120.0  # with more than this waiting to be worked on, sound is left 
 WAIT_S = 0.1
 LOUDEST = 32.0  # 30 dB above full scale; no device gives more in earnest
 DEATH_FADE_MS = 5.0
+SLEEP_PEAK = 1e-4  # -80 dBFS: three steps of 16 bits, which a microphone that is switched off stays below
+SLEEP_AFTER_S = 4.0  # by then nothing is left in the models' memory, nor in a scene's level
+WAKE_HOPS = 3  # after a sleep into which somebody spoke: until what was in the models' memory is out
 FILL_SMOOTHING = 0.02
 log = logging.getLogger(__name__)
 OnHop = Callable[[LiveHop], None]
@@ -42,7 +45,8 @@ class SoundLoop:
     """One live stream between two rings. `stream` may be replaced through `do`.
 
     muted, closed, bypass, resting: set by anyone, ramped over a hop. closed: nothing is let out (a device is being
-    changed). resting: as bypass, and the models do not run either.
+    changed). resting: as bypass, and the models do not run either. unheard: nobody listens to the output.
+    asleep: the models do not run, because there is nothing to hear or nobody to hear it.
     Counters: dropouts (what a listener heard break), broken (those that came from being late), skipped (input samples
     left out), position (samples since start), busy_ms (time spent on hops), insane (hops with what is no sound).
     """
@@ -56,11 +60,11 @@ class SoundLoop:
         self.wake, self.times = Wake(), HopTimes()
         self.input: Port | None = None
         self.output: Port | None = None
-        self.muted = self.closed = self.bypass = self.resting = self.dead = False
+        self.muted = self.closed = self.bypass = self.resting = self.dead = self.unheard = self.asleep = False
         self.finished = threading.Event()
         self.dropouts = self.broken = self.skipped = self.position = 0
         self.waiting_ms = self.busy_ms = 0.0
-        self._to_settle = self.insane = 0
+        self._to_settle = self._to_wake = self._quiet_hops = self.insane = 0
         self.recent: deque[LiveHop] = deque(maxlen=SHOWN_HOPS)
         self._open, self._gate = Ramp(1.0, self.hop), Ramp(0.0, self.hop)
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -165,19 +169,20 @@ class SoundLoop:
         self.position += self.hop
         gain = self._open.next(0.0 if self.muted else 1.0)
         x = x if np.isscalar(gain) and gain == 1.0 else x * gain
+        self._sleep_or_wake(x)
         began = time.perf_counter()
         y = self._process(x)
         took_ms = 1000.0 * (time.perf_counter() - began)
         self.times.add(took_ms)
         self.busy_ms += took_ms
-        gate = self._gate.next(0.0 if self.muted or self.closed else 1.0)
+        gate = self._gate.next(0.0 if self.muted or self.closed or self._to_wake else 1.0)
         y = y if np.isscalar(gate) and gate == 1.0 else y * gate
         self._last = y[-1]
         self._put(y)
         made = self._made
         heard = made.mixture if made is not None else self._heard(x)
         limiter_db = self.stream.limiter.gain_db
-        seen = LiveHop(self.time_s, x, y, heard, made, limiter_db, peak)
+        seen = LiveHop(self.time_s, x, y, heard, made, limiter_db, peak, asleep=self.asleep)
         self.recent.append(seen)
         self._on_hop(seen)
 
@@ -190,10 +195,20 @@ class SoundLoop:
         x = np.clip(np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0), -LOUDEST, LOUDEST)
         return x, float(np.abs(x).max())
 
+    def _sleep_or_wake(self, x: Samples) -> None:
+        """Whether the models may rest in this hop [hop]. They are back in the very hop that brings sound again."""
+        self._quiet_hops = self._quiet_hops + 1 if np.abs(x).max() <= SLEEP_PEAK else 0
+        unheard = self.unheard
+        self.asleep = unheard or self._quiet_hops * self.hop > SLEEP_AFTER_S * self.rate_hz
+        self._to_wake = WAKE_HOPS if unheard else max(0, self._to_wake - 1)
+
     def _process(self, x: Samples) -> Samples:
         self._made = None
         if self.dead:
             return self.stream.bypass_hop(x)
+        if self.asleep:
+            original = self.stream.bypass_hop(x)
+            return original if self.stream.lets_original_out else np.zeros_like(original)
         if self.resting and self.stream.lets_original_out:
             self._to_settle = SETTLE_HOPS
             return self.stream.bypass_hop(x)

@@ -60,7 +60,7 @@ def test_an_engine_is_made_started_and_stopped(make: Make, qtbot: QtBot) -> None
     bridge.stop()
     qtbot.waitUntil(lambda: bridge.state is RunState.OFF, timeout=WAIT_MS)
     assert states == [RunState.STARTING, RunState.ON, RunState.STOPPING, RunState.OFF]
-    assert [name for name, _ in maker.made[0].calls] == ["start", "stop"]
+    assert [name for name, _ in maker.made[0].calls] == ["start", "set", "stop"]
 
 
 def test_a_second_start_replaces_the_engine(make: Make, qtbot: QtBot) -> None:
@@ -68,7 +68,7 @@ def test_a_second_start_replaces_the_engine(make: Make, qtbot: QtBot) -> None:
     bridge = make(maker)
     start(bridge, qtbot)
     start(bridge, qtbot, EngineConfig(captions=True))
-    assert [name for name, _ in maker.made[0].calls] == ["start", "stop"]
+    assert [name for name, _ in maker.made[0].calls] == ["start", "set", "stop"]
     assert maker.made[1].config.captions
 
 

@@ -90,6 +90,7 @@ def test_a_microphone_that_was_chosen_stays_whatever_becomes_the_default(stage: 
 def test_our_own_microphone_as_the_default_is_not_followed(stage: Stage, tiny: Models) -> None:
     pactl("set-default-source", MIC_SOURCE)
     with Engine(EngineConfig(background=KEEP, virtual_mic=True), tiny) as engine:
+        engine.set(watched=True)
         until(engine, begun)
         pactl("set-default-source", "sottovoce")
         found_s = engine._now_s()
@@ -153,6 +154,7 @@ def test_the_virtual_microphone_comes_back_with_its_server(tiny: Models) -> None
     try:
         source = MemoryInput(noise(60.0), RATE_HZ)
         with Engine(EngineConfig(background=KEEP, virtual_mic=True), tiny, source) as engine:
+            engine.set(watched=True)
             until(engine, begun)
             former.stop()
             until(engine, happened("lost", "sottovoce_sink"))

@@ -453,6 +453,7 @@ def test_other_programs_hear_the_virtual_microphone(stage: Stage, tiny: Models) 
     stage.play(noise(60.0))
     config = EngineConfig(MIC_SOURCE, background=KEEP, virtual_mic=True)
     with Engine(config, tiny) as engine:
+        engine.set(watched=True)
         events_until(engine, lambda seen: any(isinstance(e, Stats) and e.time_s > 1.0 for e in seen))
         heard = stage.record_source("sottovoce", 2.0)
         with pytest.raises(UsageError, match=r"howl|own"):

@@ -1,0 +1,177 @@
+"""While there is nothing to hear, or nobody to hear it, nothing is computed; and what comes next is not harmed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.artefacts import Models, load_models
+from engine.clients import listeners
+from engine.idlebench import wake_ms
+from engine.live import Engine
+from engine.livebench import Stage
+from engine.pipeline import LiveStream
+from engine.ports import MemoryInput, MemoryOutput
+from engine.soundloop import SLEEP_AFTER_S, SoundLoop
+from engine.types import Background, EngineConfig, Event, Provider, Samples
+from engine.virtual_mic import MIC_NAME
+from tests import tiny_models
+from tests.pulse import MIC_SOURCE, RATE_HZ, pulse_server, stage
+
+__all__ = ["pulse_server", "stage"]
+HOP = RATE_HZ // 50
+WAIT_S = 15.0
+KEEP, DROP = Background.parse("keep"), Background.parse("drop")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return load_models(Provider.CPU, tiny_models.build(tmp_path_factory.mktemp("tiny")))
+
+
+class Bench:
+    """A sound loop worked by hand: hops in, hops out, and which of them the models saw."""
+
+    def __init__(self, tiny: Models, background: Background) -> None:
+        self.seen: list[Any] = []
+        stream = LiveStream(tiny, RATE_HZ, background=background)
+        self.loop = SoundLoop(stream, HOP // 2, self.seen.append, lambda text: pytest.fail(text))
+
+    def feed(self, x: Samples) -> None:
+        for hop in x.reshape(-1, HOP):
+            self.loop.input_ring.write(hop[:, None])
+            self.loop.work_off()
+
+    @property
+    def output(self) -> Samples:
+        return np.concatenate([hop.output for hop in self.seen])
+
+    def worked(self) -> list[bool]:
+        return [hop.models is not None for hop in self.seen]
+
+
+def noise(seconds: float, level: float = 0.05) -> Samples:
+    return (level * np.random.default_rng(3).standard_normal(round(seconds * RATE_HZ))).astype(np.float32)
+
+
+def silence(seconds: float) -> Samples:
+    return np.zeros(round(seconds * RATE_HZ), np.float32)
+
+
+def awake(x: Samples, tiny: Models, background: Background) -> Samples:
+    """What a stream that never rests makes of x."""
+    stream = LiveStream(tiny, RATE_HZ, background=background)
+    return np.concatenate([stream.process_hop(hop) for hop in x.reshape(-1, HOP)])
+
+
+@pytest.mark.parametrize("background", [KEEP, DROP])
+def test_in_silence_the_models_rest_and_the_next_hop_is_worked_on(tiny: Models, background: Background) -> None:
+    x = np.concatenate([noise(1.0), silence(SLEEP_AFTER_S + 2.0), noise(1.0)])
+    bench = Bench(tiny, background)
+    bench.feed(x)
+    hops = round(50 * (1.0 + SLEEP_AFTER_S))
+    assert bench.worked() == [True] * hops + [False] * 100 + [True] * 50
+    # the gate opens over the first hop; all else is as if the models had never rested
+    np.testing.assert_allclose(bench.output[HOP:], awake(x, tiny, background)[HOP:], atol=1e-6)
+
+
+def test_a_quiet_room_is_no_silence(tiny: Models) -> None:
+    bench = Bench(tiny, KEEP)
+    bench.feed(noise(SLEEP_AFTER_S + 1.0, level=1e-3))
+    assert all(bench.worked())
+
+
+def test_muted_it_rests_too(tiny: Models) -> None:
+    bench = Bench(tiny, KEEP)
+    bench.loop.muted = True
+    bench.feed(noise(SLEEP_AFTER_S + 1.0))
+    assert bench.worked()[-1] is False
+    bench.loop.muted = False
+    bench.feed(noise(0.2))
+    assert all(bench.worked()[-10:])
+
+
+def test_what_was_said_before_nobody_listened_is_not_heard_later(tiny: Models) -> None:
+    bench = Bench(tiny, KEEP)
+    bench.feed(noise(0.5))
+    bench.loop.unheard = True
+    bench.feed(noise(0.5))
+    assert not any(bench.worked()[-20:])
+    bench.loop.unheard = False
+    bench.seen.clear()
+    bench.feed(silence(0.5))
+    assert np.abs(bench.output).max() == 0.0 and all(bench.worked())
+
+
+def test_captions_are_told_of_the_silence_and_not_fed_with_it(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Listener:
+        fed = left_out = 0
+
+        def feed(self, heard: Samples) -> None:
+            self.fed += len(heard)
+
+        def leave_out(self, samples: int) -> None:
+            self.left_out += samples
+
+        def poll(self) -> list[Event]:
+            return []
+
+        lag_s = 0.0
+
+        def stop(self) -> None: ...
+
+        def finish(self, timeout_s: float) -> list[Event]:
+            return []
+
+    listener = Listener()
+    x = np.concatenate([noise(0.5), silence(SLEEP_AFTER_S + 3.0), noise(0.5)])
+    engine = Engine(EngineConfig(background=KEEP), tiny, MemoryInput(x, RATE_HZ), MemoryOutput(RATE_HZ))
+    with engine:
+        assert engine._side is not None
+        engine._side.recognizer = listener  # type: ignore[assignment]
+        deadline = time.monotonic() + WAIT_S
+        while not engine.finished and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        engine._side.recognizer = None
+    assert listener.left_out == pytest.approx(3.0 * 16_000, abs=16_000)
+    assert listener.fed + listener.left_out == pytest.approx(len(x) / 3, abs=1_600)
+
+
+def test_devices_are_closed_until_a_program_listens(stage: Stage, tiny: Models) -> None:
+    stage.play(noise(60.0))
+    with Engine(EngineConfig(MIC_SOURCE, background=KEEP, virtual_mic=True), tiny) as engine:
+        until(lambda: engine.state == "idle")
+        time.sleep(0.5)  # the sound fades, the devices close
+        position = engine._now_s()
+        time.sleep(0.5)
+        assert engine._now_s() == position and listeners() == 0
+        heard: list[Samples] = []
+        program = threading.Thread(target=lambda: heard.append(stage.record_source(MIC_NAME, 4.0)))
+        program.start()
+        until(lambda: engine.state == "running" and engine._now_s() > position)
+        program.join()
+        assert wake_ms(heard[0]) is not None
+        until(lambda: engine.state == "idle")
+        engine.set(watched=True)
+        until(lambda: engine.state == "running")
+
+
+def until(done: Any) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_recording_or_captions_are_listeners_enough(stage: Stage, tiny: Models, tmp_path: Path) -> None:
+    stage.play(noise(60.0))
+    config = EngineConfig(MIC_SOURCE, background=KEEP, virtual_mic=True, record_dir=str(tmp_path / "r"))
+    with Engine(config, tiny) as engine:
+        until(lambda: engine._now_s() > 1.5)
+        assert engine.state == "running"
