@@ -13,6 +13,8 @@ PARAGRAPH_PAUSE_S = 1.5
 LINE_PERCENT = 125.0
 MOST_PARAGRAPHS = 3000
 WAITING = "Words appear here as they are spoken."
+SPEECH, OTHERS = "speech", "others"  # sources of captions
+WHO = {SPEECH: "You: ", OTHERS: "Others: "}
 
 
 class CaptionText(QTextEdit):
@@ -29,6 +31,8 @@ class CaptionText(QTextEdit):
         self.document().setDocumentMargin(2)
         self.setPlaceholderText(WAITING)
         self._final_end_s: float | None = None
+        self._speaker = SPEECH  # whose the last final word is
+        self._tails: dict[str, tuple[Word, ...]] = {}
         self._tail_length = 0
         self._colours = (QColor("white"), QColor("grey"))
 
@@ -61,8 +65,12 @@ class CaptionText(QTextEdit):
         self._tail_cursor().removeSelectedText()
         self._tail_length = 0
         for word in caption.final:
-            self._append(word)
-        self._append_tail(caption.tentative)
+            self._append(word, caption.source)
+        self._tails[caption.source] = caption.tentative
+        before = len(self.toPlainText())
+        for source in sorted(self._tails, key=lambda source: source != self._speaker):
+            self._append_tail(self._tails[source], source)
+        self._tail_length = len(self.toPlainText()) - before
         bar.setValue(bar.maximum() if follows else at)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
@@ -76,34 +84,30 @@ class CaptionText(QTextEdit):
         """Empty the panel."""
         self.clear()
         self._tail_length = 0
-        self._final_end_s = None
+        self._tails.clear()
+        self._speaker, self._final_end_s = SPEECH, None
 
-    def _append(self, word: Word) -> None:
-        cursor = self._end()
-        text = word.text.strip()
-        if self._final_end_s is None:
+    def _append(self, word: Word, source: str) -> None:
+        self._write(word.text.strip(), word, source, tentative=False)
+        self._speaker, self._final_end_s = source, word.end_s
+
+    def _append_tail(self, words: tuple[Word, ...], source: str) -> None:
+        if words:
+            self._write(" ".join(word.text.strip() for word in words), words[0], source, tentative=True)
+
+    def _write(self, text: str, first: Word, source: str, tentative: bool) -> None:
+        """Add words at the end, in a paragraph of their own after a pause or when another speaks."""
+        cursor, other = self._end(), source != self._speaker
+        if self._final_end_s is None and cursor.atStart():
             self._style_block(cursor)
-        elif self._pause_before(word):
+        elif other or self._pause_before(first):
             cursor.insertBlock()
             self._style_block(cursor)
         else:
             text = " " + text
-        cursor.insertText(text, self._format(tentative=False))
-        self._final_end_s = word.end_s
-
-    def _append_tail(self, words: tuple[Word, ...]) -> None:
-        if not words:
-            return
-        text = " ".join(word.text.strip() for word in words)
-        cursor = self._end()
-        pause = self._pause_before(words[0])
-        if pause:
-            cursor.insertBlock()
-            self._style_block(cursor)
-        elif self._final_end_s is not None:
-            text = " " + text
-        cursor.insertText(text, self._format(tentative=True))
-        self._tail_length = len(text) + int(pause)
+        if other or (source == OTHERS and cursor.atBlockStart()):
+            cursor.insertText(WHO[source], self._format(tentative=True))
+        cursor.insertText(text, self._format(tentative))
 
     def _pause_before(self, word: Word) -> bool:
         """Whether a paragraph begins: after a pause, or when the clock went back because another run began."""
@@ -140,8 +144,9 @@ class CaptionView(QFrame):
     """Captions with a heading, a switch, and what may be done with them."""
 
     wanted = Signal(bool)  # captions were switched on or off
+    others_wanted = Signal(bool)  # whether to caption what the loudspeakers play, too
 
-    def __init__(self, on: bool) -> None:
+    def __init__(self, on: bool, others: bool) -> None:
         super().__init__()
         self.setObjectName("card")
         self.text = CaptionText()
@@ -150,6 +155,12 @@ class CaptionView(QFrame):
         self.switch.setCheckable(True)
         self.switch.setChecked(on)
         self.switch.toggled.connect(self._switched)
+        tip = "Caption what your loudspeakers play, too: the other people in a call"
+        self.others = _quiet_button("Others", "Captions of others", tip)
+        self.others.setCheckable(True)
+        self.others.setChecked(others)
+        self.others.setEnabled(on)
+        self.others.toggled.connect(self.others_wanted)
         self.copy = _quiet_button("Copy", "Copy captions", "Put all final words on the clipboard")
         self.copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.text.final_text.strip()))
         self.empty = _quiet_button("Clear", "Clear captions", "Empty this panel")
@@ -160,7 +171,7 @@ class CaptionView(QFrame):
         head.setSpacing(6)
         head.addWidget(title)
         head.addStretch(1)
-        for widget in (self.switch, self.copy, self.empty):
+        for widget in (self.switch, self.others, self.copy, self.empty):
             head.addWidget(widget)
         box = QVBoxLayout(self)
         box.setContentsMargins(16, 8, 10, 10)
@@ -180,6 +191,7 @@ class CaptionView(QFrame):
 
     def _label_switch(self, on: bool) -> None:
         self.switch.setText("On" if on else "Off")
+        self.others.setEnabled(on)
         self.text.setPlaceholderText(WAITING if on else "Captions are off.")
 
     def _switched(self, on: bool) -> None:

@@ -91,6 +91,9 @@ def live(
     virtual_mic: Annotated[bool, typer.Option("--virtual-mic", help="Offer the clean sound as a microphone.")] = False,
     background: BackgroundOption = "drop",
     captions: Annotated[bool, typer.Option("--captions", help="Print what is said on standard output.")] = False,
+    also: Annotated[
+        str | None, typer.Option("--also", metavar="ID", help='Caption this, too; "speakers" is what they play.')
+    ] = None,
     language: LanguageOption = "en",
     record: Annotated[Path | None, typer.Option("--record", metavar="DIR", help="Record into this folder.")] = None,
     seconds: Annotated[float | None, typer.Option("--seconds", metavar="N", help="Stop after N seconds.")] = None,
@@ -99,8 +102,8 @@ def live(
     """Clean a microphone as it goes, until Ctrl-C."""
     from app.commands_live import LiveRequest, live_run
 
-    request = LiveRequest(input_id, output_id, virtual_mic, background, captions, language, record, seconds, provider)
-    raise typer.Exit(live_run(request))
+    ends, words = (input_id, output_id, virtual_mic), (captions, also, language)
+    raise typer.Exit(live_run(LiveRequest(*ends, background, *words, record, seconds, provider)))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})  # a gain such as -12 is a value
@@ -109,7 +112,7 @@ def ctl(
     value: Annotated[str | None, typer.Argument(metavar="[VALUE]", show_default=False)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Steer the `sottovoce live` that is running."""
+    """Steer the Sottovoce that is running, with or without a window."""
     from app.commands_live import ctl as run
 
     raise typer.Exit(run(do, value, as_json))

@@ -32,6 +32,7 @@ class LiveRequest:
     virtual_mic: bool
     background: str
     captions: bool
+    also: str | None
     language: str | None
     record: Path | None
     seconds: float | None
@@ -50,6 +51,8 @@ def positive_seconds(seconds: float | None) -> float:
 def live_run(request: LiveRequest) -> int:
     """Run until Ctrl-C, until the seconds are over, or until the engine gives up (FAILED)."""
     seconds = positive_seconds(request.seconds)
+    if request.also is not None and not request.captions:
+        raise UsageError("--also is a second sound to caption; give --captions with it")
     config = EngineConfig(
         input=request.input_id,
         output=request.output_id,
@@ -59,6 +62,7 @@ def live_run(request: LiveRequest) -> int:
         language=request.language,
         record_dir=str(request.record) if request.record else None,
         virtual_mic=request.virtual_mic,
+        also=request.also,
     )
     from engine.live import Engine
 

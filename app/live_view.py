@@ -17,10 +17,15 @@ REDRAW_S = 0.1
 NO_DEVICE = "none"
 LINE_CHARS = 78
 SENTENCE_ENDS = ".?!…。？！"
+SPEECH, OTHERS = "speech", "others"  # sources of captions
+WHO = {SPEECH: "you", OTHERS: "others"}
 
 
 class LiveView:
-    """Takes the engine's events. `words`, `problems` and `stats` (the last) are there afterwards."""
+    """Takes the engine's events. `words` (of the microphone), `problems` and `stats` (the last) are there afterwards.
+
+    Where a second sound is captioned too, every line says who spoke.
+    """
 
     def __init__(self, show_captions: bool) -> None:
         self.words: list[Word] = []
@@ -30,8 +35,8 @@ class LiveView:
         self.final_after_s: list[float] = []  # for each word, from its end until it was final
         self._show_captions = show_captions
         self._levels: Levels | None = None
-        self._waiting: list[Word] = []
-        self._tentative = ""
+        self._waiting: dict[str, list[Word]] = {}  # by source
+        self._tentative: dict[str, str] = {}
         self._terminal = sys.stderr.isatty()
         self._drawn = False
         self._redraw_at = 0.0
@@ -62,19 +67,22 @@ class LiveView:
 
     def _caption(self, caption: Caption) -> None:
         self.language = caption.language or self.language
-        if caption.final:
+        if caption.source != OTHERS:
             self.words.extend(caption.final)
-            self._waiting.extend(caption.final)
             self.final_after_s.extend(caption.time_s - word.end_s for word in caption.final)
-        self._tentative = joined(caption.tentative)
+        self._waiting.setdefault(caption.source, []).extend(caption.final)
+        self._tentative[caption.source] = joined(caption.tentative)
         self._print_words()
 
     def _print_words(self, everything: bool = False) -> None:
         """Final words, in lines that end with a sentence, a pause or a full line."""
-        while self._show_captions and (count := line_end(self._waiting, everything)):
-            line, self._waiting = self._waiting[:count], self._waiting[count:]
-            self._clear()
-            print(f"[{console.clock(line[0].start_s)}] {joined(line)}", flush=True)
+        for source, waiting in self._waiting.items():
+            who = f"{WHO[source]}: " if len(self._waiting) > 1 else ""
+            while self._show_captions and (count := line_end(waiting, everything)):
+                line = waiting[:count]
+                del waiting[:count]
+                self._clear()
+                print(f"[{console.clock(line[0].start_s)}] {who}{joined(line)}", flush=True)
 
     def _tell(self, text: str) -> None:
         self._clear()
@@ -93,7 +101,8 @@ class LiveView:
             parts += [f"captions {s.caption_lag_s:.1f} s behind"] if self._show_captions and s.caption_lag_s > 1 else []
         if self._levels is not None:
             parts.append(f"in {self._levels.input_rms_db:.0f} dB, out {self._levels.output_rms_db:.0f} dB")
-        parts += [joined([*self._waiting, Word(self._tentative, 0.0, 0.0)])] if self._show_captions else []
+        for source, waiting in self._waiting.items() if self._show_captions else ():
+            parts.append(joined([*waiting, Word(self._tentative[source], 0.0, 0.0)]))
         width = shutil.get_terminal_size().columns - 1
         text = " | ".join(parts)
         print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)

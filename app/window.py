@@ -20,6 +20,7 @@ from app.status_line import StatusLine
 from app.theme import Theme, ThemeChoice, apply_theme, system_theme
 from app.timeline import Timeline
 from app.views import InsideView
+from engine.companion import SPEAKERS
 from engine.ports import NO_OUTPUT
 from engine.types import Background, DeviceChange, EngineConfig, Levels, Problem, Stats, Tokens
 
@@ -61,7 +62,7 @@ class MainWindow(QMainWindow):
         self.timeline = Timeline()
         self.message = MessageBar()
         self.inside = InsideView(self.timeline)
-        self.captions = CaptionView(config.captions)
+        self.captions = CaptionView(config.captions, config.also is not None)
         self.column = column = ControlColumn(config.background)
         self.power, self.background = column.power, column.background
         self.input, self.output = column.input, column.output
@@ -128,6 +129,7 @@ class MainWindow(QMainWindow):
             box.looked_at.connect(bridge.refresh_devices)
         self.background.changed.connect(self.set_background)
         self.captions.wanted.connect(self._set_captions)
+        self.captions.others_wanted.connect(self._set_others)
         self.message.again.connect(self.start)
         QGuiApplication.styleHints().colorSchemeChanged.connect(lambda _: self.set_theme())
 
@@ -235,6 +237,12 @@ class MainWindow(QMainWindow):
     def _set_captions(self, on: bool) -> None:
         self.config = dataclasses.replace(self.config, captions=on)
         self.status.set_captions(on)
+        if self.bridge.state is not RunState.OFF:
+            self.start()
+
+    def _set_others(self, on: bool) -> None:
+        """Caption what the loudspeakers play, too, or no longer."""
+        self.config = dataclasses.replace(self.config, also=SPEAKERS if on else None)
         if self.bridge.state is not RunState.OFF:
             self.start()
 

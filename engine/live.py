@@ -155,8 +155,8 @@ class Engine:
 
     def wait_captions(self, timeout_s: float = 60.0) -> bool:
         """Wait until the recogniser is loaded; whether it is. Sound before that is captioned too, later."""
-        recognizer = self._side.recognizer if self._side is not None else None
-        return recognizer is not None and recognizer.wait_ready(timeout_s)
+        listeners = self._side.listeners if self._side is not None else []
+        return bool(listeners) and all(listener.wait_ready(timeout_s) for listener in listeners)
 
     def clear_times(self) -> None:
         """Begin the figures of hop times anew."""
@@ -247,7 +247,7 @@ class Engine:
             ("reserve", loop.waiting_ms),
             ("device out", device_out_ms),
         )
-        recognizer = self._side.recognizer if self._side is not None else None
+        listeners = self._side.listeners if self._side is not None else []
         return Stats(
             time_s=loop.time_s,
             state=self.state,
@@ -260,6 +260,6 @@ class Engine:
             hop_ms_max=longest,
             load=mean / (1000.0 * loop.hop / loop.rate_hz),
             dropouts=loop.dropouts,
-            caption_lag_s=recognizer.lag_s if recognizer is not None else 0.0,
+            caption_lag_s=max((listener.lag_s for listener in listeners), default=0.0),
             given_up=self._relief.given_up if self._relief is not None else (),
         )

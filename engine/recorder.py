@@ -5,7 +5,7 @@
     speech.wav      the voice alone, at the models' rate
     background.wav  what was taken away from it
     tokens.svt      both token streams, with the words
-    captions.srt    the words that are final
+    captions.srt    the words that are final; captions-others.srt those of a second sound that was captioned
 
 Sound headers are brought up to date every second, token blocks stand on their own, and captions are replaced whole:
 when the program is killed at most the last second is missing. The recorder starts no thread; the engine calls it from
@@ -32,8 +32,8 @@ from engine.types import AudioFileError, Caption, Codes, Samples, SottovoceError
 
 UPDATE_S = 1.0
 WAV_NAMES = ("input.wav", "output.wav", "speech.wav", "background.wav")
-TOKENS_NAME, CAPTIONS_NAME = "tokens.svt", "captions.srt"
-NAMES = (*WAV_NAMES, TOKENS_NAME, CAPTIONS_NAME)
+TOKENS_NAME, CAPTIONS_NAME, OTHERS_NAME = "tokens.svt", "captions.srt", "captions-others.srt"
+NAMES = (*WAV_NAMES, TOKENS_NAME, CAPTIONS_NAME, OTHERS_NAME)
 SAMPLE_BYTES = 3  # 24 bits
 RIFF_LIMIT = 0xFFFFFFFF
 HEADER_BYTES = 80  # RIFF, a chunk that holds the sizes when they outgrow RIFF, the format, and the data's own head
@@ -151,8 +151,8 @@ class Recorder:
         self._tracks = [WavWriter(self.folder / name, rate) for name, rate in zip(WAV_NAMES, rates)]
         header = header_for(info, quantizers, source_rate_hz=sample_rate_hz)
         self._tokens = SvtWriter(self.folder / TOKENS_NAME, header)
-        self._words: list[Word] = []
-        self._unwritten_words = captions
+        self._words: dict[str, list[Word]] = {CAPTIONS_NAME: [], OTHERS_NAME: []}
+        self._unwritten_words = {CAPTIONS_NAME} if captions else set[str]()
         self._since_update_s = 0.0
         self._hop_s = info.hop_samples / info.sample_rate_hz
         self._language: str | None = None
@@ -186,9 +186,13 @@ class Recorder:
     def caption(self, caption: Caption) -> None:
         """Take the words that are final now."""
         self._language = caption.language or self._language
-        if caption.final:
-            self._words.extend(caption.final)
-            self._unwritten_words = True
+        if not caption.final:
+            return
+        ours = caption.source != "others"
+        name = CAPTIONS_NAME if ours else OTHERS_NAME
+        self._words[name].extend(caption.final)
+        self._unwritten_words.add(name)
+        if ours:
             self._tokens.words(caption.final)
 
     def _update(self) -> None:
@@ -197,9 +201,9 @@ class Recorder:
         self._write_new_words()
 
     def _write_new_words(self) -> None:
-        if self._unwritten_words:
-            self._unwritten_words = False
-            write_captions(self._words, self.folder / CAPTIONS_NAME, "srt", self._language)
+        while self._unwritten_words:
+            name = self._unwritten_words.pop()
+            write_captions(self._words[name], self.folder / name, "srt", self._language)
 
     def close(self, frames: int | None = None) -> None:
         """Complete every file; the first failure is raised after all have been tried.

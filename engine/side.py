@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from engine.artefacts import CodecInfo
+from engine.companion import Companion
 from engine.meters import LiveHop
 from engine.priority import ask_kit, hurry
 from engine.recognizer import Recognizer
@@ -61,6 +62,7 @@ class Side:
         self._loop: SoundLoop | None = None
         self._recorder: Recorder | None = None
         self.recognizer: Recognizer | None = None
+        self.companion: Companion | None = None
         self.captions_paused = False  # set by anyone: what is spoken meanwhile is not captioned
         self._uncaptioned = 0
         self._queue: queue.SimpleQueue[LiveHop] = queue.SimpleQueue()
@@ -75,6 +77,7 @@ class Side:
         self._loop = loop
         self._open_recorder(loop)
         self._open_recognizer()
+        self._open_companion()
 
     def _open_recorder(self, loop: SoundLoop) -> None:
         c = self._config
@@ -97,6 +100,23 @@ class Side:
             self._tell(Problem(0.0, f"no captions: {error}", "no captions"))
             return
         self.recognizer = recognizer
+
+    def _open_companion(self) -> None:
+        """Raises DeviceError or UsageError when the second sound that was asked for cannot be had."""
+        if self._config.also is None or not self._config.captions or self.recognizer is None:
+            return
+        companion = Companion(self._config.also, self._config.language)
+        try:
+            companion.open()
+        except BaseException:
+            companion.stop()
+            raise
+        self.companion = companion
+
+    @property
+    def listeners(self) -> list[Recognizer | Companion]:
+        """Who captions now."""
+        return [listener for listener in (self.recognizer, self.companion) if listener is not None]
 
     def start(self) -> None:
         self._thread.start()
@@ -129,6 +149,8 @@ class Side:
             self._drain_queue()
             if self.recognizer is not None:
                 self._hand_on(self.recognizer.poll())
+            if self.companion is not None and self._loop is not None:
+                self._hand_on(self.companion.work(self._loop.time_s, self.captions_paused))
             ask_kit()
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK_S
@@ -139,7 +161,10 @@ class Side:
         """Give up what this thread does beside its watch over the devices."""
         recorder, self._recorder = self._recorder, None
         recognizer, self.recognizer = self.recognizer, None
+        companion, self.companion = self.companion, None
         self._problem(text)
+        if companion is not None:
+            companion.stop()
         if recognizer is not None:
             recognizer.stop()
         if recorder is not None:
@@ -203,6 +228,9 @@ class Side:
         """Complete captions, for at most drain_s, and the recording."""
         try:
             recognizer, self.recognizer = self.recognizer, None
+            companion, self.companion = self.companion, None
+            if companion is not None:
+                self._hand_on(companion.close(drain_s))
             if recognizer is not None:
                 self._hand_on(recognizer.finish(drain_s))
         finally:  # a second Ctrl-C gives up the last captions, not the recording

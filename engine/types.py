@@ -126,7 +126,10 @@ class CaptionTap(StrEnum):
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """All that a live run needs to know. Device ids are those of `engine.devices.list_devices`; None is the default."""
+    """All that a live run needs to know. Device ids are those of `engine.devices.list_devices`; None is the default.
+
+    also: a second sound to caption, never mixed with the first: a device's id, or "speakers" for what they play.
+    """
 
     input: str | None = None
     output: str | None = None
@@ -140,6 +143,7 @@ class EngineConfig:
     tap: CaptionTap = CaptionTap.ENHANCED
     record_dir: str | None = None
     virtual_mic: bool = False
+    also: str | None = None
     block_ms: float = 5.0
 
 
@@ -202,6 +206,8 @@ class Word:
 @dataclass(frozen=True)
 class Caption:
     """Words that became final since the last event, and the tail that may still change. Ordered, none lost.
+
+    source: "speech" for the microphone, "others" for the second sound; each has final words and a tail of its own.
 
     final: never changes later. tentative: replaces the whole former tail. lag_s: newest sound to this event.
     """
