@@ -320,7 +320,7 @@ def _check(role: str, model: StreamModel) -> None:
 def _info(models: Mapping[str, StreamModel]) -> CodecInfo:
     try:
         encoder, decoder, refiner = (models[role].metadata for role in ROLES)
-        return CodecInfo(
+        info = CodecInfo(
             codec_id=encoder["codec_id"],
             sample_rate_hz=int(encoder["sample_rate_hz"]),
             hop_samples=int(encoder["hop_samples"]),
@@ -332,8 +332,20 @@ def _info(models: Mapping[str, StreamModel]) -> CodecInfo:
             rows_per_stage=int(encoder["rows_per_stage"]),
             stages=int(encoder["stages"]),
         )
-    except (KeyError, ValueError) as error:
-        raise ArtefactError(f"the model files' metadata lack {_first_line(error)}; {REINSTALL}") from error
+        _require_reason(info)
+        return info
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ArtefactError(f"the model files' metadata are not right ({_first_line(error)}); {REINSTALL}") from error
+
+
+def _require_reason(info: CodecInfo) -> None:
+    """Raises ValueError when a number is none that a codec can have."""
+    sizes = (*info.sizes_s, *info.sizes_b)
+    counts = (info.sample_rate_hz, info.hop_samples, info.rows_per_stage, info.stages, *sizes)
+    if not all(type(value) is int and 0 < value < 1 << 20 for value in counts):
+        raise ValueError("a rate, a size or a count")
+    if not all(0 <= value < 1 << 20 for value in (info.lag_tokens, info.lag_refined, info.gain_rows)):
+        raise ValueError("a lag or the number of gains")
 
 
 def _require_gpu(provider: Provider) -> None:

@@ -87,13 +87,13 @@ class SoundReader:
         """Through FFmpeg, for what libsndfile does not know (m4a, webm, film)."""
         try:
             self._container = av.open(str(self.path), metadata_errors="ignore")
-            stream = self._container.streams.audio[0]
-        except (av.FFmpegError, IndexError, OSError, ValueError):
+            coding = self._container.streams.audio[0].codec_context
+            self.sample_rate_hz, self.channels = int(coding.sample_rate), int(coding.channels)
+        except (av.FFmpegError, AttributeError, IndexError, OSError, ValueError):  # AttributeError: of no known coding
             self.close()
             raise AudioFileError(
                 f"{self.path} is not a sound file that can be read; convert it to WAV first"
             ) from reason
-        self.sample_rate_hz, self.channels = int(stream.codec_context.sample_rate), int(stream.codec_context.channels)
         self.frames, self.integer = None, False
         if self.sample_rate_hz <= 0 or self.channels <= 0:
             self.close()

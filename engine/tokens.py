@@ -38,6 +38,9 @@ OVERHEAD = len(SYNC) + HEAD.size + CRC.size
 HEADER_KIND, FRAMES_KIND, WORDS_KIND = 0, 1, 2
 BLOCK_FRAMES = 50
 MAX_PAYLOAD = 1 << 22  # no block is larger; a damaged size field must not send the reader to the end of the file
+# What a header may say; a file that claims more would have the reader fill memory with what is not there.
+MAX_FRAMES = 1 << 25  # a week at 50 frames a second
+MAX_CHANNELS, MAX_ROWS, MAX_CODES, MAX_RATE_HZ = 8, 256, 1 << 15, 768_000
 
 
 @dataclass(frozen=True)
@@ -307,6 +310,7 @@ class SvtReader:
         bits = sum(self.header.bits())
         for b in found:
             fits = b.channel < self.header.channels and (b.stop - b.start) * 8 >= bits * b.count
+            fits = fits and b.count > 0 and b.first + b.count <= MAX_FRAMES
             if b.kind == FRAMES_KIND and fits:
                 blocks[b.channel].setdefault(b.first, b)
         seen = max((b.first + b.count for channel in blocks for b in channel.values()), default=0)
@@ -402,13 +406,37 @@ def _parse_header(payload: bytes, path: Path) -> SvtHeader:
         if version > VERSION:
             raise TokenFileError(f"{path} has version {version}, this program reads {VERSION}; take a newer Sottovoce")
         kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
-        return SvtHeader(**kept)
-    except (KeyError, TypeError, ValueError) as error:
+        return _believable(SvtHeader(**kept))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise TokenFileError(f"{path} has a header that cannot be read; make it again with sottovoce encode") from error
 
 
+def _believable(h: SvtHeader) -> SvtHeader:
+    """The header, when every field has its type and a value within reason. Raises ValueError."""
+    sizes = (h.sizes_s, h.sizes_b)
+    bounds: list[tuple[object, int, int]] = [
+        (h.sample_rate_hz, 1, MAX_RATE_HZ),
+        (h.hop_samples, 1, MAX_RATE_HZ),
+        (h.channels, 1, MAX_CHANNELS),
+        (h.frames, -1, MAX_FRAMES),
+        (h.source_rate_hz, 0, MAX_RATE_HZ),
+        (h.source_samples, -1, MAX_FRAMES * MAX_RATE_HZ),
+        *((size, 1, MAX_CODES) for row in sizes for size in row),
+        *((len(row), 0, MAX_ROWS) for row in sizes),
+        *((rows, 0, len(row)) for rows, row in zip((h.rows_s, h.rows_b), sizes, strict=True)),
+        (h.gain_rows, 0, MAX_ROWS),
+    ]
+    right = all(type(value) is int and low <= value <= high for value, low, high in bounds)
+    if not right or not isinstance(h.codec_id, str) or not isinstance(h.title, str) or not h.bits():
+        raise ValueError("a field is not what it should be")
+    return h
+
+
 def _read_words(payload: bytes) -> list[Word]:
-    return [Word(str(t), float(a), float(b), float(p)) for t, a, b, p in json.loads(payload)]
+    """The words of a block, none when it holds something else."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
+        return [Word(str(t), float(a), float(b), float(p)) for t, a, b, p in json.loads(payload)]
+    return []
 
 
 def read_svt(path: str | Path) -> SvtFile:
