@@ -65,13 +65,6 @@ def update_row(*, name: str, file: str, kind: str, license: str, manifest: Path 
     return row
 
 
-def remove_rows(kind: str, names: set[str] | None = None, manifest: Path = MANIFEST) -> None:
-    """Forget rows of one kind (all of them, or those named); the files are left alone."""
-    with _locked(manifest):
-        rows = [r for r in load(manifest) if r["kind"] != kind or (names is not None and r["name"] not in names)]
-        _write(manifest, rows)
-
-
 @contextmanager
 def _locked(manifest: Path) -> Iterator[None]:
     # Makers may run side by side; the lock lies on the folder, so that nothing is left behind in it.
