@@ -241,11 +241,17 @@ def bench(
 
 
 @cli.command()
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(
+    as_json: JsonOption = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write it to FILE too, with the log, for a bug report."),
+    ] = None,
+) -> None:
     """Tell what is installed, loaded and found, and what to do about what is not."""
     from app.doctor import doctor as run
 
-    raise typer.Exit(run(as_json))
+    raise typer.Exit(run(as_json, report))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from app import console
 from app.live_view import LiveView
+from app.logbook import Logbook
 from engine.types import Background, EngineConfig, Provider, UsageError
 
 if TYPE_CHECKING:
@@ -66,11 +67,12 @@ def live_run(request: LiveRequest) -> int:
     )
     from engine.live import Engine
 
-    engine, view = Engine(config), LiveView(request.captions)
-    control = open_control()
+    control, logbook = open_control(), Logbook("live")
+    engine, view = Engine(config), LiveView(request.captions, logbook.note)
     try:
         return _run(engine, view, request, control, seconds)
     finally:
+        logbook.close()
         if control is not None:
             control.close()
 

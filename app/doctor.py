@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from app import console
-from engine.types import SottovoceError
+from engine.types import SottovoceError, UsageError
 
 State = Literal["ok", "note", "missing"]
 RUN_SETUP = "run ./run again, it installs what is pinned"
@@ -39,8 +39,13 @@ class Check:
     do: str = ""
 
 
-def doctor(as_json: bool = False) -> int:
-    """Run every check and print it; FAILED when something needed is missing."""
+def doctor(as_json: bool = False, report: Path | None = None) -> int:
+    """Run every check and print it; FAILED when something needed is missing. report: write it all to a file, too.
+
+    Raises UsageError or SottovoceError when the report cannot be written.
+    """
+    if report is not None and report.exists():
+        raise UsageError(f"{report} is there already; name another file")
     checks: list[Check] = []
     for find in CHECKS:
         for check in find():
@@ -48,6 +53,8 @@ def doctor(as_json: bool = False) -> int:
             if not as_json:
                 _print(check)
     missing = [c for c in checks if c.state == "missing"]
+    if report is not None:
+        _write_report(report, checks)
     if as_json:
         console.print_json({"ok": not missing, "checks": [asdict(c) for c in checks]})
     if missing:
@@ -56,10 +63,28 @@ def doctor(as_json: bool = False) -> int:
 
 
 def _print(check: Check) -> None:
+    print("\n".join(_lines(check)), flush=True)
+
+
+def _lines(check: Check) -> list[str]:
     mark = {"ok": "ok     ", "note": "note   ", "missing": "MISSING"}[check.state]
-    print(f"{mark}  {check.what:<18} {check.found}", flush=True)
-    if check.do:
-        print(f"{'':9}{'':<18} -> {check.do}", flush=True)
+    first = f"{mark}  {check.what:<18} {check.found}"
+    return [first, f"{'':9}{'':<18} -> {check.do}"] if check.do else [first]
+
+
+def _write_report(path: Path, checks: list[Check]) -> None:
+    """The checks and the newest lines of the log; no sound and no words are in either."""
+    from app.bench import machine
+    from app.logbook import last_lines, without_name
+
+    found = [without_name(line) for check in checks for line in _lines(check)]
+    about = [f"{name}: {value}" for name, value in machine().items()]
+    text = "\n".join(["Sottovoce, a report", *about, "", *found, "", "the last lines of the log", *last_lines()])
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SottovoceError(f"{path} cannot be written ({error.strerror}); choose another place") from error
+    console.say(f"{path} holds the report; it has no sound and no words in it, read it before you send it")
 
 
 def version_of(package: str) -> str | None:

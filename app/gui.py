@@ -62,6 +62,7 @@ def run_gui(
     app = _application()
     from app.bridge import Bridge
     from app.column import DEMO_INPUT
+    from app.logbook import Logbook
     from app.steering import Steering
     from app.theme import ThemeChoice
     from app.window import Choices, MainWindow
@@ -75,6 +76,10 @@ def run_gui(
         window.resize(*size)
     if control is not None:
         Steering(window, control)
+    logbook = Logbook("gui")
+    for signal_of_bridge in (bridge.problem, bridge.device_change, bridge.stats):
+        signal_of_bridge.connect(logbook.note)
+    window.closed.connect(logbook.close)
     run = _Run(app, window, screenshot)
     window.begin()
     window.show()

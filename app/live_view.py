@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from app import console
 from engine.types import Caption, DeviceChange, Event, Levels, Problem, Stats, Word
@@ -24,16 +24,16 @@ WHO = {SPEECH: "you", OTHERS: "others"}
 class LiveView:
     """Takes the engine's events. `words` (of the microphone), `problems` and `stats` (the last) are there afterwards.
 
-    Where a second sound is captioned too, every line says who spoke.
+    Where a second sound is captioned too, every line says who spoke. note: is told every event, for a log.
     """
 
-    def __init__(self, show_captions: bool) -> None:
+    def __init__(self, show_captions: bool, note: Callable[[Event], None] = lambda event: None) -> None:
         self.words: list[Word] = []
         self.problems: list[Problem] = []
         self.stats: Stats | None = None
         self.language: str | None = None
         self.final_after_s: list[float] = []  # for each word, from its end until it was final
-        self._show_captions = show_captions
+        self._show_captions, self._note = show_captions, note
         self._levels: Levels | None = None
         self._waiting: dict[str, list[Word]] = {}  # by source
         self._tentative: dict[str, str] = {}
@@ -44,6 +44,7 @@ class LiveView:
     def take(self, events: Iterable[Event]) -> None:
         """Show what is new."""
         for event in events:
+            self._note(event)
             if isinstance(event, Caption):
                 self._caption(event)
             elif isinstance(event, Problem):

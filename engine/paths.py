@@ -1,4 +1,4 @@
-"""Where things are kept: the cache, the settings and the shipped artefacts."""
+"""Where things are kept: the cache, the settings, the logs and the shipped artefacts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def config_dir() -> Path:
     """The folder for what a person chose; SOTTOVOCE_CONFIG moves it."""
     chosen = os.environ.get("SOTTOVOCE_CONFIG")
     return Path(chosen) if chosen else Path(platformdirs.user_config_dir("sottovoce"))
+
+
+def log_dir() -> Path:
+    """The folder for logs of live runs; SOTTOVOCE_LOGS moves it."""
+    chosen = os.environ.get("SOTTOVOCE_LOGS")
+    return Path(chosen) if chosen else Path(platformdirs.user_log_dir("sottovoce"))
 
 
 def assets_dir() -> Path:

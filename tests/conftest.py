@@ -63,6 +63,7 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     """The person's settings are neither read nor written; the cache (weights) is the real one."""
     folder = tmp_path_factory.mktemp("config")
     monkeypatch.setenv("SOTTOVOCE_CONFIG", str(folder))
+    monkeypatch.setenv("SOTTOVOCE_LOGS", str(folder / "logs"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))  # a running app is not steered
     return folder
 

@@ -1,0 +1,80 @@
+"""The log of live runs: what matters for a fault is in it, what is private is not, and it does not grow."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from app import cli, logbook
+from app.logbook import NAME, Logbook, last_lines
+from engine.paths import log_dir
+from engine.types import Caption, DeviceChange, Problem, Stats, Word
+
+PARTS = (("device in", 20.0), ("compute", 3.0))
+
+
+def stats(time_s: float, dropouts: int) -> Stats:
+    return Stats(time_s, "running", "cpu", 40.0, 90.0, PARTS, 3.0, 5.0, 9.0, 0.2, dropouts, 1.0)
+
+
+def test_faults_and_figures_are_in_it_and_words_are_not() -> None:
+    book = Logbook("live")
+    book.note(Problem(1.0, "the microphone is gone", "silence"))
+    book.note(DeviceChange(2.0, "lost", "mic"))
+    book.note(Caption(3.0, (Word("secret", 0.0, 1.0),), (Word("whisper", 1.0, 2.0),), 0.5))
+    logging.getLogger("engine.side").warning("the disk is odd")
+    logging.getLogger("engine.side").info("nothing of note")
+    book.close()
+    text = (log_dir() / NAME).read_text()
+    for wanted in ("live begins", "the microphone is gone", "device lost: mic", "the disk is odd", "ends"):
+        assert wanted in text
+    for private in ("secret", "whisper", "nothing of note"):
+        assert private not in text
+
+
+def test_figures_come_once_a_minute_and_with_every_break() -> None:
+    book = Logbook("live")
+    for second, dropouts in enumerate((0, 0, 0, 1, 1, 2)):
+        book.note(stats(float(second), dropouts))
+    book.close()
+    lines = [line for line in last_lines() if "delay" in line]
+    assert [line.split("dropouts ")[1][0] for line in lines] == ["0", "1", "2"]
+
+
+def test_it_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logbook, "MAX_BYTES", 2000)
+    book = Logbook("live")
+    for number in range(500):
+        book.note(DeviceChange(float(number), "lost", "mic"))
+    book.close()
+    sizes = [path.stat().st_size for path in log_dir().iterdir()]
+    assert len(sizes) == 3 and max(sizes) <= 2000
+    assert "499.0 s" in last_lines()[-2]
+
+
+def test_where_none_can_be_written_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SOTTOVOCE_LOGS", str(tmp_path / "file" / "logs"))
+    book = Logbook("live")
+    book.note(Problem(1.0, "text", "state"))
+    book.close()
+    assert last_lines() == []
+
+
+def test_a_report_holds_checks_and_log_and_no_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("app.doctor.CHECKS", ())
+    home = tmp_path / "home" / "somebody"
+    monkeypatch.setattr(Path, "home", lambda: home)
+    book = Logbook("live")
+    book.note(Problem(1.0, f"{home}/x cannot be written", "running"))
+    book.close()
+    path = tmp_path / "report.txt"
+    assert cli.run(["doctor", "--report", str(path)]) == 0
+    text = path.read_text()
+    assert "~/x cannot be written" in text and "somebody" not in text and "processor" in text
+    assert cli.run(["doctor", "--report", str(path)]) == 2
+    assert "already" in capsys.readouterr().err
