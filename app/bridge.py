@@ -55,6 +55,7 @@ class LiveEngine(Protocol):
         input: str | None = None,
         output: str | None = None,
         watched: bool | None = None,
+        level: bool | None = None,
     ) -> None: ...
 
     def resync(self) -> None: ...

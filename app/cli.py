@@ -90,6 +90,7 @@ def live(
     output_id: Annotated[str | None, typer.Option("--output", metavar="ID", help="Where the clean sound goes.")] = None,
     virtual_mic: Annotated[bool, typer.Option("--virtual-mic", help="Offer the clean sound as a microphone.")] = False,
     background: BackgroundOption = "drop",
+    level: Annotated[bool, typer.Option("--level", help="Bring the voice to a steady level.")] = False,
     captions: Annotated[bool, typer.Option("--captions", help="Print what is said on standard output.")] = False,
     also: Annotated[
         str | None, typer.Option("--also", metavar="ID", help='Caption this, too; "speakers" is what they play.')
@@ -103,7 +104,7 @@ def live(
     from app.commands_live import LiveRequest, live_run
 
     ends, words = (input_id, output_id, virtual_mic), (captions, also, language)
-    raise typer.Exit(live_run(LiveRequest(*ends, background, *words, record, seconds, provider)))
+    raise typer.Exit(live_run(LiveRequest(*ends, background, level, *words, record, seconds, provider)))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})  # a gain such as -12 is a value

@@ -32,6 +32,7 @@ class LiveRequest:
     output_id: str | None
     virtual_mic: bool
     background: str
+    level: bool
     captions: bool
     also: str | None
     language: str | None
@@ -64,6 +65,7 @@ def live_run(request: LiveRequest) -> int:
         record_dir=str(request.record) if request.record else None,
         virtual_mic=request.virtual_mic,
         also=request.also,
+        level=request.level,
     )
     from engine.live import Engine
 
@@ -121,6 +123,8 @@ def carry_out(engine: Engine, view: LiveView, asked: Request) -> Answer:
         engine.set(bypass=asked.on)
     elif asked.do == "mute":
         engine.set(muted=asked.on)
+    elif asked.do == "level":
+        engine.set(level=asked.on)
     else:
         change: dict[str, Any] = {asked.do: asked.value}
         engine.set(**change)

@@ -51,6 +51,8 @@ class Steering(QObject):
             window.set_on(not asked.on)
         elif asked.do == "mute":
             window.set_muted(asked.on)
+        elif asked.do == "level":
+            window.set_level(asked.on)
         elif asked.do in ("input", "output"):
             if asked.value not in window.device_ids(asked.do):
                 raise UsageError(f"there is no {asked.do} {asked.value}; sottovoce devices lists them")

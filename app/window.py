@@ -122,6 +122,7 @@ class MainWindow(QMainWindow):
         bridge.closed.connect(self.closed)
         self.power.clicked.connect(self._switch)
         self.column.mute.clicked.connect(self.set_muted)
+        self.column.level.clicked.connect(self.set_level)
         self.column.resync.clicked.connect(bridge.resync)
         self.input.chosen.connect(lambda device: self.choose("input", device))
         self.output.chosen.connect(lambda device: self.choose("output", device))
@@ -201,6 +202,12 @@ class MainWindow(QMainWindow):
         self.column.mute.setChecked(muted)
         self.bridge.set(muted=muted)
         self._show_power()
+
+    def set_level(self, on: bool) -> None:
+        """Bring the voice to a steady level, or leave it as it is."""
+        self.config = dataclasses.replace(self.config, level=on)
+        self.column.level.setChecked(on)
+        self.bridge.set(level=on)
 
     def come_to_front(self) -> None:
         """Out of the taskbar and over other windows, as far as the desktop lets a window do that."""

@@ -41,13 +41,14 @@ COMMANDS = {
     "scene": "NAME: the place to swap the background for",
     "bypass": "on or off",
     "mute": "on or off",
+    "level": "on or off",
     "input": "ID of a microphone",
     "output": "ID of an output",
     "resync": "",
     "show": "",
     "status": "",
 }
-SWITCHES = ("bypass", "mute")
+SWITCHES = ("bypass", "mute", "level")
 
 
 class AlreadyRunning(SottovoceError):

@@ -102,12 +102,13 @@ class Engine:
         input: str | None = None,
         output: str | None = None,
         watched: bool | None = None,
+        level: bool | None = None,
     ) -> None:
         """Change what is given, without a click. Raises UsageError or DeviceError, and then nothing has changed.
 
         scene: swap the background for it, at the level of the last swap. bypass=False also restarts models that failed.
         Devices change a moment later; how that went is a DeviceChange or a Problem. watched: somebody looks on, so that
-        the sound runs though no program listens to the virtual microphone.
+        the sound runs though no program listens to the virtual microphone. level: bring the voice to a steady level.
         """
         loop, ends, streams = self._need_running()
         wanted = streams.wanted(background, scene)
@@ -117,6 +118,8 @@ class Engine:
             loop.do(lambda: loop.stream.set_background(wanted))
         if watched is not None:
             ends.watched = watched
+        if level is not None:
+            streams.level = loop.stream.level.wanted = level
         if muted is not None:
             loop.muted = muted
         if bypass is not None:
@@ -230,6 +233,8 @@ class Engine:
         if self._loop is not None and self._loop.insane and not self._told_insane:
             self._told_insane = True
             text = "the microphone gives something that is no sound; it is left out. If that goes on, choose another"
+            self._events.append(Problem(self._now_s(), text, self.state))
+        if self._loop is not None and (text := self._loop.watch.warning()) is not None:
             self._events.append(Problem(self._now_s(), text, self.state))
         self._stats = self._figures()
 

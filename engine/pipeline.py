@@ -18,6 +18,7 @@ import numpy as np
 
 from engine.artefacts import Models
 from engine.hop import HopOutput, Pipeline
+from engine.level import LevelControl
 from engine.mix import Limiter, Ramp
 from engine.resample import LIVE_DELAY_S, LIVE_RATES_HZ, FileResampler, LiveResampler
 from engine.ring import DelayLine, Fifo
@@ -64,6 +65,7 @@ class LiveStream:
         self._up = LiveResampler(info.sample_rate_hz, sample_rate_hz, self._filter_s, channels=3)
         self._original = DelayLine(self.lag_hop_native)
         self._bypass = Ramp(0.0, self.hop_native)
+        self.level = LevelControl(self.hop_native, self.hop_native / sample_rate_hz)
         self.limiter = Limiter(sample_rate_hz)
         self.bypass = False
         self._in, self._out = Fifo(), Fifo()
@@ -98,7 +100,7 @@ class LiveStream:
             self.on_hop(hop)
         original = self._original.process(x)
         y = hop.out if self._same_rate else _native(original, self._up.process(_columns(hop)), hop.base)
-        return self._choose(original, self.limiter.process(y))
+        return self._choose(original, self.limiter.process(self.level.process(y, hop)))
 
     @property
     def lets_original_out(self) -> bool:

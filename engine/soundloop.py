@@ -19,6 +19,7 @@ import numpy as np
 
 from engine.fill import FillControl, splice
 from engine.hop import SETTLE_HOPS, HopOutput
+from engine.level import InputWatch
 from engine.meters import SHOWN_HOPS, HopTimes, LiveHop
 from engine.mix import Ramp
 from engine.pipeline import LiveStream
@@ -65,6 +66,7 @@ class SoundLoop:
         self.dropouts = self.broken = self.skipped = self.position = 0
         self.waiting_ms = self.busy_ms = 0.0
         self._to_settle = self._to_wake = self._quiet_hops = self.insane = 0
+        self.watch = InputWatch(self.hop / self.rate_hz)
         self.recent: deque[LiveHop] = deque(maxlen=SHOWN_HOPS)
         self._open, self._gate = Ramp(1.0, self.hop), Ramp(0.0, self.hop)
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -180,6 +182,7 @@ class SoundLoop:
         self._last = y[-1]
         self._put(y)
         made = self._made
+        self.watch.add(peak, made)
         heard = made.mixture if made is not None else self._heard(x)
         limiter_db = self.stream.limiter.gain_db
         seen = LiveHop(self.time_s, x, y, heard, made, limiter_db, peak, asleep=self.asleep)

@@ -17,10 +17,10 @@ WARM_UP_HOPS = 25
 
 
 class Streams:
-    """`background` is what the next stream begins with; `wanted` reads a person's wish for another one."""
+    """`background` and `level` are what the next stream begins with; `wanted` reads a wish for another background."""
 
     def __init__(self, config: EngineConfig, models: Models) -> None:
-        self.models, self.background = models, config.background
+        self.models, self.background, self.level = models, config.background, config.level
         self._config = config
         self._scenes: dict[str, Codes] = {}
         self._keep_scene(self.background)
@@ -28,7 +28,7 @@ class Streams:
     def make(self, rate_hz: int) -> LiveStream:
         """A fresh stream at the rate of the devices."""
         c = self._config
-        return LiveStream(
+        stream = LiveStream(
             self.models,
             rate_hz,
             background=self.background,
@@ -37,6 +37,8 @@ class Streams:
             quantizers=c.quantizers,
             scenes=self._scenes.__getitem__,
         )
+        stream.level.wanted = self.level
+        return stream
 
     def warm_up(self, rate_hz: int) -> None:
         """A few hops of noise, loud enough for the limiter, on every way through: the first take longer than others."""

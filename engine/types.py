@@ -128,7 +128,7 @@ class CaptionTap(StrEnum):
 class EngineConfig:
     """All that a live run needs to know. Device ids are those of `engine.devices.list_devices`; None is the default.
 
-    also: a second sound to caption, never mixed with the first: a device's id, or "speakers" for what they play.
+    level: bring the voice to a steady level. also: a second sound to caption, never mixed with the first: a device's id, or "speakers" for what they play.
     """
 
     input: str | None = None
@@ -144,6 +144,7 @@ class EngineConfig:
     record_dir: str | None = None
     virtual_mic: bool = False
     also: str | None = None
+    level: bool = False
     block_ms: float = 5.0
 
 
