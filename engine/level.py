@@ -57,9 +57,8 @@ class InputWatch:
         enough = self._spoken_hops * self._hop_s >= self.SPOKEN_S
         if enough and self._spoken_db < QUIET_DBFS and "quiet" not in self._told:
             self._told.add("quiet")
-            return (
-                f"your voice is very quiet ({self._spoken_db:.0f} dB); turn the microphone's level up, or come nearer"
-            )
+            level = f"{self._spoken_db:.0f} dB"
+            return f"your voice is very quiet ({level}); turn the microphone's level up, or come nearer"
         return None
 
 
@@ -80,10 +79,8 @@ class LevelControl:
         """y [hop] at the caller's rate, made of `hop` -> [hop]."""
         level_db = voice_db(hop) if self.wanted else None
         if level_db is not None:
-            share = self._hop_s / SMOOTHING_S
-            self._voice_db = (
-                level_db if self._voice_db is None else self._voice_db + share * (level_db - self._voice_db)
-            )
+            before = self._voice_db if self._voice_db is not None else level_db
+            self._voice_db = before + self._hop_s / SMOOTHING_S * (level_db - before)
         goal_db = self._goal_db(level_db is not None)
         step_db = SPEED_DB_PER_S * self._hop_s
         self.gain_db += float(np.clip(goal_db - self.gain_db, -step_db, step_db))

@@ -234,8 +234,8 @@ class Engine:
             self._told_insane = True
             text = "the microphone gives something that is no sound; it is left out. If that goes on, choose another"
             self._events.append(Problem(self._now_s(), text, self.state))
-        if self._loop is not None and (text := self._loop.watch.warning()) is not None:
-            self._events.append(Problem(self._now_s(), text, self.state))
+        if self._loop is not None and (warning := self._loop.watch.warning()) is not None:
+            self._events.append(Problem(self._now_s(), warning, self.state))
         self._stats = self._figures()
 
     def _figures(self) -> Stats:
