@@ -128,8 +128,8 @@ class CaptionTap(StrEnum):
 class EngineConfig:
     """All that a live run needs to know. Device ids are those of `engine.devices.list_devices`; None is the default.
 
-    level: bring the voice to a steady level. also: a second sound to caption, never mixed with the first: a device's id,
-    or "speakers" for what they play.
+    level: bring the voice to a steady level. also: a second sound to caption, never mixed with the first: a device's
+    id, or "speakers" for what they play.
     """
 
     input: str | None = None
