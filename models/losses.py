@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FLOOR_DB = -40.0  # an error this far below the mixture costs no more
-SPECTRAL = 10.0
+FLOOR_DB = -32.0  # an error this far below the mixture costs no more
+SPECTRAL = 5.0  # with 10, and more clips without a voice, voices went with the noise: ESTOI .561 -> .534
 
 
 def error_ratio_db(estimate: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
@@ -39,10 +39,7 @@ def compressed_spectral(estimate: Tensor, target: Tensor, mixture: Tensor, frame
 
 
 def separation_loss(estimate: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
-    """The sum that the refiner is trained on: about one unit for 10 dB of error.
-
-    Noise left between words costs the error little and the ear much, so the spectra weigh more than the error does.
-    """
+    """The sum that the refiner is trained on: about one unit for 10 dB of error."""
     spectral = sum(compressed_spectral(estimate, target, mixture, frame) for frame in (256, 512, 1024))
     return error_ratio_db(estimate, target, mixture) / 10 + SPECTRAL * spectral
 

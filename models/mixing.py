@@ -37,7 +37,7 @@ class MixConfig:
     two_noises: float = 0.3
     synthetic_noise: float = 0.12
     clean: float = 0.05
-    no_voice: float = 0.1
+    no_voice: float = 0.08
     room: float = 0.3
     microphone: float = 0.5
     speed: tuple[float, float] = (0.88, 1.13)
