@@ -67,10 +67,8 @@ class CaptionText(QTextEdit):
         for word in caption.final:
             self._append(word, caption.source)
         self._tails[caption.source] = caption.tentative
-        before = len(self.toPlainText())
         for source in sorted(self._tails, key=lambda source: source != self._speaker):
-            self._append_tail(self._tails[source], source)
-        self._tail_length = len(self.toPlainText()) - before
+            self._tail_length += self._append_tail(self._tails[source], source)
         bar.setValue(bar.maximum() if follows else at)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
@@ -79,6 +77,12 @@ class CaptionText(QTextEdit):
         room = self.height() - 2 * self.document().documentMargin()
         self.setViewportMargins(0, int(room % line) if room > line else 0, 0, 0)
         super().resizeEvent(event)
+
+    def drop_tails(self) -> None:
+        """Take away what is tentative: nobody will make it final any more."""
+        self._tail_cursor().removeSelectedText()
+        self._tail_length = 0
+        self._tails.clear()
 
     def forget(self) -> None:
         """Empty the panel."""
@@ -91,23 +95,29 @@ class CaptionText(QTextEdit):
         self._write(word.text.strip(), word, source, tentative=False)
         self._speaker, self._final_end_s = source, word.end_s
 
-    def _append_tail(self, words: tuple[Word, ...], source: str) -> None:
-        if words:
-            self._write(" ".join(word.text.strip() for word in words), words[0], source, tentative=True)
+    def _append_tail(self, words: tuple[Word, ...], source: str) -> int:
+        text = " ".join(word.text.strip() for word in words)
+        return self._write(text, words[0], source, tentative=True) if words else 0
 
-    def _write(self, text: str, first: Word, source: str, tentative: bool) -> None:
-        """Add words at the end, in a paragraph of their own after a pause or when another speaks."""
+    def _write(self, text: str, first: Word, source: str, tentative: bool) -> int:
+        """Add words at the end, in a paragraph of their own after a pause or when another speaks.
+
+        Returns the length of what was added. It cannot be told from the whole text: the oldest paragraph may go.
+        """
         cursor, other = self._end(), source != self._speaker
+        begun = 0
         if self._final_end_s is None and cursor.atStart():
             self._style_block(cursor)
         elif other or self._pause_before(first):
             cursor.insertBlock()
             self._style_block(cursor)
+            begun = 1
         else:
             text = " " + text
-        if other or (source == OTHERS and cursor.atBlockStart()):
-            cursor.insertText(WHO[source], self._format(tentative=True))
+        label = WHO[source] if other or (source == OTHERS and cursor.atBlockStart()) else ""
+        cursor.insertText(label, self._format(tentative=True))
         cursor.insertText(text, self._format(tentative))
+        return begun + len(label) + len(text)
 
     def _pause_before(self, word: Word) -> bool:
         """Whether a paragraph begins: after a pause, or when the clock went back because another run began."""

@@ -29,7 +29,8 @@ Tap = Literal["raw", "enhanced", "tokens"]
 
 BACKGROUND_HELP = "What becomes of the background: keep, drop, a gain in dB from -60 to 0, or swap:SCENE[@DB]."
 BackgroundOption = Annotated[str, typer.Option("--background", metavar="WHAT", help=BACKGROUND_HELP)]
-CTL_HELP = "background WHAT, scene NAME, bypass on|off, mute on|off, input ID, output ID, resync, or status."
+CTL_HELP = "background WHAT, scene NAME, bypass on|off, mute on|off, level on|off, input ID, output ID, "
+CTL_HELP += "resync, show, or status."
 QuantizersOption = Annotated[
     int | None, typer.Option("--quantizers", metavar="N", help="Keep the first N stages of tokens only.")
 ]

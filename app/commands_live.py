@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from app import console
 from app.live_view import LiveView
 from app.logbook import Logbook
-from engine.types import Background, EngineConfig, Provider, UsageError
+from engine.types import Background, EngineConfig, Provider, SottovoceError, UsageError
 
 if TYPE_CHECKING:
     from engine.control import Answer, ControlServer, Request
@@ -70,9 +70,12 @@ def live_run(request: LiveRequest) -> int:
     from engine.live import Engine
 
     control, logbook = open_control(), Logbook("live")
-    engine, view = Engine(config), LiveView(request.captions, logbook.note)
+    engine, view = Engine(config), LiveView(request.captions, logbook.note, request.also is not None)
     try:
         return _run(engine, view, request, control, seconds)
+    except SottovoceError as error:
+        logbook.fault(str(error))
+        raise
     finally:
         logbook.close()
         if control is not None:

@@ -79,6 +79,8 @@ def run_gui(
     logbook = Logbook("gui")
     for signal_of_bridge in (bridge.problem, bridge.device_change, bridge.stats):
         signal_of_bridge.connect(logbook.note)
+    for line_of_bridge in (bridge.failed, bridge.no_captions):
+        line_of_bridge.connect(logbook.fault)
     window.closed.connect(logbook.close)
     run = _Run(app, window, screenshot)
     window.begin()

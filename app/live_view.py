@@ -24,16 +24,18 @@ WHO = {SPEECH: "you", OTHERS: "others"}
 class LiveView:
     """Takes the engine's events. `words` (of the microphone), `problems` and `stats` (the last) are there afterwards.
 
-    Where a second sound is captioned too, every line says who spoke. note: is told every event, for a log.
+    note: is told every event, for a log. labelled: every line says who spoke, where a second sound is captioned too.
     """
 
-    def __init__(self, show_captions: bool, note: Callable[[Event], None] = lambda event: None) -> None:
+    def __init__(
+        self, show_captions: bool, note: Callable[[Event], None] = lambda event: None, labelled: bool = False
+    ) -> None:
         self.words: list[Word] = []
         self.problems: list[Problem] = []
         self.stats: Stats | None = None
         self.language: str | None = None
         self.final_after_s: list[float] = []  # for each word, from its end until it was final
-        self._show_captions, self._note = show_captions, note
+        self._show_captions, self._note, self._labelled = show_captions, note, labelled
         self._levels: Levels | None = None
         self._waiting: dict[str, list[Word]] = {}  # by source
         self._tentative: dict[str, str] = {}
@@ -78,7 +80,7 @@ class LiveView:
     def _print_words(self, everything: bool = False) -> None:
         """Final words, in lines that end with a sentence, a pause or a full line."""
         for source, waiting in self._waiting.items():
-            who = f"{WHO[source]}: " if len(self._waiting) > 1 else ""
+            who = f"{WHO[source]}: " if self._labelled else ""
             while self._show_captions and (count := line_end(waiting, everything)):
                 line = waiting[:count]
                 del waiting[:count]

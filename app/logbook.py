@@ -54,6 +54,10 @@ class Logbook:
         elif isinstance(event, Stats):
             self._note_stats(event)
 
+    def fault(self, text: str) -> None:
+        """Write down why something could not be done."""
+        LOG.warning(text)
+
     def _note_stats(self, s: Stats) -> None:
         """Once a minute, and whenever sound broke."""
         now_s = time.monotonic()
@@ -79,7 +83,7 @@ class Logbook:
 
 
 def last_lines() -> list[str]:
-    """The newest lines of the log, the person's name and home folder taken out."""
+    """The newest lines of the log without the person's home folder; devices have the names the system gives them."""
     lines: list[str] = []
     for number in range(OLDER_FILES, -1, -1):
         path = log_dir() / (f"{NAME}.{number}" if number else NAME)

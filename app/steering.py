@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, QTimer
 
+from app.bridge import RunState
 from app.commands_live import stats_figures, told
 from engine.control import Answer, ControlServer, Request
 from engine.types import Background, BackgroundMode, Stats, UsageError
@@ -24,8 +25,11 @@ class Steering(QObject):
         super().__init__(window)
         self._window, self._server = window, server
         self._stats: Stats | None = None
+        self._closing = False
         window.bridge.stats.connect(self._keep)
-        window.closing.connect(self.close)
+        window.bridge.run_state.connect(self._forget)
+        window.closing.connect(self._refuse)
+        window.closed.connect(self.close)
         self._timer = QTimer(self)
         self._timer.timeout.connect(lambda: server.pump(self.carry_out))
         self._timer.start(PUMP_MS)
@@ -35,12 +39,22 @@ class Steering(QObject):
         self._timer.stop()
         self._server.close()
 
+    def _refuse(self) -> None:
+        """The window has gone and the engine goes; until then no other may start."""
+        self._closing = True
+
     def _keep(self, stats: Stats) -> None:
         self._stats = stats
+
+    def _forget(self, state: RunState) -> None:
+        if state is not RunState.ON:
+            self._stats = None
 
     def carry_out(self, asked: Request) -> Answer:
         """Raises UsageError for what cannot be, and then nothing has changed."""
         window = self._window
+        if self._closing:
+            raise UsageError("Sottovoce is closing; start it again in a moment")
         if asked.do == "status":
             return told(self.figures())
         if asked.do == "show":
@@ -55,7 +69,8 @@ class Steering(QObject):
             window.set_level(asked.on)
         elif asked.do in ("input", "output"):
             if asked.value not in window.device_ids(asked.do):
-                raise UsageError(f"there is no {asked.do} {asked.value}; sottovoce devices lists them")
+                window.bridge.refresh_devices()  # it may have been plugged in a moment ago
+                raise UsageError(f"there is no {asked.do} {asked.value} yet; try again, or see: sottovoce devices")
             window.choose(asked.do, asked.value)
         else:
             window.set_background(self._background(asked))
@@ -77,7 +92,7 @@ class Steering(QObject):
         """How the run is doing, by name."""
         window = self._window
         figures: dict[str, Any] = {
-            "state": "bypass" if not window.choices.on else str(window.bridge.state),
+            "state": self._stats.state if self._stats is not None else str(window.bridge.state),
             "background": str(window.config.background),
             "input": window.choices.input,
             "output": window.choices.output,

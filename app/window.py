@@ -178,6 +178,7 @@ class MainWindow(QMainWindow):
                 input=self.choices.input,
                 output=output,
                 virtual_mic=self.choices.output == VIRTUAL_OUTPUT,
+                muted=self._muted,
             )
         )
 
@@ -294,6 +295,8 @@ class MainWindow(QMainWindow):
     def _show_run_state(self, state: RunState) -> None:
         if state is RunState.ON and (self._muted or not self.choices.on):
             self.bridge.set(bypass=not self.choices.on, muted=self._muted)
+        if state in (RunState.ON, RunState.OFF):  # the former engine has said its last words
+            self.captions.text.drop_tails()
         if state is RunState.OFF:
             for meter in (self.level_in, self.level_out):
                 meter.show_level(LEVEL_FLOOR_DB, LEVEL_FLOOR_DB)

@@ -2,8 +2,8 @@
 
     monitor ─► ring ─► [ side thread: to 16 kHz ] ─► a recogniser of its own ─► captions labelled OTHERS
 
-It is never mixed with the microphone. Its clock is held to the engine's: where sound is missing, silence stands for it,
-so that the words of both can be put in order.
+It is never mixed with the microphone. Its clock is held to the engine's, so that the words of both can be put in order:
+where sound is missing silence stands for it, and while the engine's own clock stands still nothing is captioned.
 """
 
 from __future__ import annotations
@@ -52,12 +52,11 @@ class Companion:
         self._fed = 0  # samples at 16 kHz on the engine's clock
         self._quiet = 0
         self._told_gone = False
-        self._tried_s = self._moved_s = 0.0
+        self._tried_s, self._moved_s = float("-inf"), 0.0
         self._blocks = -1
 
     def open(self) -> None:
-        """Raises DeviceError, UsageError or ArtefactError; later the device may come and go."""
-        self._connect(choose_companion(self._wanted))
+        """Raises UsageError or ArtefactError. The device is looked for by `work`, and may come and go."""
         self._recognizer.start()
 
     def _connect(self, device: DeviceInfo) -> None:
@@ -67,6 +66,11 @@ class Companion:
         self._port, self._ring = port, ring
         self._resampler = FileResampler(device.sample_rate_hz, SAMPLE_RATE_HZ)
         self._blocks, self._moved_s = -1, time.monotonic()
+
+    def _disconnect(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            port.stop()
 
     @property
     def lag_s(self) -> float:
@@ -80,9 +84,11 @@ class Companion:
         """Hand on what came since the last call. time_s: the engine's clock; paused: what is said now is left out."""
         told = self._watch(time_s)
         sound = self._ring.read(self._ring.fill)[:, 0]
+        now = round(time_s * SAMPLE_RATE_HZ)
         if len(sound):
-            self._feed(self._resampler.process(sound), paused)
-        behind = round(time_s * SAMPLE_RATE_HZ) - self._fed
+            ahead = self._fed - now > ADRIFT_S * SAMPLE_RATE_HZ
+            self._feed(self._resampler.process(sound), paused or ahead)
+        behind = now - self._fed
         if behind > ADRIFT_S * SAMPLE_RATE_HZ:
             self._leave_out(behind)
         return told + self._recognizer.poll()
@@ -102,33 +108,38 @@ class Companion:
         self._fed += count
 
     def _watch(self, time_s: float) -> list[Caption | Problem]:
-        """Notice that the device went, and look for it again now and then."""
+        """Notice that the device went, or that another is meant now, and look for it again now and then."""
         now_s = time.monotonic()
         if self._port is not None and self._port.blocks != self._blocks:
             self._blocks, self._moved_s = self._port.blocks, now_s
         if self._port is not None and now_s - self._moved_s > STALL_S:
-            self._port.stop()
-            self._port = None
-        if self._port is not None or now_s - self._tried_s < RETRY_S:
+            self._disconnect()
+        if now_s - self._tried_s < RETRY_S:
             return []
         self._tried_s = now_s
         try:
-            self._connect(choose_companion(self._wanted))
+            device = choose_companion(self._wanted)
+            if self._port is None or self._port.device != device.id:
+                self._disconnect()
+                self._connect(device)
         except (DeviceError, UsageError) as error:
+            self._disconnect()
             first, self._told_gone = not self._told_gone, True
             return [Problem(time_s, f"the others are not captioned for now: {error}", "captions")] if first else []
         self._told_gone = False
         return []
 
-    def close(self, drain_s: float) -> list[Caption | Problem]:
-        """No more sound; its last words, waited for so long at most."""
-        port, self._port = self._port, None
-        if port is not None:
-            port.stop()
+    def end(self) -> None:
+        """No more sound; does not wait for the last words."""
+        self._disconnect()
+        self._recognizer.end()
+
+    def finish(self, drain_s: float) -> list[Caption | Problem]:
+        """Its last words, waited for so long at most."""
+        self.end()
         return self._recognizer.finish(drain_s)
 
     def stop(self) -> None:
         """Give everything back at once."""
-        if self._port is not None:
-            self._port.stop()
+        self._disconnect()
         self._recognizer.stop()

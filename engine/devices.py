@@ -222,11 +222,13 @@ class DevicePort:
 
     @property
     def latency_ms(self) -> float:
-        return 1000.0 * float(self._stream.latency) if self._stream is not None else 0.0
+        stream = self._stream  # another thread may take it away meanwhile
+        return 1000.0 * float(stream.latency) if stream is not None else 0.0
 
     @property
     def alive(self) -> bool:
-        return self._stream is not None and bool(self._stream.active)
+        stream = self._stream
+        return stream is not None and bool(stream.active)
 
     ended = False  # a microphone has no end
 
@@ -274,7 +276,7 @@ class DevicePort:
         self._wake.ring()
 
     def _give(self, data: Samples, frames: int, when: Any, status: Any) -> None:
-        if not self.blocks:
+        if math.isinf(self._given_s):
             hurry()
         if self._ring is not None:
             self._ring.read_into(data[:, :1])

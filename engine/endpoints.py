@@ -207,13 +207,16 @@ class Endpoints:
                     self._stop_or_go_on(end, end.port, resting)
 
     def _stop_or_go_on(self, end: _End, port: DevicePort, resting: bool) -> None:
+        loop = self._need_loop()
         if resting:
             port.stop()
+            if end.kind == OUTPUT:
+                loop.output = None  # what comes meanwhile must not be heard later
             return
         try:
             self._start(end, self._device_port(port.info, end.held))
         except DeviceError:
-            end.lost = True  # looked for at the next look
+            self._lose(end, port, "cannot be opened; plug it in again, or choose another", loop.time_s)
 
     def _may_be_unheard(self) -> bool:
         """A recording is worked on even where nothing can play it, unless a certain output was asked for."""

@@ -68,6 +68,7 @@ class Engine:
             streams.warm_up(rate_hz)
             loop = self._loop = SoundLoop(streams.make(rate_hz), ends.block, side.take, self._on_death)
             side.open(loop)
+            loop.muted = self.config.muted
             self._relief = Relief(self.config, loop, side, self._events.append, lambda: self.state)
             calm()
             self._running = True

@@ -102,7 +102,7 @@ class Side:
         self.recognizer = recognizer
 
     def _open_companion(self) -> None:
-        """Raises DeviceError or UsageError when the second sound that was asked for cannot be had."""
+        """A device that is not there is no failure: it is told, and looked for again."""
         if self._config.also is None or not self._config.captions or self.recognizer is None:
             return
         companion = Companion(self._config.also, self._config.language)
@@ -229,10 +229,13 @@ class Side:
         try:
             recognizer, self.recognizer = self.recognizer, None
             companion, self.companion = self.companion, None
-            if companion is not None:
-                self._hand_on(companion.close(drain_s))
-            if recognizer is not None:
-                self._hand_on(recognizer.finish(drain_s))
+            until_s = time.monotonic() + drain_s
+            for listener in (recognizer, companion):
+                if listener is not None:
+                    listener.end()
+            for listener in (recognizer, companion):  # the person's own words first
+                if listener is not None:
+                    self._hand_on(listener.finish(max(0.0, until_s - time.monotonic())))
         finally:  # a second Ctrl-C gives up the last captions, not the recording
             self._close_recorder()
 

@@ -146,6 +146,7 @@ class EngineConfig:
     virtual_mic: bool = False
     also: str | None = None
     level: bool = False
+    muted: bool = False
     block_ms: float = 5.0
 
 
@@ -227,7 +228,7 @@ class Stats:
     """How the engine is doing. Latest value wins."""
 
     time_s: float
-    state: str  # "running", "bypass", "muted", "stopped"
+    state: str  # "running", "idle", "bypass", "muted", "waiting" (for a device), "stopped"
     provider: str
     algorithmic_latency_ms: float
     delay_ms: float  # device block + resampling + algorithm + rings, as configured and seen now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,8 @@ class Ears:
     def poll(self) -> list[Caption | Problem]:
         return []
 
+    def end(self) -> None: ...
+
     def finish(self, timeout_s: float) -> list[Caption | Problem]:
         self.stop()
         return []
@@ -66,7 +69,7 @@ def companion(stage: Any) -> Iterator[Companion]:
     companion = Companion(f"{NOISE_SINK}.monitor", "en")
     companion.open()
     yield companion
-    companion.close(0.0)
+    companion.finish(0.0)
 
 
 def ears_of(companion: Companion) -> Ears:
@@ -104,7 +107,7 @@ def test_silence_costs_the_recogniser_nothing(stage: Any) -> None:
         assert ears_of(companion).fed < 3.0 * RATE_HZ
         assert ears_of(companion).left_out > 1.5 * RATE_HZ
     finally:
-        companion.close(0.0)
+        companion.finish(0.0)
 
 
 def test_a_device_that_goes_is_told_once_and_found_again(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +126,7 @@ def test_a_device_that_goes_is_told_once_and_found_again(stage: Any, monkeypatch
         run(companion, 4.0, start_s=4.0)
         assert ears_of(companion).fed > before
     finally:
-        companion.close(0.0)
+        companion.finish(0.0)
 
 
 def test_speakers_means_what_the_default_output_plays(pulse_server: PrivateServer) -> None:
@@ -136,6 +139,40 @@ def test_our_own_microphone_is_no_other(pulse_server: PrivateServer) -> None:
     pulse_server.load("module-null-sink", "sink_name=sottovoce_sink")
     with pytest.raises(UsageError, match="own microphone"):
         choose_companion("sottovoce_sink.monitor")
+
+
+def test_when_another_output_becomes_the_default_that_one_is_heard(
+    pulse_server: PrivateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.companion.RETRY_S", 0.2)
+    companion = Companion("speakers", "en")
+    companion.open()
+    try:
+        run(companion, 0.5)
+        assert companion._port is not None and companion._port.device == "speaker.monitor"
+        pulse_server.load("module-null-sink", "sink_name=headset rate=48000 channels=1")
+        subprocess.run(["pactl", "set-default-sink", "headset"], check=True)
+        run(companion, 1.0, start_s=0.5)
+        assert companion._port is not None and companion._port.device == "headset.monitor"
+    finally:
+        companion.finish(0.0)
+
+
+def test_while_the_engines_clock_stands_still_nothing_is_captioned(companion: Companion) -> None:
+    run(companion, 3.0)
+    fed = ears_of(companion).fed
+    for _ in range(150):
+        companion.work(3.0, False)
+        time.sleep(0.02)
+    assert ears_of(companion).fed < fed + 1.0 * RATE_HZ  # of three seconds that were played
+
+
+def test_without_such_a_device_the_rest_goes_on_and_it_is_told(pulse_server: PrivateServer) -> None:
+    companion = Companion("nowhere", "en")
+    companion.open()
+    told = run(companion, 0.3)
+    companion.finish(0.0)
+    assert len(told) == 1 and "nowhere" in told[0].text  # type: ignore[union-attr]
 
 
 # Where its captions go ------------------------------------------------------------------------------------------------
@@ -160,8 +197,27 @@ def test_in_the_window_each_has_its_paragraphs_and_its_tail(qtbot: Any) -> None:
     assert not text.tentative_text
 
 
+def test_tails_stay_right_when_the_oldest_paragraphs_go(qtbot: Any) -> None:
+    text = CaptionText()
+    qtbot.addWidget(text)
+    text.document().setMaximumBlockCount(3)
+    for number in range(5):
+        text.show_caption(caption("speech", 10.0 * number, f"p{number}", tail="ma"))
+    text.show_caption(caption("speech", 60.0, "done"))
+    assert text.toPlainText().splitlines() == ["p3", "p4", "done"]
+
+
+def test_what_nobody_will_finish_is_taken_away(qtbot: Any) -> None:
+    text = CaptionText()
+    qtbot.addWidget(text)
+    text.show_caption(caption(OTHERS, 0.0, "hello", tail="every"))
+    text.drop_tails()
+    text.show_caption(caption("speech", 1.0, "good"))
+    assert text.toPlainText() == "Others: hello\nYou: good"
+
+
 def test_on_a_terminal_every_line_says_who_spoke(capsys: pytest.CaptureFixture[str]) -> None:
-    view = LiveView(show_captions=True)
+    view = LiveView(show_captions=True, labelled=True)
     view.take(
         [
             caption("speech", 0.0, "Good", "morning."),
@@ -171,7 +227,7 @@ def test_on_a_terminal_every_line_says_who_spoke(capsys: pytest.CaptureFixture[s
     view.take([caption("speech", 2.0, "Well.")])
     view.close()
     assert capsys.readouterr().out.splitlines() == [
-        "[0:00.0] Good morning.",
+        "[0:00.0] you: Good morning.",
         "[0:00.5] others: Hello there.",
         "[0:02.0] you: Well.",
     ]

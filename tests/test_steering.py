@@ -88,13 +88,14 @@ def test_what_cannot_be_is_said_and_changes_nothing(steered: Steered, do: str, v
 def test_status_tells_how_the_run_is_doing(steered: Steered, qtbot: QtBot) -> None:
     qtbot.waitUntil(lambda: "delay_ms" in steered.say("status").status, timeout=WAIT_MS)
     status = steered.say("status").status
-    assert (status["state"], status["background"], status["delay_ms"]) == ("on", "drop", 64.0)
+    assert (status["state"], status["background"], status["delay_ms"]) == ("running", "drop", 64.0)
 
 
 def test_a_mute_outlives_a_new_start(steered: Steered, qtbot: QtBot) -> None:
     assert steered.say("mute", "on").ok
     steered.stage.window.start()
-    qtbot.waitUntil(lambda: len(steered.stage.made) == 2 and steered.last_set("muted") is True, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: len(steered.stage.made) == 2, timeout=WAIT_MS)
+    assert steered.stage.engine.config.muted  # from its first hop on
 
 
 def test_a_second_window_brings_the_first_to_the_front(
@@ -110,7 +111,8 @@ def test_a_second_window_brings_the_first_to_the_front(
     assert "open already" in capsys.readouterr().err
 
 
-def test_nobody_is_reached_after_the_window_has_gone(steered: Steered) -> None:
+def test_nobody_is_reached_after_the_window_has_gone(steered: Steered, qtbot: QtBot) -> None:
     steered.stage.window.close()
+    qtbot.waitUntil(lambda: bool(steered.stage.gone), timeout=WAIT_MS)
     with pytest.raises(SottovoceError, match="not running"):
         ask(Request("status"))
