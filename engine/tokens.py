@@ -38,8 +38,7 @@ OVERHEAD = len(SYNC) + HEAD.size + CRC.size
 HEADER_KIND, FRAMES_KIND, WORDS_KIND = 0, 1, 2
 BLOCK_FRAMES = 50
 MAX_PAYLOAD = 1 << 22  # no block is larger; a damaged size field must not send the reader to the end of the file
-# What a header may say; a file that claims more would have the reader fill memory with what is not there.
-MAX_FRAMES = 1 << 25  # a week at 50 frames a second
+MAX_FRAMES = 1 << 25  # a week; a header that claims more would fill memory with what is not there
 MAX_CHANNELS, MAX_ROWS, MAX_CODES, MAX_RATE_HZ = 8, 256, 1 << 15, 768_000
 
 
@@ -415,8 +414,7 @@ def _believable(h: SvtHeader) -> SvtHeader:
     """The header, when every field has its type and a value within reason. Raises ValueError."""
     sizes = (h.sizes_s, h.sizes_b)
     bounds: list[tuple[object, int, int]] = [
-        (h.sample_rate_hz, 1, MAX_RATE_HZ),
-        (h.hop_samples, 1, MAX_RATE_HZ),
+        *((rate, 1, MAX_RATE_HZ) for rate in (h.sample_rate_hz, h.hop_samples)),
         (h.channels, 1, MAX_CHANNELS),
         (h.frames, -1, MAX_FRAMES),
         (h.source_rate_hz, 0, MAX_RATE_HZ),
@@ -426,8 +424,8 @@ def _believable(h: SvtHeader) -> SvtHeader:
         *((rows, 0, len(row)) for rows, row in zip((h.rows_s, h.rows_b), sizes, strict=True)),
         (h.gain_rows, 0, MAX_ROWS),
     ]
-    right = all(type(value) is int and low <= value <= high for value, low, high in bounds)
-    if not right or not isinstance(h.codec_id, str) or not isinstance(h.title, str) or not h.bits():
+    right = all(type(value) is int and low <= value <= high for value, low, high in bounds) and bool(h.bits())
+    if not right or not isinstance(h.codec_id, str) or not isinstance(h.title, str):
         raise ValueError("a field is not what it should be")
     return h
 
