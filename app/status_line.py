@@ -14,7 +14,7 @@ HIGH_LOAD = 0.8
 LATE_CAPTIONS_S = 8.0
 STATE_TEXT = {
     "running": "Cleaning",
-    "idle": "Resting: nothing to hear, or nobody listens",
+    "idle": "Resting",
     "bypass": "Bypass",
     "muted": "Muted",
     "waiting": "Waiting for a device",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from typing import Any
@@ -71,6 +72,16 @@ def test_the_switch_is_bypass_and_back(stages: Any, qtbot: QtBot) -> None:
     qtbot.keyClick(stage.window.power, Qt.Key.Key_Space)
     qtbot.waitUntil(lambda: stage.engine.state == "running", timeout=WAIT_MS)
     assert stage.window.power.accessibleName() == "Sottovoce: On"
+
+
+def test_rest_is_said_and_not_taken_for_a_fault(stages: Any, qtbot: QtBot) -> None:
+    stage = stages()
+    stage.until_on()
+    stage.engine.pause()
+    stage.engine.extra.append(dataclasses.replace(stage.engine._stats(1.0), state="idle"))
+    qtbot.waitUntil(lambda: stage.window.status.state.text() == "Resting", timeout=WAIT_MS)
+    assert stage.window.power.isChecked()
+    assert "Resting" in stage.window.power.accessibleDescription()
 
 
 def test_devices_change_in_mid_run_and_our_own_by_a_new_start(stages: Any, qtbot: QtBot) -> None:
