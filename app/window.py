@@ -329,6 +329,8 @@ class MainWindow(QMainWindow):
             texts = (self.choices.on, "Muted", "Others hear nothing from you")
         elif state == "bypass" or not self.choices.on:
             texts = (False, "Bypass", "Sound passes as it is")
+        elif state == "waiting":
+            texts = (True, "Waiting", "For a device that went away")
         elif state == "idle":
             texts = (True, "On", "Resting until there is something to hear")
         else:
