@@ -1,9 +1,10 @@
 """How much of what is said is in the voice tokens, stage by stage: `python -m models.probe [--minutes 12]`.
 
 The classes are sound units: k-means on the output of Whisper's encoder, which has 50 frames a second as the tokens
-have. A linear probe hears the codes of a frame and of its two neighbours on either side (one weight per code and class,
-summed: logistic regression on one-hot codes) and names the unit. It learns from training voices and is judged on the
-validation's, which are other speakers. Printed for the levels alone, and with one stage of shapes after the other.
+have. A linear probe hears what the codes of a frame and of its two neighbours on either side say (the levels of the
+bands in dB, and the log spectrum that the shapes so far decode to) and names the unit. It learns from training voices
+and is judged on the validation's, which are other speakers. Printed for the levels alone, and with one stage of shapes
+after the other.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from models.shards import RATE_HZ, Clip
 WINDOW_S = 30.0
 UNITS = 100
 CONTEXT = 2  # frames on either side
-EPOCHS, BATCH, LEARNING_RATE = 6, 512, 3e-3
+SPECTRUM_BANDS = 40
+EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 12, 256, 2e-3, 1e-2
 SHORTEST_S = 2.0
 
 
@@ -90,42 +92,56 @@ def units_of(frames: Tensor, book: Tensor) -> Tensor:
     return (frames @ book.T - 0.5 * book.square().sum(1)).argmax(-1)
 
 
-def with_neighbours(codes: Tensor) -> Tensor:
-    """Codes [M, T, K] -> those of every frame and its neighbours, each row's numbers apart: [M * T', (2 C + 1) * K]."""
-    first = torch.arange(codes.shape[2]) * (int(codes.max()) + 1)
-    shifted = [(codes + first).roll(-step, 1) for step in range(-CONTEXT, CONTEXT + 1)]
-    size = codes.shape[2] * (int(codes.max()) + 1)
-    joined = torch.cat([part + number * size for number, part in enumerate(shifted)], dim=2)
-    return joined[:, CONTEXT:-CONTEXT].flatten(0, 1)
+@torch.no_grad()
+def features(bundle: Bundle, codes: Tensor, stages: int) -> Tensor:
+    """Voice codes [M, T, K], the first `stages` stages of which are heard -> [M, T, D]: levels and spectrum in dB."""
+    quantizer, bands = bundle.codec.encoder.speech, bundle.config.bands
+    levels = codes[:, :, :bands] * bundle.config.gain_step_db
+    if not stages:
+        return levels.float()
+    kept = codes.clone()
+    kept[:, :, bands * (1 + stages) :] = -1
+    power = torch.stack([quantizer.decode(window) for window in kept]).square()
+    spectrum = 10 * torch.log10(power.unflatten(2, (SPECTRUM_BANDS, -1)).mean(3) + 1e-9)
+    return torch.cat([levels.float(), spectrum], dim=2)
+
+
+def with_neighbours(x: Tensor) -> Tensor:
+    """Features [M, T, D] -> those of every frame and its neighbours [M * T', (2 CONTEXT + 1) * D]."""
+    last = x.shape[1] - 2 * CONTEXT
+    return torch.cat([x[:, step : step + last] for step in range(2 * CONTEXT + 1)], dim=2).flatten(0, 1)
 
 
 def probe(train: tuple[Tensor, Tensor], judged: tuple[Tensor, Tensor], classes: int, epochs: int = EPOCHS) -> float:
-    """Share of frames named right. Each pair: indices [N, K] of what is there, unit of each frame [N]."""
+    """Share of frames named right by multinomial logistic regression. Each pair: features [N, D], classes [N]."""
     torch.manual_seed(0)
-    table = nn.EmbeddingBag(int(max(train[0].max(), judged[0].max())) + 1, classes, mode="sum")
-    nn.init.zeros_(table.weight)
-    optimizer = torch.optim.Adam(table.parameters(), LEARNING_RATE)
+    mean, spread = train[0].mean(0), train[0].std(0) + 1e-6
+    heard, asked = ((x - mean) / spread for x in (train[0], judged[0]))
+    linear = nn.Linear(heard.shape[1], classes)
+    optimizer = torch.optim.AdamW(linear.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     for _ in range(epochs):
-        for rows in torch.randperm(len(train[0])).split(BATCH):
-            loss = nn.functional.cross_entropy(table(train[0][rows]), train[1][rows])
+        for rows in torch.randperm(len(heard)).split(BATCH):
+            loss = nn.functional.cross_entropy(linear(heard[rows]), train[1][rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     with torch.no_grad():
-        return float((table(judged[0]).argmax(1) == judged[1]).float().mean())
+        return float((linear(asked).argmax(1) == judged[1]).float().mean())
 
 
 def measure(bundle: Bundle, minutes: float) -> dict[str, float]:
     """Accuracy by what the probe may hear; "most frequent" is what naming one unit always would reach."""
     learned, judged = sounds(voices("train"), minutes, 1), sounds(voices("validation"), minutes / 3, 2)
     heard = embeddings(learned)
-    book = centres(heard.flatten(0, 1), UNITS)
-    units = [units_of(x, book)[:, CONTEXT:-CONTEXT].flatten() for x in (heard, embeddings(judged))]
+    # Whisper tells every frame its place in the window, and a few loud channels outshout all others
+    place, spread = heard.mean(0), heard.flatten(0, 1).std(0)
+    plain = [(x - place) / spread for x in (heard, embeddings(judged))]
+    book = centres(plain[0].flatten(0, 1), UNITS)
+    units = [units_of(x, book)[:, CONTEXT:-CONTEXT].flatten() for x in plain]
     codes = [voice_codes(bundle, x) for x in (learned, judged)]
-    bands = bundle.config.bands
     found = {"most frequent": float(torch.bincount(units[1], minlength=UNITS).max() / len(units[1]))}
     for stages in range(bundle.config.speech_stages + 1):
-        rows = [with_neighbours(c[:, :, : bands * (1 + stages)]) for c in codes]
+        rows = [with_neighbours(features(bundle, c, stages)) for c in codes]
         name = "levels" if not stages else f"levels and {stages} stage{'s' if stages > 1 else ''}"
         found[name] = probe((rows[0], units[0]), (rows[1], units[1]), UNITS)
         print(f"{name}: {100 * found[name]:.1f} % of the frames", flush=True)
