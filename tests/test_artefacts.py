@@ -124,7 +124,7 @@ def test_a_missing_file_or_manifest_is_told(own: Path) -> None:
         ({"format_version": ""}, "format version none"),
         ({"role": "encoder"}, "is a encoder, not the decoder"),
         ({"codec_id": "other"}, "different codecs"),
-        ({"output_lag_samples": ""}, "metadata lack"),
+        ({"output_lag_samples": ""}, "metadata are not right"),
     ],
 )
 def test_wrong_metadata_are_refused(own: Path, changes: dict[str, str], words: str) -> None:

@@ -276,6 +276,8 @@ class Scribe:
             self._told += 1
         return events
 
+    def end(self) -> None: ...
+
     def finish(self, timeout_s: float) -> list[Caption | Problem]:
         self.running = False
         return self.poll()
