@@ -86,11 +86,14 @@ def run(companion: Companion, seconds: float, paused: bool = False, start_s: flo
 
 
 def test_what_is_played_is_heard_on_the_engines_clock(companion: Companion) -> None:
-    run(companion, 3.0)
-    ears = ears_of(companion)
+    ears, begin = ears_of(companion), time.monotonic()
+    while ears.fed < 1.0 * RATE_HZ:  # a null sink may take two seconds to begin
+        now_s = time.monotonic() - begin
+        assert now_s < WAIT_S
+        companion.work(now_s, False)
+        time.sleep(0.02)
     assert ears.source == OTHERS and ears.loudest > 0.05
-    assert ears.fed > 1.0 * RATE_HZ
-    assert ears.fed + ears.left_out == pytest.approx(3.0 * RATE_HZ, abs=(ADRIFT_S + 0.1) * RATE_HZ)
+    assert ears.fed + ears.left_out == pytest.approx(now_s * RATE_HZ, abs=(ADRIFT_S + 0.3) * RATE_HZ)
 
 
 def test_paused_only_the_length_of_the_sound_goes_on(companion: Companion) -> None:

@@ -152,7 +152,7 @@ def test_devices_are_closed_until_a_program_listens(stage: Stage, tiny: Models) 
         time.sleep(0.5)
         assert engine._now_s() == position and listeners() == 0
         heard: list[Samples] = []
-        program = threading.Thread(target=lambda: heard.append(stage.record_source(MIC_NAME, 4.0)))
+        program = threading.Thread(target=lambda: heard.append(stage.record_source(MIC_NAME, 8.0)))
         program.start()
         until(lambda: engine.state == "running" and engine._now_s() > position)
         program.join()
