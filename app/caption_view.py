@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from PySide6.QtCore import Signal
 from PySide6.QtGui import QColor, QGuiApplication, QResizeEvent, QTextBlockFormat, QTextCharFormat, QTextCursor
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QTextEdit, QToolButton, QVBoxLayout
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QTextEdit, QVBoxLayout
 
+from app.controls import quiet_button
 from app.theme import Theme, scaled_font
-from engine.types import Caption, Word
+from engine.types import OTHERS, SPEECH, Caption, Word
 
 PARAGRAPH_PAUSE_S = 1.5
 LINE_PERCENT = 125.0
 MOST_PARAGRAPHS = 3000
 WAITING = "Words appear here as they are spoken."
-SPEECH, OTHERS = "speech", "others"  # sources of captions
 WHO = {SPEECH: "You: ", OTHERS: "Others: "}
 
 
@@ -160,20 +160,19 @@ class CaptionView(QFrame):
         super().__init__()
         self.setObjectName("card")
         self.text = CaptionText()
-        self.switch = _quiet_button("On" if on else "Off", "Captions on or off", "Listen for words (Ctrl+T)")
-        self.switch.setShortcut("Ctrl+T")
-        self.switch.setCheckable(True)
+        self.switch = quiet_button(
+            "On" if on else "Off", "Listen for words (Ctrl+T)", "Captions on or off", "Ctrl+T", checkable=True
+        )
         self.switch.setChecked(on)
         self.switch.toggled.connect(self._switched)
         tip = "Caption what your loudspeakers play, too: the other people in a call"
-        self.others = _quiet_button("Others", "Captions of others", tip)
-        self.others.setCheckable(True)
+        self.others = quiet_button("Others", tip, "Captions of others", checkable=True)
         self.others.setChecked(others)
         self.others.setEnabled(on)
         self.others.toggled.connect(self.others_wanted)
-        self.copy = _quiet_button("Copy", "Copy captions", "Put all final words on the clipboard")
+        self.copy = quiet_button("Copy", "Put all final words on the clipboard", "Copy captions")
         self.copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.text.final_text.strip()))
-        self.empty = _quiet_button("Clear", "Clear captions", "Empty this panel")
+        self.empty = quiet_button("Clear", "Empty this panel", "Clear captions")
         self.empty.clicked.connect(self.text.forget)
         title = QLabel("Captions")
         title.setFont(scaled_font(0.95, bold=True))
@@ -207,12 +206,3 @@ class CaptionView(QFrame):
     def _switched(self, on: bool) -> None:
         self._label_switch(on)
         self.wanted.emit(on)
-
-
-def _quiet_button(text: str, name: str, tip: str) -> QToolButton:
-    button = QToolButton()
-    button.setObjectName("quiet")
-    button.setText(text)
-    button.setToolTip(tip)
-    button.setAccessibleName(name)
-    return button

@@ -6,9 +6,9 @@ import sys
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
-from app.controls import BackgroundControl, DeviceBox, LevelMeter, PowerSwitch, section_label
+from app.controls import BackgroundControl, DeviceBox, LevelMeter, PowerSwitch, quiet_button, section_label
 from app.theme import Theme, scaled_font
 from engine.ports import NO_OUTPUT
 from engine.types import Background
@@ -26,9 +26,13 @@ class ControlColumn(QScrollArea):
     def __init__(self, background: Background) -> None:
         super().__init__()
         self.power = PowerSwitch()
-        self.mute = _quiet_button("Mute", "Send silence instead of your voice (Ctrl+M)", "Ctrl+M", checkable=True)
-        self.level = _quiet_button("Level", "Bring your voice to a steady level (Ctrl+L)", "Ctrl+L", checkable=True)
-        self.resync = _quiet_button("Resync", "Bring the delay back to its smallest (Ctrl+R)", "Ctrl+R")
+        self.mute = quiet_button(
+            "Mute", "Send silence instead of your voice (Ctrl+M)", shortcut="Ctrl+M", checkable=True
+        )
+        self.level = quiet_button(
+            "Level", "Bring your voice to a steady level (Ctrl+L)", shortcut="Ctrl+L", checkable=True
+        )
+        self.resync = quiet_button("Resync", "Bring the delay back to its smallest (Ctrl+R)", shortcut="Ctrl+R")
         self.input, self.output = DeviceBox("Microphone"), DeviceBox("Output")
         self.level_in, self.level_out = LevelMeter("In"), LevelMeter("Out")
         self.background = BackgroundControl(background)
@@ -93,14 +97,3 @@ class ControlColumn(QScrollArea):
         outputs.append(("Nowhere, only pictures", NO_OUTPUT))
         self.input.show_choices(inputs, input_id)
         self.output.show_choices(outputs, output_id)
-
-
-def _quiet_button(text: str, tip: str, shortcut: str, checkable: bool = False) -> QToolButton:
-    button = QToolButton()
-    button.setObjectName("quiet")
-    button.setText(text)
-    button.setToolTip(tip)
-    button.setShortcut(shortcut)
-    button.setCheckable(checkable)
-    button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-    return button

@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
     QStyleOptionComboBox,
     QStyleOptionSlider,
     QStylePainter,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -406,3 +407,16 @@ def section_label(text: str) -> QLabel:
     label = QLabel(text)
     label.setFont(scaled_font(0.95, bold=True))
     return label
+
+
+def quiet_button(text: str, tip: str, name: str = "", shortcut: str = "", checkable: bool = False) -> QToolButton:
+    """A button without a frame. name: for screen readers, where the text alone says too little."""
+    button = QToolButton()
+    button.setObjectName("quiet")
+    button.setText(text)
+    button.setToolTip(tip)
+    button.setAccessibleName(name or text)
+    button.setShortcut(shortcut)
+    button.setCheckable(checkable)
+    button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+    return button

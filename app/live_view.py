@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from app import console
-from engine.types import Caption, DeviceChange, Event, Levels, Problem, Stats, Word
+from engine.types import OTHERS, SPEECH, Caption, DeviceChange, Event, Levels, Problem, Stats, Word
 
 REDRAW_S = 0.1
 NO_DEVICE = "none"
 LINE_CHARS = 78
 SENTENCE_ENDS = ".?!…。？！"
-SPEECH, OTHERS = "speech", "others"  # sources of captions
 WHO = {SPEECH: "you", OTHERS: "others"}
 
 

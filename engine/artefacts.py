@@ -303,7 +303,7 @@ def _load(paths: Mapping[str, Path], provider: Provider) -> Models:
 
 
 def _return_free_memory() -> None:
-    """Give what loading took for a moment (170 MB) back to the system, where the C library would keep it (glibc)."""
+    """Give what loading took for a moment back to the system, where the C library would keep it (glibc)."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

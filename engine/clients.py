@@ -1,4 +1,4 @@
-"""Whether any program listens to the virtual microphone. The sound server tells, so that waiting costs nothing."""
+"""Whether any program listens to the virtual microphone. The sound server tells, so that it is known at once."""
 
 from __future__ import annotations
 

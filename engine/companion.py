@@ -17,10 +17,9 @@ from engine.ports import Wake
 from engine.recognizer import Recognizer
 from engine.resample import FileResampler
 from engine.ring import Ring
-from engine.types import Caption, DeviceError, Problem, Samples, UsageError
+from engine.types import OTHERS, Caption, DeviceError, Problem, Samples, UsageError
 from engine.vad import SAMPLE_RATE_HZ
 
-OTHERS = "others"  # the source of its captions
 SPEAKERS = "speakers"  # instead of a device's id: whatever is played on the default output
 BLOCK_MS, HELD = 20.0, 5
 RING_S = 2.0
@@ -42,7 +41,7 @@ def choose_companion(wanted: str) -> DeviceInfo:
 
 
 class Companion:
-    """All of it belongs to the engine's side thread once it is open; `open` and `close` to the engine's owner."""
+    """`work` is the engine's side thread's; all else its owner's, before the thread begins or after it has ended."""
 
     def __init__(self, wanted: str, language: str | None) -> None:
         self._wanted = wanted

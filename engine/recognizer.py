@@ -26,7 +26,7 @@ from typing import IO, Any
 import numpy as np
 
 from engine.priority import hurry, stand_back
-from engine.types import ArtefactError, Caption, Problem, Samples, SottovoceError, UsageError, Word
+from engine.types import SPEECH, ArtefactError, Caption, Problem, Samples, SottovoceError, UsageError, Word
 from engine.vad import SAMPLE_RATE_HZ, model_path
 from engine.weights import DEFAULT_NAME, Weights, require_weights
 
@@ -55,7 +55,7 @@ class Recognizer:
         model: str = DEFAULT_NAME,
         live: bool = True,
         threads: int = 1,
-        source: str = "speech",
+        source: str = SPEECH,
     ) -> None:
         self.language, self.model, self.source = language, model, source
         self.weights: Weights | None = None

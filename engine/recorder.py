@@ -28,7 +28,7 @@ from engine.artefacts import CodecInfo
 from engine.captions import write_captions
 from engine.files import header_for
 from engine.tokens import SvtWriter
-from engine.types import AudioFileError, Caption, Codes, Samples, SottovoceError, UsageError, Word
+from engine.types import OTHERS, AudioFileError, Caption, Codes, Samples, SottovoceError, UsageError, Word
 
 UPDATE_S = 1.0
 WAV_NAMES = ("input.wav", "output.wav", "speech.wav", "background.wav")
@@ -188,7 +188,7 @@ class Recorder:
         self._language = caption.language or self._language
         if not caption.final:
             return
-        ours = caption.source != "others"
+        ours = caption.source != OTHERS
         name = CAPTIONS_NAME if ours else OTHERS_NAME
         self._words[name].extend(caption.final)
         self._unwritten_words.add(name)

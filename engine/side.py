@@ -118,6 +118,12 @@ class Side:
         """Who captions now."""
         return [listener for listener in (self.recognizer, self.companion) if listener is not None]
 
+    def _dismiss_listeners(self) -> list[Recognizer | Companion]:
+        """Who captioned until now; nobody does any more."""
+        listeners = self.listeners
+        self.recognizer = self.companion = None
+        return listeners
+
     def start(self) -> None:
         self._thread.start()
 
@@ -160,13 +166,10 @@ class Side:
     def _shed(self, text: str) -> None:
         """Give up what this thread does beside its watch over the devices."""
         recorder, self._recorder = self._recorder, None
-        recognizer, self.recognizer = self.recognizer, None
-        companion, self.companion = self.companion, None
+        listeners = self._dismiss_listeners()
         self._problem(text)
-        if companion is not None:
-            companion.stop()
-        if recognizer is not None:
-            recognizer.stop()
+        for listener in listeners:
+            listener.stop()
         if recorder is not None:
             _close_quietly(recorder)
 
@@ -227,15 +230,12 @@ class Side:
     def close(self, drain_s: float) -> None:
         """Complete captions, for at most drain_s, and the recording."""
         try:
-            recognizer, self.recognizer = self.recognizer, None
-            companion, self.companion = self.companion, None
+            listeners = self._dismiss_listeners()
             until_s = time.monotonic() + drain_s
-            for listener in (recognizer, companion):
-                if listener is not None:
-                    listener.end()
-            for listener in (recognizer, companion):  # the person's own words first
-                if listener is not None:
-                    self._hand_on(listener.finish(max(0.0, until_s - time.monotonic())))
+            for listener in listeners:
+                listener.end()
+            for listener in listeners:  # the person's own words first
+                self._hand_on(listener.finish(max(0.0, until_s - time.monotonic())))
         finally:  # a second Ctrl-C gives up the last captions, not the recording
             self._close_recorder()
 

@@ -206,11 +206,14 @@ class Word:
     probability: float = 1.0
 
 
+SPEECH, OTHERS = "speech", "others"  # sources of captions: the microphone, the second sound
+
+
 @dataclass(frozen=True)
 class Caption:
     """Words that became final since the last event, and the tail that may still change. Ordered, none lost.
 
-    source: "speech" for the microphone, "others" for the second sound; each has final words and a tail of its own.
+    source: SPEECH for the microphone, OTHERS for the second sound; each has final words and a tail of its own.
 
     final: never changes later. tentative: replaces the whole former tail. lag_s: newest sound to this event.
     """
@@ -220,7 +223,7 @@ class Caption:
     tentative: tuple[Word, ...]
     lag_s: float
     language: str | None = None
-    source: str = "speech"
+    source: str = SPEECH
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import pytest
 from app.caption_view import CaptionText
 from app.live_view import LiveView
 from engine.artefacts import CodecInfo
-from engine.companion import ADRIFT_S, OTHERS, Companion, choose_companion
+from engine.companion import ADRIFT_S, Companion, choose_companion
 from engine.livebench import NOISE_SINK
 from engine.pulse import PrivateServer
 from engine.recorder import CAPTIONS_NAME, OTHERS_NAME, Recorder
-from engine.types import Caption, DeviceError, Problem, Samples, UsageError, Word
+from engine.types import OTHERS, Caption, DeviceError, Problem, Samples, UsageError, Word
 from tests.pulse import MIC_SOURCE, pulse_server, stage
 
 __all__ = ["pulse_server", "stage"]
