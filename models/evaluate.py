@@ -5,10 +5,12 @@
     python -m models.evaluate --out DIR --split validation --peers noisy,dtln
     python -m models.evaluate --out DIR --assets OTHER   artefacts from another folder
     python -m models.evaluate --out DIR --wer            with Whisper base's word errors (slow)
+    python -m models.evaluate --out DIR --parts babble   one part of the test, beside another run elsewhere, say
 
-DIR then holds scores.csv (a row per file and system), tables.md, summary.json and scores.png. Ctrl-C keeps what was
-measured; the same command goes on from DIR/scores.csv. A row is measured again only when the sound, the artefacts or
-the delay changed. What peers got is kept in the cache too, so that another DIR need not measure them again.
+DIR then holds scores.csv (a row per file and system), tables.md, readme.md (the tables of the README), summary.json and
+scores.png. Ctrl-C keeps what was measured; the same command goes on from DIR/scores.csv. A row is measured again only
+when the sound, the artefacts or the delay changed. What peers got is kept in the cache too, so that another DIR need
+not measure them again.
 
 Every system is aligned by one delay of its own: the median over some files of the lag of its output behind the clean
 speech, to a fraction of a sample. Real-time factors are CPU time over audio time on one thread, from those same files,
@@ -41,6 +43,7 @@ from engine.types import Samples, SottovoceError, UsageError
 from models import metrics, tables
 from models.code_counts import CodeCounts
 from models.peers import PEERS
+from models.readme_tables import readme
 from models.systems import Ours, Output, Sound, System, clean_system, our_systems, peer_system
 from models.testset import Mixture, Part, build
 
@@ -177,7 +180,8 @@ def measure(system: System, item: Item, sound: Sound, delay: float, ledger: Ledg
     """Run one system on one mixture and write down the rows that are not there yet."""
     keys = {row: key_of(item, row, system, delay) for row in system.rows}
     text = item.mixture.transcript if listen else ""
-    heard = {row for row in system.rows if text and row != "probes" and not row.startswith(WITHOUT_OPINIONS)}
+    heard = {row for row in system.rows if text and system.captioned and row != "probes"}
+    heard = {row for row in heard if not row.startswith(WITHOUT_OPINIONS)}
     missing = [
         r for r in keys if keys[r] not in ledger.rows or (r in heard and not ledger.rows[keys[r]].get("wer_words"))
     ]
@@ -277,7 +281,7 @@ def run(args: argparse.Namespace) -> int:
     counts = CodeCounts(out / "codes.npz", ours) if ours else None
     systems = chosen_systems(args.peers, ours, counts)
     listen = whisper_listener() if args.wer else None
-    parts = [part for part in PARTS[args.split] if not args.fast or part in ("mixtures", "validation")]
+    parts = [part for part in args.parts or PARTS[args.split] if not args.fast or part in ("mixtures", "validation")]
     everything = [Item(part, mixture) for part in parts for mixture in build(part)]
     items = spread(everything, FAST_FILES if args.fast else args.limit)
     if not items:
@@ -343,7 +347,7 @@ def write(
     ours: Ours | None,
     counts: CodeCounts | None,
 ) -> None:
-    """tables.md, summary.json and scores.png from the rows; the main table goes to standard output."""
+    """tables.md, readme.md, summary.json and scores.png from the rows; all tables go to standard output."""
     summary = {
         "machine": {"processor": _processor(), "python": platform.python_version(), "threads": 1},
         "artefacts": _artefacts(ours),
@@ -354,6 +358,7 @@ def write(
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     text = tables.markdown(summary)
     (out / "tables.md").write_text(text, encoding="utf-8")
+    (out / "readme.md").write_text(readme(summary), encoding="utf-8")
     if rows:
         tables.picture(summary, out / "scores.png")
     Console(width=None if sys.stdout.isatty() else 200).print(Markdown(text))
@@ -384,11 +389,19 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def _parts(text: str) -> tuple[Part, ...]:
+    chosen = tuple(part for part in PARTS["public"] if part in text.split(","))
+    if len(chosen) != len(text.split(",")):
+        raise argparse.ArgumentTypeError(f"choose from {', '.join(PARTS['public'])}")
+    return chosen
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m models.evaluate", description="Measure our artefacts and peers.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the rows, the tables and the picture")
     parser.add_argument("--split", choices=sorted(PARTS), default="public")
+    parser.add_argument("--parts", type=_parts, help="only these of the public test's: mixtures,room,babble")
     parser.add_argument("--limit", type=int, help="only so many mixtures, spread over SNRs and noises")
     parser.add_argument("--fast", action="store_true", help=f"{FAST_FILES} mixtures without rooms and babble twins")
     parser.add_argument("--peers", type=lambda text: [p for p in text.split(",") if p], default=list(PEERS))

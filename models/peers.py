@@ -64,7 +64,7 @@ class PeerInfo:
 
 @dataclass(frozen=True)
 class Enhanced:
-    """A peer's output [N] at 16 kHz, as late as the peer is, and the CPU time its frames took."""
+    """A peer's output [N], as late as the peer is, and the CPU time its frames took."""
 
     samples: Samples
     cpu_s: float
@@ -177,9 +177,10 @@ class Peer:
         self._frame = frame
         self._start = start
 
-    def run(self, mixture: Samples) -> Enhanced:
-        """Enhance one whole recording [N] at 16 kHz in frames; the output [N] is late by the peer's lag."""
-        native = soxr.resample(mixture, RATE_HZ, self.info.rate_hz, "VHQ") if self._resamples else mixture
+    def run(self, mixture: Samples, rate_hz: int = RATE_HZ) -> Enhanced:
+        """Enhance one whole recording [N] at `rate_hz` in frames; the output [N] is late by the peer's lag."""
+        own_hz = self.info.rate_hz
+        native = soxr.resample(mixture, rate_hz, own_hz, "VHQ") if own_hz != rate_hz else mixture
         frame = self._frame or len(native)
         frames = -(-len(native) // frame)
         padded = np.zeros(frames * frame, dtype=np.float32)
@@ -188,13 +189,9 @@ class Peer:
         began = time.process_time()
         out = np.concatenate([step(part) for part in padded.reshape(frames, frame)])
         cpu_s = time.process_time() - began
-        if self._resamples:
-            out = soxr.resample(out, self.info.rate_hz, RATE_HZ, "VHQ")
+        if own_hz != rate_hz:
+            out = soxr.resample(out, own_hz, rate_hz, "VHQ")
         return Enhanced(_fitted(out, len(mixture)), cpu_s)
-
-    @property
-    def _resamples(self) -> bool:
-        return self.info.rate_hz != RATE_HZ
 
 
 def _fitted(samples: Samples, length: int) -> Samples:

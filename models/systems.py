@@ -68,6 +68,7 @@ class System:
     parameters: int
     run: Callable[[Sound], list[Output]]
     main_only: bool = False  # left out for rooms and babble twins
+    captioned: bool = True  # its words are counted where words are
 
 
 def padded(sound: Samples) -> Samples:
@@ -226,7 +227,8 @@ def _token_system(ours: Ours, depth: int, latency_ms: float, size: int) -> Syste
             Output(rows[1], streams.out, streams.cpu_s),
         ]
 
-    return System(rows[0], rows, ours.identity, latency_ms, size, run)
+    captioned = depth == max(ours.depths)  # nobody takes captions from fewer
+    return System(rows[0], rows, ours.identity, latency_ms, size, run, captioned=captioned)
 
 
 def _speech_system(ours: Ours, depth: int, latency_ms: float, size: int) -> System:

@@ -118,7 +118,7 @@ def _provenance(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+def table(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
     head = list(header)
     rows = [head, ["---"] * len(head), *map(list, lines)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
@@ -143,7 +143,7 @@ def _overall(systems: dict[str, Any], known: dict[str, Any]) -> str:
         tail = [f"{found['all'].get('wer_percent', '')}", f"{about.get('latency_ms', '')}", f"{about.get('rtf', '')}"]
         tail += [f"{about.get('parameters', '')}", f"{about.get('kbps', '')}"]
         lines.append([name, *(_cell(found["all"], f) for f in figures), *tail])
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def _by_group(systems: dict[str, Any], figure: str) -> str:
@@ -155,7 +155,7 @@ def _by_group(systems: dict[str, Any], figure: str) -> str:
         cells = [_cell(found["by_snr"].get(key, {}), figure, interval=False) for key in snrs]
         cells += [_cell(found["by_class"].get(key, {}), figure, interval=False) for key in classes]
         lines.append([name, *cells])
-    return _table(["system", *snrs, *classes], lines)
+    return table(["system", *snrs, *classes], lines)
 
 
 def _probe_lines(parts: dict[str, Any]) -> str:
@@ -166,7 +166,7 @@ def _probe_lines(parts: dict[str, Any]) -> str:
             if "foreign_si_sdr_db" in probes and "si_sdr_db" in ours:
                 worse = ours["si_sdr_db"][0] - probes["foreign_si_sdr_db"][0]
                 lines.append(["dB lost with another file's tokens", f"{worse:.1f}"])
-            return "## Probes\n\n" + _table(["figure", "value"], lines)
+            return "## Probes\n\n" + table(["figure", "value"], lines)
     return ""
 
 
@@ -182,7 +182,7 @@ def _code_lines(codes: dict[str, Any]) -> str:
             bits, used = (sum(row[key] for row in rows) / len(rows) for key in ("entropy_bits", "used"))
             lines.append([f"{stream}, {name}", f"{rows[0]['size']}", f"{bits:.2f}", f"{100 * used:.0f}"])
     rates = ", ".join(f"{name}: {value} kbps" for name, value in codes["kbps"].items())
-    return f"## Codes\n\n{rates}\n\n" + _table([f"{bands} rows", "size", "entropy, bits", "used, %"], lines)
+    return f"## Codes\n\n{rates}\n\n" + table([f"{bands} rows", "size", "entropy, bits", "used, %"], lines)
 
 
 # Picture --------------------------------------------------------------------------------------------------------------

@@ -32,8 +32,9 @@ from models.ancestors import FRONT_LINE, load_front
 from models.checkpoint import Bundle, load_bundle, load_shipped, save_bundle
 from models.config import LOG_NAME, ModelConfig
 from models.feed import Feed, through_tokens, training_clips, voices
-from models.losses import separation_loss, si_sdr_db
+from models.losses import DEFAULT_WEIGHTS, LossWeights, separation_loss, si_sdr_db
 from models.mixing import MixConfig, Mixer
+from models.perceptual import LoudnessDistance
 from models.pictures import draw_progress
 from models.quantize import fit
 from models.settings import TrainConfig, read_settings
@@ -52,13 +53,13 @@ def aligned(x: Tensor, lag: int) -> Tensor:
     return x[:, lag:]
 
 
-def loss_of(bundle: Bundle, clips: Tensor) -> Tensor:
+def loss_of(bundle: Bundle, clips: Tensor, ear: LoudnessDistance, weights: LossWeights = DEFAULT_WEIGHTS) -> Tensor:
     """The refiner's loss on clips from the feed [SIGNALS, B, N]."""
     mixture, voice, speech, background = clips
     refined, _ = refine(bundle, mixture, speech, background)
     lag = bundle.config.refined_lag
     end = mixture.shape[1] - lag
-    return separation_loss(aligned(refined, lag), voice[:, :end], mixture[:, :end])
+    return separation_loss(aligned(refined, lag), voice[:, :end], mixture[:, :end], ear, weights)
 
 
 @torch.no_grad()
@@ -192,6 +193,7 @@ class Training:
         )
         if optimizer_state:
             self.optimizer.load_state_dict(optimizer_state)
+        self.ear = LoudnessDistance(self.bundle.config.sample_rate_hz).to(self.device)
         self.losses: list[float] = []
 
     @property
@@ -203,7 +205,7 @@ class Training:
         """One step on clips [SIGNALS, B, N]; a loss or a gradient that is no number changes nothing."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = loss_of(self.bundle, clips.to(self.device))
+        loss = loss_of(self.bundle, clips.to(self.device), self.ear)
         self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.bundle.refiner.parameters(), self.settings.grad_clip)

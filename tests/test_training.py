@@ -17,6 +17,7 @@ from models.config import ModelConfig
 from models.feed import Feed, through_tokens
 from models.losses import error_ratio_db, separation_loss, si_sdr_db
 from models.mixing import RATE_HZ, MixConfig, Mixer, active_rms
+from models.perceptual import LoudnessDistance
 from models.quantize import fit
 from models.settings import read_settings
 from models.shards import Clip
@@ -76,7 +77,8 @@ def test_losses_prefer_the_better_estimate() -> None:
     voice = torch.randn(2, 16000) * 0.1
     mixture = voice + torch.randn(2, 16000) * 0.1
     near, far = voice + 0.01 * torch.randn(2, 16000), voice + 0.05 * torch.randn(2, 16000)
-    assert separation_loss(near, voice, mixture) < separation_loss(far, voice, mixture)
+    ear = LoudnessDistance(16_000)
+    assert separation_loss(near, voice, mixture, ear) < separation_loss(far, voice, mixture, ear)
     assert error_ratio_db(torch.zeros(2, 16000), torch.zeros(2, 16000), mixture) < -30  # silence is a legal target
     assert float(si_sdr_db(2.5 * near, voice).mean()) == pytest.approx(20.0, abs=0.5)  # scale-invariant
 
@@ -95,7 +97,7 @@ def test_training_on_one_batch_lowers_its_loss(mixer: Mixer) -> None:
     optimizer = torch.optim.AdamW(bundle.refiner.parameters(), lr=4e-3)
     losses = []
     for _ in range(6):
-        loss = loss_of(bundle, clips)
+        loss = loss_of(bundle, clips, LoudnessDistance(16_000))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
