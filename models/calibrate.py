@@ -3,7 +3,7 @@
 A gain that is trained on errors takes a little too much where it is unsure, and trusts the decoded voice too little,
 because its waveform is another one though it sounds like the voice. So the logits of the gain are scaled and moved, and
 those of the decoded voice's share are moved, by what scores best on validation mixtures, half of them with other
-talkers as noise. The three numbers go into the refiner's own weights.
+talkers as noise, as long as noise alone stays out. The three numbers go into the refiner's own weights.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from engine.types import SottovoceError
-from models.ablate import judged, scores
-from models.checkpoint import load_bundle, save_bundle
+from models.ablate import JUDGED, SEED, heard, judged, scores
+from models.checkpoint import Bundle, load_bundle, save_bundle
+from models.feed import voices
+from models.mixing import MixConfig, Mixer
 from models.refiner import Refiner
+from models.shards import load
+from models.train import aligned, refine
 
-SCALES = (1.0, 0.8)
-GAIN_SHIFTS = (0.0, 0.2)
+SCALES = (1.0, 0.85)
+GAIN_SHIFTS = (0.0, 0.25)
 SHARE_SHIFTS = (0.0, 0.7, 1.4)
+HUSHED_DB = -45.0  # noise alone is to come out no louder; 5 dB more cost a point
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,31 @@ def worth(found: dict[str, float]) -> float:
     return found["pesq"] + found["ovrl"] + found["gain_db"] / 5 + 5 * found["estoi"]
 
 
+@torch.no_grad()
+def noise_left_db(bundle: Bundle, clips: Tensor) -> float:
+    """Level of what comes out against what went in, mean over clips without a voice [SIGNALS, B, N]."""
+    mixture, _, speech, background = clips
+    refined, _ = refine(bundle, mixture, speech, background)
+    left = aligned(refined, bundle.config.refined_lag).square().mean(1)
+    return float(10 * torch.log10(left / mixture.square().mean(1) + 1e-12).mean())
+
+
+@torch.no_grad()
+def noises(bundle: Bundle) -> Tensor:
+    """Validation clips without a voice."""
+    mixer = Mixer(voices("validation"), load("validation", "background"), MixConfig(no_voice=1.0, babble=0.0), SEED)
+    return heard(bundle, *map(torch.from_numpy, mixer.batch(JUDGED)))
+
+
+def measured(bundle: Bundle, tests: dict[str, Tensor], alone: Tensor) -> tuple[float, str]:
+    """The worth of a setting, and the figures behind it."""
+    rows = {kind: scores(bundle, clips) for kind, clips in tests.items()}
+    left = noise_left_db(bundle, alone)
+    figures = "  ".join(f"{kind} {name} {v:.3f}" for kind, row in rows.items() for name, v in row.items())
+    value = sum(worth(row) for row in rows.values()) / len(rows) - max(0.0, left - HUSHED_DB) / 5
+    return value, f"{figures}  noise alone {left:.1f}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.calibrate", description="Set the refiner's balance by ear.")
@@ -63,14 +94,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         bundle = load_bundle(args.checkpoint)
         bundle.snap()
-        tests, trained = judged(bundle), bundle.refiner
+        tests, alone, trained = judged(bundle), noises(bundle), bundle.refiner
         best, highest = SETTINGS[0], float("-inf")
         for setting in SETTINGS:
             bundle.refiner = copy.deepcopy(trained)
             apply(bundle.refiner, setting)
-            rows = {kind: scores(bundle, clips) for kind, clips in tests.items()}
-            value = sum(worth(row) for row in rows.values()) / len(rows)
-            figures = "  ".join(f"{kind} {name} {v:.3f}" for kind, row in rows.items() for name, v in row.items())
+            value, figures = measured(bundle, tests, alone)
             print(f"{value:.3f}  {setting}  {figures}", flush=True)
             if value > highest:
                 best, highest = setting, value

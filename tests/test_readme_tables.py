@@ -13,7 +13,7 @@ def summary(systems: list[str]) -> dict[str, Any]:
     statistics = {"all": {**FOUND, "wer_percent": 20.18}, "by_snr": {"-5": FOUND, "0": {}}, "by_class": {}}
     return {
         "systems": {name: {"latency_ms": 40.0, "rtf": 0.187, "kbps": 27.6} for name in systems},
-        "parts": {"mixtures": {name: statistics for name in systems}, "babble": {name: statistics for name in systems}},
+        "parts": {"mixtures": dict.fromkeys(systems, statistics), "babble": dict.fromkeys(systems, statistics)},
     }
 
 
