@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,6 @@ from models.refiner import Refiner
 from models.shards import load
 from models.train import aligned, refine
 
-SCALES = (1.0, 0.85)
-GAIN_SHIFTS = (0.0, 0.25)
-SHARE_SHIFTS = (0.0, 0.7, 1.4)
 HUSHED_DB = -45.0  # noise alone is to come out no louder; 5 dB more cost a point
 
 
@@ -42,7 +38,11 @@ class Setting:
     share_shift: float
 
 
-SETTINGS = tuple(Setting(*numbers) for numbers in itertools.product(SCALES, GAIN_SHIFTS, SHARE_SHIFTS))
+SETTINGS = tuple(
+    Setting(scale, gain_shift, share_shift)
+    for scale, gain_shift in ((1.0, 0.0), (0.85, 0.25))
+    for share_shift in (0.0, 0.35, 0.7)
+)
 
 
 @torch.no_grad()

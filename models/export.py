@@ -38,7 +38,10 @@ DECIDING = (
     "sample_rate_hz", "hop", "overlap", "band_edges", "speech_stages", "background_stages", "codebook",
     "gain_levels", "gain_step_db", "gain_top_db",
 )  # fmt: skip
-COMMAND = "python -m models.train && python -m models.export --checkpoint CACHE/training/full.npz"
+SMALL = "CACHE/training/full.npz"
+COMMAND = " && ".join(
+    ["python -m models.train", *(f"python -m models.{step} --checkpoint {SMALL}" for step in ("calibrate", "export"))]
+)
 
 
 class _OneHop(nn.Module):
