@@ -182,7 +182,7 @@ def write_parts(bundle: Bundle, folder: Path) -> dict[str, Path]:
             "refiner",
             bundle.refiner,
             {"mixture": hop, "speech": hop, "background": hop},
-            ["speech", "background", "high_gain"],
+            ["speech", "background"],
             c.refined_lag,
         ),
     ]

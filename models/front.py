@@ -102,7 +102,8 @@ class Grouped(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, groups * inputs] -> [B, T, groups * outputs]."""
         groups, inputs, _ = self.weight.shape
-        return torch.einsum("btgi,gih->btgh", x.unflatten(2, (groups, inputs)), self.weight).flatten(2)
+        rows = x.unflatten(2, (groups, 1, inputs))  # as a product of matrices it takes half the time of an Einsum node
+        return (rows @ self.weight).flatten(2, 4)
 
 
 class DeepFilterNet(nn.Module):

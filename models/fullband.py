@@ -123,7 +123,7 @@ def measure(output: Samples, item: Item) -> dict[str, float]:
     silent = whole < np.percentile(whole, 98) * 10 ** (-SILENT_DB / 10)
     left, before = (frame_power(band(x, PAUSE_BAND_HZ))[silent].mean() for x in (output, item.mixture))
     return {
-        "voice_db": 10 * float(np.mean(np.log10(frame_power(heard)[voiced] / power[voiced]))),
+        "voice_db": 10 * float(np.log10(frame_power(heard)[voiced].sum() / power[voiced].sum())),
         "pauses_db": 10 * float(np.log10(left / before)),
         "sdr_gain_db": metrics.sdr(heard, clean) - metrics.sdr(given, clean),
         "bak": metrics.dnsmos(soxr.resample(output, RATE_HZ, metrics.RATE_HZ, "VHQ").astype(np.float32)).bak,

@@ -17,7 +17,6 @@ from models.transforms import dft_basis, frames_of, inverse_dft_weight, overlap_
 
 FLOOR = 1e-7  # power of a bin below which nothing can be told (about -70 dBFS over the frame)
 MIX_START = -2.0  # logit of the decoded voice's share before training
-HIGH_BAND = 192  # bin of 6 kHz: what stands for the sound above 8 kHz
 
 
 class Refiner(nn.Module):
@@ -73,11 +72,10 @@ class Refiner(nn.Module):
 
     def forward(
         self, mixture: Tensor, speech: Tensor, background: Tensor, state: State
-    ) -> tuple[Tensor, Tensor, Tensor, State]:
+    ) -> tuple[Tensor, Tensor, State]:
         """Sound [B, T * hop] each, the last two behind by the decoder's lag.
 
-        Returns refined voice and background [B, T * hop] (behind by `refined_lag`), the gain for sound above 8 kHz
-        [B, T * hop / step], and the new state.
+        Returns refined voice and background [B, T * hop] (behind by `refined_lag`), and the new state.
         """
         c = self.config
         joined = torch.cat([state["delay"], mixture], dim=1)
@@ -103,4 +101,4 @@ class Refiner(nn.Module):
             "tail": tail,
             "gru": gru,
         }
-        return voice, past[:, : mixture.shape[1]] - voice, gain[:, :, HIGH_BAND:].mean(2), new
+        return voice, past[:, : mixture.shape[1]] - voice, new

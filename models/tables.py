@@ -35,6 +35,7 @@ HEADINGS = {
     "ovrl": "OVRL",
     "background_si_sdr_db": "background SI-SDR dB",
     "whole_si_sdr_db": "SI-SDR to mixture dB",
+    "wer_percent": "WER %",
 }
 DECIMALS = {"estoi": 3, "pesq_wb": 2, "sig": 2, "bak": 2, "ovrl": 2}
 PART_TITLES = {
@@ -105,7 +106,7 @@ def markdown(summary: dict[str, Any]) -> str:
     for part, systems in parts.items():
         text.append(f"## {PART_TITLES.get(part, part)}\n")
         text.append(_overall(systems, summary["systems"]))
-        for figure in ("si_sdri_db", "pesq_wb", "estoi", "ovrl"):
+        for figure in (*FIGURES, "wer_percent"):
             if any(figure in found["all"] for found in systems.values()):
                 text.append(f"### {HEADINGS[figure]} by SNR (dB) and noise\n\n{_by_group(systems, figure)}")
     text += [_probe_lines(parts), _code_lines(summary.get("codes", {}))]
@@ -127,6 +128,8 @@ def table(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
 def _cell(found: dict[str, Any], figure: str, interval: bool = True) -> str:
     if figure not in found:
         return ""
+    if figure == "wer_percent":
+        return f"{found[figure]:.1f}"
     mean, low, high, _ = found[figure]
     digits = DECIMALS.get(figure, 1)
     return f"{mean:.{digits}f}" + (f" ±{(high - low) / 2:.{digits}f}" if interval else "")

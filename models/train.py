@@ -44,7 +44,7 @@ from models.shards import load
 def refine(bundle: Bundle, mixture: Tensor, speech: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
     """Mixtures, decoded voices and backgrounds [B, N] -> refined voices and backgrounds, [B, N], with their lag."""
     state = {k: v.to(mixture.device) for k, v in bundle.refiner.initial_state(len(mixture)).items()}
-    voice, rest, _, _ = bundle.refiner(mixture, speech, background, state)
+    voice, rest, _ = bundle.refiner(mixture, speech, background, state)
     return voice, rest
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from engine.artefacts import Models, load_models
-from engine.hop import CODED_BACKGROUND_DB
+from engine.hop import CODED_BACKGROUND_DB, HighShare
 from engine.pipeline import HopOutput, LiveStream, Pipeline, Stream
-from engine.types import Background, BackgroundMode, Codes, Provider, UsageError
+from engine.types import Background, BackgroundMode, Codes, Provider, Samples, UsageError
 from tests import tiny_models
 
 RATES = [8000, 16000, 22050, 44100, 48000, 96000]
@@ -158,15 +158,33 @@ def _band_rms(x: np.ndarray, rate: int, low_hz: float) -> float:
 
 
 @pytest.mark.parametrize("live", [True, False], ids=["live", "file"])
-def test_the_high_band_is_the_original_under_the_refiners_gain(
-    tiny: Models, live: bool, rng: np.random.Generator
+@pytest.mark.parametrize("text", ["keep", "drop", "-6"])
+def test_the_high_band_is_the_original_under_the_gain_of_what_lies_below(
+    tiny: Models, live: bool, text: str, rng: np.random.Generator
 ) -> None:
     x = _noise(rng, 48000)
-    for text, expected in (("keep", 1.0), ("drop", tiny_models.HIGH_GAIN), ("-6", 0.5012 + 0.4988 * 0.125)):
-        stream = Stream(tiny, 48000, live=live, background=Background.parse(text))
-        y = np.concatenate([stream.process(x), stream.flush()])[stream.lag_native :]
-        ratio = _band_rms(y[4800:], 48000, 9500) / _band_rms(x[4800:], 48000, 9500)
-        assert ratio == pytest.approx(expected, rel=0.02), text
+    curve: list[Samples] = []
+    options = {"background": Background.parse(text)}
+    stream = Stream(tiny, 48000, live=live, on_hop=lambda hop: curve.append(hop.high + hop.base), **options)
+    y = np.concatenate([stream.process(x), stream.flush()])[stream.lag_native :]
+    ratio = _band_rms(y[4800:], 48000, 9500) / _band_rms(x[4800:], 48000, 9500)
+    expected = float(np.sqrt(np.square(np.concatenate(curve[5:-5])).mean()))
+    assert ratio == pytest.approx(expected, rel=0.05)
+    assert (expected == 1.0) == (text == "keep")
+
+
+def test_the_gain_of_the_high_band_is_the_voices_share_of_the_highest_sounds(rng: np.random.Generator) -> None:
+    hiss = np.diff(_noise(rng, 321)).astype(np.float32)
+    rumble = np.sin(2 * np.pi * 100 / 16000 * np.arange(320)).astype(np.float32)
+    silence = np.zeros(320, np.float32)
+    assert HighShare().next(hiss, silence) == pytest.approx([1.0, 1.0], abs=1e-3)
+    assert HighShare().next(1e-3 * hiss, silence) == pytest.approx([1.0, 1.0], abs=1e-2)
+    assert HighShare().next(silence, hiss) == pytest.approx([0.0, 0.0], abs=1e-3)
+    assert HighShare().next(hiss, hiss) == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert HighShare().next(silence, silence).tolist() == [0.0, 0.0]
+    share = HighShare()
+    share.next(hiss, rumble)
+    assert share.next(hiss, rumble).min() > 0.98  # what is low says nothing of what is high
 
 
 def test_tokens_only_has_nothing_above_its_band(tiny: Models, rng: np.random.Generator) -> None:

@@ -20,7 +20,6 @@ HOP, LAG_ENCODER, LAG_TOKENS, LAG_REFINED = 320, 40, 80, 160
 SEGMENTS, STAGES = 32, 2
 ROWS = {"codes_s": 1 + STAGES * SEGMENTS, "codes_b": 1 + SEGMENTS}  # the background has one stage only
 SPEECH_SHARE = 0.75
-HIGH_GAIN = 0.125
 CODEC_ID = hashlib.sha256(b"tiny").hexdigest()
 
 
@@ -142,10 +141,9 @@ def _refiner(path: Path) -> None:
     share = g.op("Div", peaks[0], g.op("Add", g.op("Add", *peaks), g.const(1e-6)))
     voice = g.op("Identity", g.op("Mul", late, share), out="refined_speech")
     g.op("Sub", late, voice, out="refined_background")
-    g.op("Identity", g.const([[HIGH_GAIN, HIGH_GAIN]]), out="high_gain")
     state = [1, LAG_REFINED]
     inputs = {"mixture": [1, HOP], "speech": [1, HOP], "background": [1, HOP], "state_in.late": state}
-    outputs = {"refined_speech": [1, HOP], "refined_background": [1, HOP], "high_gain": [1, 2], "state_out.late": state}
+    outputs = {"refined_speech": [1, HOP], "refined_background": [1, HOP], "state_out.late": state}
     _save(g, path, "refiner", inputs, outputs)
 
 
