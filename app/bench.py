@@ -50,6 +50,10 @@ def bench(what: str, seconds: float | None, as_json: bool, provider: str, minute
         from engine.idlebench import measure_idle
 
         figures = {"idle": measure_idle(seconds or IDLE_SECONDS, provider)}
+    elif what == "start":
+        from app.startbench import measure_start
+
+        figures = {"start": measure_start()}
     else:
         from engine.livebench import measure_live
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,29 @@ class Stage:
         """Record a source for so long -> [N]."""
         return self._record(source, seconds, 1)[:, 0]
 
+    def record_while(self, action: Callable[[], None]) -> Samples:
+        """Both sides from the moment the action begins until it has ended -> [N, 2]."""
+        path = Path(self._folder.name) / "record.f32"
+        recorder = _tool("parec", f"{STAGE_SINK}.monitor", 2, str(path))
+        while not path.exists() or not path.stat().st_size:
+            time.sleep(0.01)
+        time.sleep(SETTLE_S)
+        before = path.stat().st_size // 8
+        action()
+        _end(recorder)
+        return _recorded(path, 2)[before:]
+
     def _record(self, source: str, seconds: float, channels: int) -> Samples:
         path = Path(self._folder.name) / "record.f32"
         recorder = _tool("parec", source, channels, str(path))
         time.sleep(seconds)
         _end(recorder)
-        data = np.fromfile(path, dtype="<f4")
-        return data[: len(data) // channels * channels].reshape(-1, channels)
+        return _recorded(path, channels)
+
+
+def _recorded(path: Path, channels: int) -> Samples:
+    data = np.fromfile(path, dtype="<f4")
+    return data[: len(data) // channels * channels].reshape(-1, channels)
 
 
 def _tool(program: str, device: str, channels: int, path: str) -> subprocess.Popen[bytes]:

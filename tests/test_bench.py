@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from app import bench, cli
+from app.startbench import first_sound_s
 from engine.artefacts import shared_models
 from engine.livebench import gaps, load_figures
 from engine.types import SottovoceError
@@ -84,3 +85,11 @@ def test_when_the_delay_is_back_is_read_from_its_last_high_value(after_ms: list[
     assert figures["delay_ms_before"] == 100.0
     assert figures["delay_ms_under_load_max"] == 180.0
     assert figures["back_s"] == back_s
+
+
+def test_the_first_sound_is_where_the_output_first_is_loud() -> None:
+    both = np.full((48_000, 2), 0.1, np.float32)
+    both[:12_000, 1] = 1e-6
+    assert first_sound_s(both) == 0.25
+    with pytest.raises(SottovoceError, match="no sound"):
+        first_sound_s(np.zeros((480, 2), np.float32))
