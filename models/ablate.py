@@ -1,17 +1,19 @@
 """What each part of the refiner buys, from equal, short trainings: `python -m models.ablate --out DIR [--steps 120]`.
 
 Every variant starts untrained, hears the same clips in the same order (those about data hear their own), takes the
-same number of steps, and is judged on the same validation mixtures. The frozen parts are the shipped ones, so "tokens"
-is what they give without a refiner. Ctrl-C keeps the rows that are done in DIR/ablation.csv; the same command goes on.
+same number of steps, and is judged on the same validation mixtures. The frozen parts are the shipped ones. Ctrl-C
+keeps the rows that are done in DIR/ablation.csv; the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
+import io
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,13 +33,14 @@ from models.losses import LossWeights
 from models.mixing import MixConfig, Mixer
 from models.perceptual import LoudnessDistance
 from models.refiner import Refiner
-from models.shards import Clip, load
+from models.shards import Clip, load, write_beside
 from models.tables import table
 from models.train import aligned, loss_of, refine
 
 SEED = 5
 BATCH = 16
 JUDGED = 24  # validation mixtures of each kind
+FEWEST_STEPS = 10  # the rate must have time to rise and fall
 RATE = 1e-3  # of learning: untrained refiners take larger steps than the long training does
 FIGURES = {"gain_db": "SI-SDR gain, dB", "pesq": "PESQ-WB", "estoi": "ESTOI", "ovrl": "OVRL"}
 KINDS = {
@@ -77,7 +80,7 @@ def without(*signals: int) -> Callable[[Tensor], Tensor]:
 
 VARIANTS = (
     Variant("all"),
-    Variant("no training: tokens' gain alone", trained=False),
+    Variant("no training: tokens' gain alone", trained=False, blends=False),
     Variant("no tokens: a network on the mixture", given=without(2, 3), blends=False),
     Variant("no background tokens", given=without(3)),
     Variant("no decoded voice blended in", blends=False),
@@ -129,7 +132,9 @@ def train(bundle: Bundle, variant: Variant, batches: Sequence[Tensor], steps: in
         bundle.refiner.offset.data[1] = -30.0  # so far down that no gradient reaches it
     ear = LoudnessDistance(config.sample_rate_hz)
     optimizer = torch.optim.AdamW(bundle.refiner.parameters(), lr=RATE, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, RATE, total_steps=steps, pct_start=0.2, cycle_momentum=False
+    )
     for step in track(range(steps if variant.trained else 0), variant.name, console=console):
         loss = loss_of(bundle, variant.given(batches[step % len(batches)].float()), ear, variant.loss)
         optimizer.zero_grad()
@@ -153,19 +158,40 @@ def scores(bundle: Bundle, clips: Tensor) -> dict[str, float]:
     return dict(zip(FIGURES, map(float, np.nanmean(rows, axis=0))))
 
 
-def read(path: Path, steps: int) -> dict[str, dict[str, str]]:
-    """Rows of an earlier run with as many steps, by variant."""
+def recipe_of(bundle: Bundle, steps: int, batches: int) -> str:
+    """Changes with anything that would make two rows unequal, but for the code itself."""
+    digest = hashlib.sha256(f"{steps} {batches} {SEED} {JUDGED} {RATE} {KINDS} {LossWeights()} {MixConfig()}".encode())
+    for name, tensor in sorted(bundle.tensors().items()):
+        if name.startswith("codec."):
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def read(path: Path, recipe: str) -> dict[str, dict[str, str]]:
+    """Rows of an earlier run of the same recipe, by variant."""
     with suppress(FileNotFoundError), path.open(newline="", encoding="utf-8") as file:
-        return {row["variant"]: row for row in csv.DictReader(file) if row["steps"] == str(steps)}
+        return {row["variant"]: row for row in csv.DictReader(file) if row.get("recipe") == recipe}
     return {}
+
+
+def keep(path: Path, rows: Iterable[dict[str, str]]) -> None:
+    """Write all rows beside the file and rename it."""
+    text = io.StringIO()
+    for number, row in enumerate(rows):
+        writer = csv.DictWriter(text, list(row))
+        if not number:
+            writer.writeheader()
+        writer.writerow(row)
+    write_beside(path, text.getvalue().encode())
 
 
 def run(out: Path, steps: int, batches: int) -> None:
     """All variants that are not there yet, then the table."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "ablation.csv"
-    rows = read(path, steps)
     bundle, sound = load_shipped(), training_clips()
+    recipe = recipe_of(bundle, steps, batches)
+    rows = read(path, recipe)
     tests, common = judged(bundle), pool(bundle, sound, MixConfig(), batches)
     for variant in VARIANTS:
         if variant.name in rows:
@@ -176,11 +202,8 @@ def run(out: Path, steps: int, batches: int) -> None:
         train(bundle, variant, own, steps)
         found = {kind: scores(bundle, variant.given(clips)) for kind, clips in tests.items()}
         figures = {f"{kind} {name}": f"{value:.4f}" for kind, row in found.items() for name, value in row.items()}
-        rows[variant.name] = {"variant": variant.name, "steps": str(steps), **figures}
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[variant.name]))
-            writer.writeheader()
-            writer.writerows(rows.values())
+        rows[variant.name] = {"variant": variant.name, "recipe": recipe, **figures}
+        keep(path, rows.values())
     text = as_table(rows)
     (out / "ablation.md").write_text(text, encoding="utf-8")
     Console(width=None if sys.stdout.isatty() else 220).print(Markdown(text))
@@ -203,6 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=120, help="training steps of each variant")
     parser.add_argument("--batches", type=int, default=32, help=f"different batches of {BATCH} clips")
     args = parser.parse_args(arguments)
+    if args.steps < FEWEST_STEPS or args.batches < 1:
+        parser.error(f"--steps is {FEWEST_STEPS} or more, --batches 1 or more")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     torch.set_num_threads(1)

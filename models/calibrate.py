@@ -4,12 +4,16 @@ A gain that is trained on errors takes a little too much where it is unsure, and
 because its waveform is another one though it sounds like the voice. So the logits of the gain are scaled and moved, and
 those of the decoded voice's share are moved, by what scores best on validation mixtures, half of them with other
 talkers as noise, as long as noise alone stays out. The three numbers go into the refiner's own weights.
+
+Only the small checkpoint changes. Training that is resumed goes on from where it was and writes the small one anew, so
+this is done once after every training.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +24,7 @@ from torch import Tensor
 from engine.types import SottovoceError
 from models.ablate import JUDGED, SEED, heard, judged, scores
 from models.checkpoint import Bundle, load_bundle, save_bundle
-from models.feed import voices
+from models.feed import training_clips, voices
 from models.mixing import MixConfig, Mixer
 from models.refiner import Refiner
 from models.shards import load
@@ -85,30 +89,41 @@ def measured(bundle: Bundle, tests: dict[str, Tensor], alone: Tensor) -> tuple[f
     return value, f"{figures}  noise alone {left:.1f}"
 
 
+def choose(checkpoint: Path) -> Setting:
+    """Try every setting on a checkpoint and write the best into it. Raises OSError or ValueError for a wrong file."""
+    bundle = load_bundle(checkpoint)
+    bundle.snap()
+    tests, alone, trained = judged(bundle), noises(bundle), bundle.refiner
+    best, highest = SETTINGS[0], float("-inf")
+    for setting in SETTINGS:
+        bundle.refiner = copy.deepcopy(trained)
+        apply(bundle.refiner, setting)
+        value, figures = measured(bundle, tests, alone)
+        print(f"{value:.3f}  {setting}  {figures}", flush=True)
+        if value > highest:
+            best, highest = setting, value
+    bundle = load_bundle(checkpoint)
+    apply(bundle.refiner, best)
+    save_bundle(bundle, checkpoint)
+    return best
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.calibrate", description="Set the refiner's balance by ear.")
     parser.add_argument("--checkpoint", type=Path, required=True, help="what training wrote; changed in place")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        bundle = load_bundle(args.checkpoint)
-        bundle.snap()
-        tests, alone, trained = judged(bundle), noises(bundle), bundle.refiner
-        best, highest = SETTINGS[0], float("-inf")
-        for setting in SETTINGS:
-            bundle.refiner = copy.deepcopy(trained)
-            apply(bundle.refiner, setting)
-            value, figures = measured(bundle, tests, alone)
-            print(f"{value:.3f}  {setting}  {figures}", flush=True)
-            if value > highest:
-                best, highest = setting, value
-        bundle = load_bundle(args.checkpoint)
-        apply(bundle.refiner, best)
-        save_bundle(bundle, args.checkpoint)
-    except SottovoceError as problem:
-        print(problem, file=sys.stderr)
+        training_clips()  # said at once where there is no sound yet
+        best = choose(args.checkpoint)
+    except (SottovoceError, OSError, ValueError) as problem:
+        print(f"{args.checkpoint}: {problem}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"stopped; {args.checkpoint} is as it was", file=sys.stderr)
+        return 130
     print(f"kept {best}; next:  python -m models.export --checkpoint {args.checkpoint}")
     return 0
 

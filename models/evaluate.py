@@ -81,15 +81,9 @@ class Ledger:
 
     def __init__(self, path: Path, shared: Path, peers: Sequence[str]) -> None:
         self._path, self._shared, self._peers = path, shared, set(peers)
-        self.rows: dict[str, tables.Row] = {}
-        for file in (shared, path):
-            self._read(file)
-
-    def _read(self, file: Path) -> None:
-        with suppress(FileNotFoundError), file.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                if row.get("key") and None not in row.values():  # a run that was killed may have left half a line
-                    self.rows[row["key"]] = dict(row)
+        self.rows = _read(shared)
+        self._own = _read(path)
+        self.rows |= self._own
 
     def add(self, row: tables.Row) -> None:
         """Remember a row and write it down at once."""
@@ -97,14 +91,21 @@ class Ledger:
         for file in (self._path, self._shared) if row["system"] in self._peers else (self._path,):
             _append(file, row)
 
-    def rewrite(self, rows: Iterable[tables.Row]) -> None:
-        """Leave only these rows in the run's own file, each once."""
+    def rewrite(self, rows: Iterable[tables.Row], parts: Sequence[str]) -> None:
+        """Leave only these rows in the run's own file, each once, and what it held of other parts."""
         beside = self._path.with_suffix(".part")
         beside.unlink(missing_ok=True)
-        for row in rows:
+        for row in (*rows, *(row for row in self._own.values() if row["part"] not in parts)):
             _append(beside, row)
         if beside.exists():
             beside.replace(self._path)
+
+
+def _read(file: Path) -> dict[str, tables.Row]:
+    with suppress(FileNotFoundError), file.open(newline="", encoding="utf-8") as stream:
+        # a run that was killed may have left half a line
+        return {row["key"]: dict(row) for row in csv.DictReader(stream) if row.get("key") and None not in row.values()}
+    return {}
 
 
 def _append(file: Path, row: tables.Row) -> None:
@@ -282,17 +283,17 @@ def run(args: argparse.Namespace) -> int:
     systems = chosen_systems(args.peers, ours, counts)
     listen = whisper_listener() if args.wer else None
     parts = [part for part in args.parts or PARTS[args.split] if not args.fast or part in ("mixtures", "validation")]
-    everything = [Item(part, mixture) for part in parts for mixture in build(part)]
-    items = spread(everything, FAST_FILES if args.fast else args.limit)
+    everything = [Item(part, mixture) for part in PARTS[args.split] for mixture in build(part)]
+    items = spread([item for item in everything if item.part in parts], FAST_FILES if args.fast else args.limit)
     if not items:
         raise UsageError("there is nothing to measure; give --limit 1 or more")
     ledger = Ledger(out / "scores.csv", cache_dir() / "evaluation" / "peers.csv", ["clean", *PEERS])
     others = with_other(everything)
     console.print("finding every system's delay and speed", highlight=False)
-    timings = calibrate(systems, items, others)
+    timings = calibrate(systems, spread(everything, None), others)
     stopped = not _measure_all(systems, items, others, timings, ledger, counts, listen)
     rows = list(_rows_of(systems, items, timings, ledger))
-    ledger.rewrite(rows)
+    ledger.rewrite(rows, parts)
     write(out, rows, systems, timings, ours, counts)
     if stopped:
         console.print(f"stopped; {out} holds what was measured, the same command goes on", highlight=False)
@@ -347,7 +348,7 @@ def write(
     ours: Ours | None,
     counts: CodeCounts | None,
 ) -> None:
-    """tables.md, readme.md, summary.json and scores.png from the rows; all tables go to standard output."""
+    """tables.md, readme.md, summary.json and scores.png from the rows; the first goes to standard output, too."""
     summary = {
         "machine": {"processor": _processor(), "python": platform.python_version(), "threads": 1},
         "artefacts": _artefacts(ours),
@@ -410,6 +411,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--wer", action="store_true", help="word errors of Whisper base, too")
     args = parser.parse_args(arguments)
     unknown = set(args.peers) - set(PEERS)
+    if args.parts and (args.fast or args.split != "public"):
+        parser.error("--parts chooses from the whole public test; leave --fast and --split out")
     if unknown:
         parser.error(f"unknown peer {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
     return args

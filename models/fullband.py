@@ -1,7 +1,8 @@
 """What becomes of the sound above 8 kHz, where the models do not hear: `python -m models.fullband [--out DIR]`.
 
-Voices and noises of the public test as they were recorded, at 22 to 48 kHz, mixed at 48 kHz: four talkers, four
-noises, 0 to 15 dB. Ours runs as it does live, peers at their own rate; each is aligned by a delay of its own.
+Voices and noises as they were recorded, at 22 to 48 kHz, mixed at 48 kHz, 0 to 15 dB: four talkers and four noises of
+the public test, for the report; or, to choose by, four validation talkers in hisses (`--split validation`). Ours runs
+as it does live, peers at their own rate; each is aligned by a delay of its own.
 
     voice      level of 8 to 11 kHz where the voice has something there, against the clean voice's: below 0 dB is dull
     pauses     level above 8 kHz where nobody speaks, against the noisy input's: what is left of the hiss
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,10 @@ from engine.artefacts import load_models
 from engine.pipeline import LiveStream
 from engine.types import Background, Provider, Samples, SottovoceError
 from models import metrics
+from models.data import download_folder
+from models.fetch import fetch, unpack
 from models.peers import load_peer
+from models.sources import SOURCES
 from models.tables import table
 from models.testset import active_level_db, level_db, local, manifest, prepare
 
@@ -44,6 +49,7 @@ NOISES = {
     "shower": ("plee-the-bear-data", "rain"),
     "water": ("onsen", "water"),
 }
+VALIDATION_TALKERS = ("British", "Pirate", "Surfer", "Default_uk")  # as models/sources.toml has them
 FRAME = RATE_HZ // 50
 VOICED_DB, SILENT_DB = 15.0, 45.0  # below the loudest frames of the clean voice, in its high band and in all
 PEERS = ("rnnoise", "deepfilternet3")  # those that work at 48 kHz
@@ -66,7 +72,7 @@ class Item:
         return self.voice + self.noise
 
 
-def items() -> Iterator[Item]:
+def public_items() -> Iterator[Item]:
     """Every talker with every noise, SNRs in turn. Raises SottovoceError when the sources cannot be had."""
     found = manifest()
     prepare(found)
@@ -81,9 +87,29 @@ def items() -> Iterator[Item]:
             paths = [local(f) for f in found["files"] if f["package"] == package and part in f["path"]]
             snr_db = SNRS_DB[(turn + number) % len(SNRS_DB)]
             noise = np.resize(_native(paths[0], 44_100), length)
-            noise = noise * np.float32(10 ** ((active_level_db(voice) - snr_db - level_db(noise)) / 20))
-            scale = np.float32(0.5 / np.abs(voice + noise).max())
-            yield Item(f"{who.rpartition('/')[2]}-{kind}{snr_db:+.0f}", voice * scale, noise * scale)
+            yield _mixed(f"{who.rpartition('/')[2]}-{kind}", voice, noise, snr_db)
+
+
+def validation_items() -> Iterator[Item]:
+    """Validation talkers of hedgewars, at 44.1 kHz, each in white and in pink noise and nearly clean."""
+    package = next(source.package for source in SOURCES if source.package.name == "hedgewars-data")
+    length, random = round(SECONDS * RATE_HZ), np.random.default_rng(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = unpack(package, fetch(package, download_folder()), Path(scratch))
+        for turn, who in enumerate(VALIDATION_TALKERS):
+            files = sorted(tree.rglob(f"voices/{who}/*.ogg"))[::3]
+            voice = _in_a_row([_native(path, 22_050) for path in files], length)
+            white = random.standard_normal(length)
+            spectrum = np.fft.rfft(white)
+            pink = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 100.0)), length)
+            for kind, noise, snr_db in (("white", white, SNRS_DB[turn]), ("pink", pink, 5.0), ("clean", white, 90.0)):
+                yield _mixed(f"{who}-{kind}", voice, noise.astype(np.float32), snr_db)
+
+
+def _mixed(name: str, voice: Samples, noise: Samples, snr_db: float) -> Item:
+    noise = noise * np.float32(10 ** ((active_level_db(voice) - snr_db - level_db(noise)) / 20))
+    scale = np.float32(0.5 / np.abs(voice + noise).max())
+    return Item(f"{name}{snr_db:+.0f}", voice * scale, noise * scale)
 
 
 def _native(path: Path, min_rate_hz: int) -> Samples:
@@ -136,7 +162,7 @@ def systems(assets: Path | None) -> dict[str, System]:
 
     def ours(sound: Samples) -> Samples:
         stream = LiveStream(models, RATE_HZ, background=Background.parse("drop"))
-        return np.concatenate([stream.process(sound), stream.flush()])[stream.lag_native :]
+        return np.concatenate([stream.process(sound), stream.flush()])
 
     found: dict[str, System] = {"noisy": lambda sound: sound, "ours": ours}
     for name in PEERS:
@@ -161,16 +187,20 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.fullband", description="Measure the sound above 8 kHz.")
     parser.add_argument("--out", type=Path, help="folder for fullband.json: the figures of every mixture")
+    parser.add_argument("--split", choices=("public", "validation"), default="public")
     parser.add_argument("--assets", type=Path, help="folder of other artefacts, with their manifest.toml")
     args = parser.parse_args(arguments)
     try:
-        chosen = list(items())
+        chosen = list(public_items() if args.split == "public" else validation_items())
         rows: dict[str, list[dict[str, float]]] = {}
         for name, system in systems(args.assets).items():
             rows[name] = [measure(sound, item) for item, sound in aligned(system, chosen)]
     except SottovoceError as problem:
         print(problem, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; nothing was measured to the end", file=sys.stderr)
+        return 130
     lines = [
         [name, *(f"{metrics.bootstrap([r[f] for r in found]).mean:.2f}" for f in FIGURES)]
         for name, found in rows.items()

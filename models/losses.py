@@ -1,4 +1,5 @@
-"""Training losses on sound: what remains wrong against the mixture, and how far the compressed spectra are apart."""
+"""Training losses on sound: what remains wrong against the mixture, how far the compressed spectra are apart, and what
+an ear minds (models/perceptual.py)."""
 
 from __future__ import annotations
 

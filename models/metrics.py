@@ -60,7 +60,7 @@ def find_delay(output: Samples, reference: Samples, longest: int = 2_000, finer:
     before, top, after = window[peak - 1 : peak + 2]
     bend = before - 2.0 * top + after
     offset = 0.5 * (before - after) / bend if bend else 0.0
-    return (peak + offset) / finer - 1.0
+    return max(0.0, (peak + offset) / finer - 1.0)
 
 
 def fixed_delay(delays: Sequence[float]) -> float:

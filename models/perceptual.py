@@ -1,8 +1,11 @@
 """A training loss that hears as PESQ does: loudness in Bark bands, where added noise costs more than lost voice.
 
 After ITU-T P.862 (2001) and its differentiable form of Martín-Doñas et al. 2018 (PMSQE), with the hearing threshold of
-Terhardt 1979 and the loudness of Zwicker in place of the standard's tables. Nothing is aligned in time or level: a
-wrong level is an error here, while PESQ forgives it.
+Terhardt 1979 and the loudness of Zwicker in place of the standard's tables. Nothing is aligned in time or level; a
+level that is wrong by less than about 4 dB is masked, beyond that it is an error, while PESQ forgives it.
+
+As in P.862 a moment can be no worse than WORST. In the loudest noise most moments are, so that there this loss says
+little and the others lead; it grows in weight as the noise goes.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ SPEECH_SPL_DB = 79.0  # the level at which P.862 listens
 EXPONENT = 0.23  # of loudness over power (Zwicker)
 SONE = 0.187  # a 1 kHz tone of 40 dB is one sone (P.862)
 DEAD_ZONE = 0.25  # a change of less than this share of the loudness is masked
-ASYMMETRY_FROM, ASYMMETRY_TO = 3.0, 12.0
-SYMMETRIC, ASYMMETRIC = 0.1, 0.0309  # P.862, 10.2.10
+ASYMMETRY_FROM, ASYMMETRY_TO = 3.0, 12.0  # P.862, 10.2.10
+WORST = 45.0  # of a moment's disturbance
+SYMMETRIC, ASYMMETRIC = 0.1, 0.0309  # what P.862 takes off its score for each
 PEAK = 6.0  # norm over a third of a second: its worst moments stand for it
 STRETCH = 20  # frames of it
 
@@ -37,7 +41,7 @@ def threshold_in_quiet_db(frequency_hz: Tensor) -> Tensor:
 class LoudnessDistance(nn.Module):
     """What is wrong with a voice to an ear, 0 for nothing; one unit is about one point of PESQ.
 
-    The clean voice's own level sets the listening level; without a voice the mixture's does, 20 dB below.
+    The clean voice is heard at SPEECH_SPL_DB; without a voice the mixture is heard 20 dB above that.
     """
 
     bands: Tensor
@@ -53,7 +57,6 @@ class LoudnessDistance(nn.Module):
         whole = nn.functional.one_hot(place.long().clamp(0, count - 1), count).float()
         heard = (place >= 0) & (place < count)
         bands = whole * heard[:, None]
-        bands = bands[:, bands.sum(0) > 0]  # half a Bark is less than a bin at the bottom
         centre = (bands * frequency[:, None]).sum(0) / bands.sum(0)
         self.register_buffer("bands", bands, persistent=False)
         self.register_buffer("threshold", 10 ** (threshold_in_quiet_db(centre) / 10), persistent=False)
@@ -88,6 +91,6 @@ class LoudnessDistance(nn.Module):
 
 def _over_time(disturbance: Tensor) -> Tensor:
     """[B, T] -> mean over the batch of a norm that the worst moments of each stretch decide."""
-    stretches = disturbance.clamp(max=45.0).unfold(1, STRETCH, STRETCH // 2)
+    stretches = disturbance.clamp(max=WORST).unfold(1, STRETCH, STRETCH // 2)
     peaks = ((stretches + 1e-6) ** PEAK).mean(2) ** (1.0 / PEAK)
     return peaks.square().mean(1).sqrt().mean()

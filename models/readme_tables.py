@@ -25,9 +25,8 @@ BY_SNR = (
 
 def readme(summary: dict[str, Any]) -> str:
     """A table of every part that was measured, and one over SNR; nothing where there is nothing of ours."""
-    parts, known = summary["parts"], summary["systems"]
-    if "ours" not in known:
-        return ""
+    parts = {part: systems for part, systems in summary["parts"].items() if "ours" in systems}
+    known = summary["systems"]
     text = []
     for part, title in (("mixtures", "system"), ("babble", "other talkers as noise"), ("room", "in a room")):
         if part in parts:

@@ -2,7 +2,8 @@
 
     python -m models.data --minimal      # once: the sound
     python -m models.train               # resumes from the cache, else from the shipped artefacts, else from nothing
-    python -m models.export --checkpoint OUT   # OUT is what training names; through the parity gate into assets/
+    python -m models.calibrate --checkpoint OUT   # OUT is what training names; sets the refiner's balance by ear
+    python -m models.export --checkpoint OUT   # through the parity gate into assets/
 
 From nothing means: the front is DeepFilterNet3 without look-ahead, the codebooks are fitted by k-means on what it
 gives, and the refiner starts as the gain |S| / (|S| + |B|) of the decoded spectra. Front and codebooks stay as they
@@ -276,7 +277,7 @@ def main(
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    print(f"saved; next:  python -m models.export --checkpoint {training.full.with_suffix('.npz')}")
+    print(f"saved; next:  python -m models.calibrate --checkpoint {training.full.with_suffix('.npz')}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from models.config import ModelConfig
 from models.shards import Clip
 from models.train import refine
 
+Capture = pytest.CaptureFixture[str]
 CONFIG = replace(ModelConfig(), codebook=16, speech_stages=2, background_stages=1, refiner_units=32)
 
 
@@ -92,4 +94,51 @@ def test_a_setting_moves_gain_and_share_as_it_says() -> None:
 
 
 def test_the_first_setting_changes_nothing() -> None:
-    assert calibrate.SETTINGS[0] == Setting(1.0, 0.0, 0.0)
+    bundle = Bundle.new(CONFIG)
+    before = weights(bundle)
+    apply(bundle.refiner, calibrate.SETTINGS[0])
+    assert torch.equal(weights(bundle), before)
+
+
+def test_noise_that_is_left_is_told_in_decibels(batches: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.new(CONFIG)
+    monkeypatch.setattr(calibrate, "refine", lambda _, mixture, *__: (0.1 * mixture, None))
+    steady = torch.ones(4, 2, 16_000)
+    assert calibrate.noise_left_db(bundle, steady) == pytest.approx(-20.0, abs=0.01)
+
+
+def test_what_lets_noise_alone_through_is_worth_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {"gain_db": 5.0, "pesq": 2.0, "estoi": 0.5, "ovrl": 2.0}
+    monkeypatch.setattr(calibrate, "scores", lambda *_: figures)
+    found = []
+    for left in (-60.0, -45.0, -40.0):
+        monkeypatch.setattr(calibrate, "noise_left_db", lambda *_, left=left: left)
+        found.append(calibrate.measured(Bundle.new(CONFIG), {"noise": torch.zeros(1)}, torch.zeros(1))[0])
+    assert found == pytest.approx([7.5, 7.5, 6.5])
+
+
+@pytest.mark.parametrize("module", [calibrate, ablate])
+def test_without_sound_it_says_what_to_do(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("SOTTOVOCE_CACHE", str(tmp_path / "cache"))
+    options = {calibrate: ["--checkpoint"], ablate: ["--out"]}[module]
+    assert module.main([*options, str(tmp_path / "x")]) == 1
+    assert "run python -m models.data" in capsys.readouterr().err
+
+
+def test_rows_of_another_recipe_are_not_taken(tmp_path: Path) -> None:
+    bundle = Bundle.new(CONFIG)
+    recipes = [ablate.recipe_of(bundle, *counts) for counts in ((10, 1), (20, 1), (10, 2))]
+    assert len(set(recipes)) == 3
+    rows = [{"variant": f"v{n}", "recipe": recipe, "noise estoi": "0.5"} for n, recipe in enumerate(recipes)]
+    ablate.keep(tmp_path / "a.csv", rows)
+    assert ablate.read(tmp_path / "a.csv", recipes[1]) == {"v1": rows[1]}
+    assert ablate.read(tmp_path / "none.csv", recipes[1]) == {}
+
+
+@pytest.mark.parametrize("options", [["--steps", "5"], ["--batches", "0"]])
+def test_too_little_is_refused(options: list[str], tmp_path: Path, capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        ablate.main(["--out", str(tmp_path), *options])
+    assert "or more" in capsys.readouterr().err

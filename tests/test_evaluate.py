@@ -149,3 +149,22 @@ def test_wrong_use_is_told_and_exits_with_2(capsys: pytest.CaptureFixture[str], 
         evaluate.main(["--out", str(tmp_path), "--peers", "noisy,none"])
     assert stop.value.code == 2
     assert "unknown peer none" in capsys.readouterr().err
+
+
+def test_parts_are_chosen_from_the_whole_public_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path)]
+    assert evaluate.parse([*out, "--parts", "babble,room"]).parts == ("room", "babble")
+    for wrong in (["--parts", "bable"], ["--parts", "room", "--fast"], ["--parts", "room", "--split", "validation"]):
+        with pytest.raises(SystemExit):
+            evaluate.parse([*out, *wrong])
+    assert "--parts" in capsys.readouterr().err
+
+
+def test_what_was_measured_of_other_parts_stays(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    first = evaluate.Ledger(path, tmp_path / "shared.csv", ["dtln"])
+    for part in ("room", "babble"):
+        first.add({"key": part, "part": part, "system": "ours", "file": "a"})
+    again = evaluate.Ledger(path, tmp_path / "shared.csv", ["dtln"])
+    again.rewrite([{"key": "new", "part": "babble", "system": "ours", "file": "a"}], ["babble"])
+    assert set(evaluate.Ledger(path, tmp_path / "shared.csv", []).rows) == {"new", "room"}

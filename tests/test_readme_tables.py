@@ -33,3 +33,7 @@ def test_what_was_not_measured_is_left_empty() -> None:
     text = readme(summary(["ours"]))
     assert "| drop: ESTOI (input) | .822 |  |" in text
     assert readme(summary(["gtcrn"])) == ""
+    stopped = summary(["ours", "gtcrn"])
+    for systems in stopped["parts"].values():
+        del systems["ours"]  # the run ended before its first row
+    assert readme(stopped) == ""
