@@ -13,6 +13,7 @@ import time
 import numpy as np
 
 from engine.devices import INPUT, DeviceInfo, DevicePort, choose_input, choose_output, list_devices
+from engine.level import SILENCE_PEAK
 from engine.ports import Wake
 from engine.recognizer import Recognizer
 from engine.resample import FileResampler
@@ -23,7 +24,7 @@ from engine.vad import SAMPLE_RATE_HZ
 SPEAKERS = "speakers"  # instead of a device's id: whatever is played on the default output
 BLOCK_MS, HELD = 20.0, 5
 RING_S = 2.0
-QUIET_PEAK, QUIET_AFTER_S = 1e-4, 2.0
+QUIET_AFTER_S = 2.0
 ADRIFT_S = 0.3  # a difference to the engine's clock that is made up for
 RETRY_S = 2.0
 STALL_S = 2.0
@@ -96,7 +97,7 @@ class Companion:
         """Sound [N] at 16 kHz; a long silence, and what is not to be captioned, only as a length."""
         if not len(heard):
             return
-        self._quiet = self._quiet + len(heard) if np.abs(heard).max() <= QUIET_PEAK else 0
+        self._quiet = self._quiet + len(heard) if np.abs(heard).max() <= SILENCE_PEAK else 0
         if paused or self._quiet > QUIET_AFTER_S * SAMPLE_RATE_HZ:
             return  # the clock is made up for as soon as it is adrift
         self._recognizer.feed(heard)

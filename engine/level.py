@@ -8,6 +8,7 @@ from engine.hop import HopOutput
 from engine.mix import Ramp, db
 from engine.types import Samples
 
+SILENCE_PEAK = 1e-4  # -80 dBFS: three steps of 16 bits, which a microphone that is switched off stays below
 VOICE_DBFS = -70.0  # RMS of a hop of the voice, below which nobody speaks
 VOICE_OVER_BACKGROUND_DB = 3.0
 CLIP_PEAK = 0.999

@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.fill import FillControl, splice
 from engine.hop import SETTLE_HOPS, HopOutput
-from engine.level import InputWatch
+from engine.level import SILENCE_PEAK, InputWatch
 from engine.meters import SHOWN_HOPS, HopTimes, LiveHop
 from engine.mix import Ramp
 from engine.pipeline import LiveStream
@@ -34,7 +34,6 @@ BEHIND_MS = 120.0  # with more than this waiting to be worked on, sound is left 
 WAIT_S = 0.1
 LOUDEST = 32.0  # 30 dB above full scale; no device gives more in earnest
 DEATH_FADE_MS = 5.0
-SLEEP_PEAK = 1e-4  # -80 dBFS: three steps of 16 bits, which a microphone that is switched off stays below
 SLEEP_AFTER_S = 4.0  # by then nothing is left in the models' memory, nor in a scene's level
 WAKE_HOPS = 3  # after a sleep into which somebody spoke: until what was in the models' memory is out
 FILL_SMOOTHING = 0.02
@@ -200,7 +199,7 @@ class SoundLoop:
 
     def _sleep_or_wake(self, x: Samples) -> None:
         """Whether the models may rest in this hop [hop]. They are back in the very hop that brings sound again."""
-        self._quiet_hops = self._quiet_hops + 1 if np.abs(x).max() <= SLEEP_PEAK else 0
+        self._quiet_hops = self._quiet_hops + 1 if np.abs(x).max() <= SILENCE_PEAK else 0
         unheard = self.unheard
         self.asleep = unheard or self._quiet_hops * self.hop > SLEEP_AFTER_S * self.rate_hz
         self._to_wake = WAKE_HOPS if unheard else max(0, self._to_wake - 1)
