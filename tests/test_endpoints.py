@@ -77,6 +77,7 @@ def test_a_microphone_that_becomes_the_default_is_taken(stage: Stage, tiny: Mode
 def test_a_microphone_that_was_chosen_stays_whatever_becomes_the_default(stage: Stage, tiny: Models) -> None:
     stage.server.load("module-null-sink", "sink_name=quiet rate=48000 channels=1")
     pactl("set-default-source", MIC_SOURCE)
+    stage.play(noise(60.0))  # a null sink with nothing to play may stop for a second, and is then opened anew
     with Engine(EngineConfig(MIC_SOURCE, HEARD_SINK, KEEP), tiny) as engine:
         until(engine, begun)
         pactl("set-default-source", "quiet.monitor")
