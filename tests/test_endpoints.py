@@ -84,7 +84,8 @@ def test_a_microphone_that_was_chosen_stays_whatever_becomes_the_default(stage: 
         assert engine._ends is not None
         found_s = engine._now_s()
         events = until(engine, lambda _: engine._now_s() > found_s + 1.5)
-        assert not [e for e in events if isinstance(e, (DeviceChange, Problem))]
+        # the server may stop every source for a second when its default changes; the same one is opened again then
+        assert not happened("switched", "quiet.monitor")(events)
         assert engine.devices[0] == MIC_SOURCE
 
 
