@@ -85,7 +85,7 @@ def test_a_microphone_that_was_chosen_stays_whatever_becomes_the_default(stage: 
         found_s = engine._now_s()
         events = until(engine, lambda _: engine._now_s() > found_s + 1.5)
         # the server may stop every source for a second when its default changes; the same one is opened again then
-        assert not happened("switched", "quiet.monitor")(events)
+        assert not any(isinstance(e, DeviceChange) and e.what == "switched" for e in events)
         assert engine.devices[0] == MIC_SOURCE
 
 
