@@ -28,7 +28,7 @@ DEVICE_RATE_HZ = 48_000
 BLOCK_MS = 10
 CODEC_SECONDS = 20.0
 MEMORY_SECONDS = (10.0, 600.0)
-SOAK_MINUTES, OVERLOAD_SECONDS, IDLE_SECONDS = 10.0, 30.0, 20.0
+SOAK_MINUTES, OVERLOAD_SECONDS, IDLE_SECONDS, START_SECONDS = 10.0, 30.0, 20.0, 8.0
 VERSIONS = ("sottovoce", "numpy", "onnxruntime-gpu", "onnxruntime", "soxr", "sounddevice")
 
 
@@ -53,7 +53,7 @@ def bench(what: str, seconds: float | None, as_json: bool, provider: str, minute
     elif what == "start":
         from app.startbench import measure_start
 
-        figures = {"start": measure_start()}
+        figures = {"start": measure_start(seconds or START_SECONDS, provider)}
     else:
         from engine.livebench import measure_live
 

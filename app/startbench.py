@@ -15,33 +15,40 @@ from engine.livebench import HEARD_SINK, MIC_SOURCE, RATE_HZ, Stage
 from engine.paths import assets_dir
 from engine.types import Samples, SottovoceError
 
-RUNS_S = 8.0
+WARM_RUNS = 3
 LOUD = 1e-4
 NOISE_LEVEL = 0.02
 SLOW_PACKAGES = ("numpy", "onnxruntime", "sounddevice", "torch", "whisper")
 
 
-def measure_start(warm_runs: int = 3, seconds: float = RUNS_S) -> dict[str, Any]:
-    """Seconds from the start of the process until sound comes out of it, captions on, over a private sound server.
+def measure_start(seconds: float, provider: str) -> dict[str, Any]:
+    """Seconds from the start of the process until sound comes out of it, captions on, over a private sound server;
+    each run takes `seconds`.
 
     cold_s: the system's cache of files had forgotten programs and models, but for what is in use elsewhere just then,
     None where that cannot be done; warm_s: the median of the runs that follow. Raises DeviceError where PulseAudio is
     not installed, SottovoceError when no sound comes.
     """
     with Stage() as stage:
-        noise = np.random.default_rng(0).standard_normal(round((warm_runs + 1) * (seconds + 8.0) * RATE_HZ))
+        noise = np.random.default_rng(0).standard_normal(round((WARM_RUNS + 1) * (seconds + 8.0) * RATE_HZ))
         stage.play((NOISE_LEVEL * noise).astype(np.float32))
         forgotten = forget_files()
-        times = [first_sound_s(stage.record_while(lambda: _run(seconds))) for _ in range(warm_runs + 1)]
+        times = [first_sound_s(stage.record_while(lambda: _run(seconds, provider))) for _ in range(WARM_RUNS + 1)]
     return {"cold_s": times[0] if forgotten else None, "warm_s": statistics.median(times[1:]), "warm_runs_s": times[1:]}
 
 
-def _run(seconds: float) -> None:
+def _run(seconds: float, provider: str) -> None:
     command = ["live", "--input", MIC_SOURCE, "--output", HEARD_SINK, "--background", "keep", "--captions"]
-    with_length = [sys.executable, "-m", "app", *command, "--seconds", f"{seconds:g}"]
-    done = subprocess.run(with_length, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    command += ["--provider", provider, "--seconds", f"{seconds:g}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "app", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if done.returncode:
-        raise SottovoceError(f"live did not run: {done.stderr.strip().splitlines()[-1:]}")
+        raise SottovoceError(f"live did not run: {(done.stderr.strip() or 'it said nothing').splitlines()[-1]}")
 
 
 def first_sound_s(both: Samples) -> float:

@@ -49,7 +49,6 @@ NOISES = {
     "shower": ("plee-the-bear-data", "rain"),
     "water": ("onsen", "water"),
 }
-VALIDATION_TALKERS = ("British", "Pirate", "Surfer", "Default_uk")  # as models/sources.toml has them
 FRAME = RATE_HZ // 50
 VOICED_DB, SILENT_DB = 15.0, 45.0  # below the loudest frames of the clean voice, in its high band and in all
 PEERS = ("rnnoise", "deepfilternet3")  # those that work at 48 kHz
@@ -92,11 +91,13 @@ def public_items() -> Iterator[Item]:
 
 def validation_items() -> Iterator[Item]:
     """Validation talkers of hedgewars, at 44.1 kHz, each in white and in pink noise and nearly clean."""
-    package = next(source.package for source in SOURCES if source.package.name == "hedgewars-data")
+    source = next(source for source in SOURCES if source.package.name == "hedgewars-data")
+    talkers = source.options["validation"]
+    assert isinstance(talkers, list)
     length, random = round(SECONDS * RATE_HZ), np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as scratch:
-        tree = unpack(package, fetch(package, download_folder()), Path(scratch))
-        for turn, who in enumerate(VALIDATION_TALKERS):
+        tree = unpack(source.package, fetch(source.package, download_folder()), Path(scratch))
+        for turn, who in enumerate(talkers):
             files = sorted(tree.rglob(f"voices/{who}/*.ogg"))[::3]
             voice = _in_a_row([_native(path, 22_050) for path in files], length)
             white = random.standard_normal(length)
