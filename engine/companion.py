@@ -12,7 +12,8 @@ import time
 
 import numpy as np
 
-from engine.devices import INPUT, DeviceInfo, DevicePort, choose_input, choose_output, list_devices
+from engine.device_port import DevicePort
+from engine.devices import INPUT, DeviceInfo, choose_input, choose_output, list_devices
 from engine.level import SILENCE_PEAK
 from engine.ports import Wake
 from engine.recognizer import Recognizer
@@ -27,7 +28,7 @@ RING_S = 2.0
 QUIET_AFTER_S = 2.0
 ADRIFT_S = 0.3  # a difference to the engine's clock that is made up for
 RETRY_S = 2.0
-STALL_S = 2.0
+STALL_S = 2.5  # see engine.endpoints
 
 
 def choose_companion(wanted: str) -> DeviceInfo:
@@ -83,6 +84,8 @@ class Companion:
     def work(self, time_s: float, paused: bool) -> list[Caption | Problem]:
         """Hand on what came since the last call. time_s: the engine's clock; paused: what is said now is left out."""
         told = self._watch(time_s)
+        if self._port is not None:
+            self._port.pump()
         sound = self._ring.read(self._ring.fill)[:, 0]
         now = round(time_s * SAMPLE_RATE_HZ)
         if len(sound):

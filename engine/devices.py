@@ -1,4 +1,4 @@
-"""Sound devices: which there are, and the ports that carry sound to and from them. The only importer of sounddevice.
+"""Sound devices: which there are, what they are called, and how one is opened. The only importer of sounddevice.
 
 A device's id is its Pulse source or sink name where a Pulse server answers (PulseAudio or PipeWire on Linux), else
 "name, host API" of PortAudio; never an index, because indices move when something is plugged in. On Pulse PortAudio
@@ -12,25 +12,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import math
 import os
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from engine import pulse
-from engine.ports import FALLBACK_RATE_HZ, Wake
-from engine.priority import hurry
+from engine.ports import FALLBACK_RATE_HZ
+from engine.priority import unnamed_threads
 from engine.resample import LIVE_RATES_HZ
-from engine.ring import Ring
-from engine.types import DeviceError, Samples, UsageError
+from engine.types import DeviceError, UsageError
 
 INPUT, OUTPUT = "input", "output"
-HELD_MIN, HELD_MAX = 3, 8  # blocks
 CABLES = {"BlackHole": None, "CABLE Input": "CABLE Output"}  # virtual cables: an output's name, and its other end's
 _opening = threading.Lock()  # the environment and PortAudio's own lists belong to the process
 _open_streams = 0
@@ -186,13 +182,11 @@ def _portaudio_name(sd: Any, device: DeviceInfo) -> str | int:
 def _routed(device: DeviceInfo) -> Iterator[None]:
     """While this holds, ALSA's `pulse` is `device`."""
     key = "PULSE_SOURCE" if device.kind == INPUT else "PULSE_SINK"
-    global _open_streams
     with _opening:
         former = os.environ.get(key)
         os.environ[key] = device.id
         try:
             yield
-            _open_streams += 1
         finally:
             if former is None:
                 del os.environ[key]
@@ -200,90 +194,62 @@ def _routed(device: DeviceInfo) -> Iterator[None]:
                 os.environ[key] = former
 
 
-class DevicePort:
-    """A sound device through PortAudio, for engine.ports.Port: its callback copies to or from the ring, and counts.
+def _rtmixer() -> Any:
+    import rtmixer
 
-    held: how many blocks the device is asked to keep in hand.
+    return rtmixer
+
+
+def open_stream(
+    device: DeviceInfo, sample_rate_hz: int, block: int, latency_s: float, begin: Callable[[Any], None]
+) -> tuple[Any, set[int]]:
+    """An rtmixer.Recorder or Mixer that runs on the device, and its threads. `begin` has it before its first block.
+
+    Raises DeviceError when the device cannot be had. To be given back by `close_stream`.
     """
-
-    def __init__(self, device: DeviceInfo, sample_rate_hz: int, block_ms: float, held: int = HELD_MIN) -> None:
-        self.held = held
-        self.info, self.device, self.sample_rate_hz = device, device.id, sample_rate_hz
-        self.block = max(1, round(sample_rate_hz * block_ms / 1000.0))
-        self.xruns, self.blocks = 0, 0
-        self._given_s, self._lasts_s = (
-            math.inf,
-            math.inf,
-        )  # when the last block was given, how long the device has sound
-        self._calm_s = block_ms / 2000.0
-        self._stream: Any = None
-        self._ring: Ring | None = None
-        self._wake = Wake()
-
-    @property
-    def latency_ms(self) -> float:
-        stream = self._stream  # another thread may take it away meanwhile
-        return 1000.0 * float(stream.latency) if stream is not None else 0.0
-
-    @property
-    def alive(self) -> bool:
-        stream = self._stream
-        return stream is not None and bool(stream.active)
-
-    ended = False  # a microphone has no end
-
-    def start(self, ring: Ring, wake: Wake) -> None:
-        """Open and run; raises DeviceError when the device cannot be had."""
-        global _open_streams
-        sd = _sounddevice()
-        name = _portaudio_name(sd, self.info)
-        self._ring, self._wake = ring, wake
-        kind, callback = (
-            (sd.InputStream, self._take) if self.info.kind == INPUT else (sd.OutputStream, self._give)
-        )  # fmt: skip
-        channels = 1 if name == "pulse" else min(2, self.info.channels)
-        options = {"samplerate": self.sample_rate_hz, "blocksize": self.block, "dtype": "float32", "channels": channels}
-        held_s = self.held * self.block / self.sample_rate_hz
+    global _open_streams
+    sd = _sounddevice()
+    name, kinds = _portaudio_name(sd, device), _rtmixer()
+    kind = kinds.Recorder if device.kind == INPUT else kinds.Mixer
+    channels = 1 if name == "pulse" else min(2, device.channels)
+    try:
+        with _routed(device):
+            before = unnamed_threads()
+            stream = kind(device=name, samplerate=sample_rate_hz, blocksize=block, channels=channels, latency=latency_s)
+            _open_streams += 1
         try:
-            with _routed(self.info):
-                stream = kind(device=name, latency=held_s, callback=callback, **options)
-            self._stream = stream
-            # PortAudio keeps a block more than it tells
-            self._lasts_s = float(stream.latency) + self.block / self.sample_rate_hz
+            begin(stream)
             stream.start()
-        except (sd.PortAudioError, ValueError) as error:
-            self.stop()
-            reason = str(error).split("[", 1)[0].strip()
-            raise DeviceError(f"{self.info.name} cannot be opened ({reason}); see: sottovoce devices") from error
+            threads = unnamed_threads() - before
+        except BaseException:
+            close_stream(stream)
+            raise
+    except (sd.PortAudioError, ValueError) as error:
+        reason = str(error).split("[", 1)[0].strip()
+        raise DeviceError(f"{device.name} cannot be opened ({reason}); see: sottovoce devices") from error
+    return stream, threads
 
-    def stop(self) -> None:
-        global _open_streams
-        if self._stream is None:
-            return
-        stream, self._stream = self._stream, None
-        stream.close(ignore_errors=True)  # aborts what still plays
-        with _opening:
-            _open_streams -= 1
 
-    def _take(self, data: Samples, frames: int, when: Any, status: Any) -> None:
-        if not self.blocks:
-            hurry()
-        if self._ring is not None:
-            self._ring.write(data[:, :1])
-        if status:
-            self.xruns += 1
-        self.blocks += 1
-        self._wake.ring()
+def close_stream(stream: Any) -> None:
+    """Give a stream back; what still plays is cut off."""
+    global _open_streams
+    stream.close(ignore_errors=True)
+    with _opening:
+        _open_streams -= 1
 
-    def _give(self, data: Samples, frames: int, when: Any, status: Any) -> None:
-        if math.isinf(self._given_s):
-            hurry()
-        if self._ring is not None:
-            self._ring.read_into(data[:, :1])
-        data[:, 1:] = data[:, :1]
-        now_s = time.monotonic()
-        if status or now_s - self._given_s > self._lasts_s:  # Pulse's plugin does not always tell
-            self.xruns += 1
-        begun = self.blocks or now_s - self._given_s > self._calm_s
-        self._given_s = now_s
-        self.blocks += 1 if begun else 0  # at first the device fills its buffer at once, and may then take its time
+
+def sample_ring(channels: int, frames: int) -> Any:
+    """A ring of at least so many frames, float32, that a stream's callback fills or empties."""
+    return _rtmixer().RingBuffer(4 * channels, 1 << (frames - 1).bit_length())
+
+
+def frames_in(ring: Any) -> int:
+    """How many frames wait in such a ring. Asked in its own way it would let other Python threads in first."""
+    state = ring._ptr
+    return int((state.writeIndex - state.readIndex) & state.bigMask)
+
+
+def has_ended(stream: Any, action: Any) -> bool:
+    """Whether the stream's callback is through with an action; asked in the same way."""
+    told = stream._result_q._ptr
+    return told.writeIndex != told.readIndex and action not in stream.actions

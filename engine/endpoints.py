@@ -13,17 +13,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from engine.clients import ClientWatch
-from engine.devices import (
-    HELD_MAX,
-    HELD_MIN,
-    INPUT,
-    OUTPUT,
-    DeviceInfo,
-    DevicePort,
-    choose_input,
-    choose_output,
-    list_devices,
-)
+from engine.device_port import HELD_MAX, HELD_MIN, DevicePort
+from engine.devices import INPUT, OUTPUT, DeviceInfo, choose_input, choose_output, list_devices
 from engine.ports import NO_OUTPUT, DiscardOutput, Port
 from engine.soundloop import SoundLoop
 from engine.types import DeviceChange, DeviceError, EngineConfig, Event, Problem, UsageError
@@ -31,7 +22,9 @@ from engine.virtual_mic import PulseMic, make_virtual_mic, remove_leftovers
 
 FADE_OUT_S = 0.05  # beyond what waits in the output ring; the sound is silent by then
 WHAT = {INPUT: "microphone", OUTPUT: "output"}
-STALL_S = 1.0  # a device that is there and moves no block for so long is opened anew
+# A device that is there and moves no block for so long is opened anew. What a sink plays may come two seconds late to
+# those who listen in, when its own delay is changed for another program.
+STALL_S = 2.5
 REST_AFTER_S = 3.0  # without a listener; programs let go of a microphone for a moment when they change settings
 SLOW_START_BLOCKS, SLOW_START_S = 50, 5.0  # it may take its time with the first ones, as wireless ones do
 MANY_XRUNS, LOOKS = 3, 20  # breaks in so many of so many looks (ten seconds), and the device is given more in hand,
@@ -212,6 +205,8 @@ class Endpoints:
             port.stop()
             if end.kind == OUTPUT:
                 loop.output = None  # what comes meanwhile must not be heard later
+            else:
+                loop.input = None  # nothing comes: it need not be looked at
             return
         try:
             self._start(end, self._device_port(port.info, end.held))
@@ -236,6 +231,7 @@ class Endpoints:
         loop.resync()
         if end.kind == INPUT:
             loop.input = port
+            loop.wake.ring()  # without an input it waits for longer
         else:
             loop.output = port
 
@@ -246,6 +242,8 @@ class Endpoints:
         if self._loop is not None:
             if end.kind == INPUT:
                 self._loop.input = None
+                if port is not None:
+                    self._loop.do(port.pump)  # what came last
             else:
                 self._loop.output = None
 

@@ -1,6 +1,6 @@
 """A live run: sound in, sound out, captions, a recording, and events about all of it.
 
-    sound callbacks (PortAudio's threads)   move samples between devices and rings; engine.devices
+    sound callbacks (PortAudio's threads)   move samples between devices and rings in C; engine.device_port
     sound thread                            one hop after another through the models; engine.soundloop
     side thread                             all that may wait: recording, recogniser's pipe, devices; engine.side
 
@@ -171,7 +171,7 @@ class Engine:
     def finished(self) -> bool:
         """Whether the source is over and played."""
         loop = self._loop
-        return loop is not None and loop.finished.is_set() and not loop.output_ring.fill
+        return loop is not None and loop.finished.is_set() and not loop.to_play
 
     @property
     def state(self) -> str:

@@ -25,10 +25,12 @@ import numpy as np
 import psutil
 
 from engine.artefacts import checked_file
-from engine.devices import DevicePort, choose_input, choose_output
+from engine.device_port import DevicePort
+from engine.devices import choose_input, choose_output
 from engine.live import Engine
 from engine.paths import assets_dir
 from engine.ports import Wake
+from engine.priority import hurry
 from engine.pulse import PrivateServer
 from engine.resample import FileResampler
 from engine.ring import Ring
@@ -173,16 +175,28 @@ def gaps(x: Samples) -> int:
 
 
 def _direct_ms(stage: Stage, block_ms: float) -> list[float]:
-    """Delays through the two device ports alone, one ring between them."""
-    ring, wake = Ring(RATE_HZ), Wake()
+    """Delays through the two device ports alone, one ring between them and a thread that looks every millisecond."""
+    ring, wake, halt = Ring(RATE_HZ), Wake(), threading.Event()
     microphone = DevicePort(choose_input(MIC_SOURCE, HEARD_SINK), RATE_HZ, block_ms)
     heard = DevicePort(choose_output(HEARD_SINK), RATE_HZ, block_ms)
+
+    def move() -> None:
+        hurry()
+        while not halt.wait(0.001):
+            microphone.pump()
+            heard.pump()
+
+    mover = threading.Thread(target=move, name="sottovoce direct", daemon=True)
     try:
         heard.start(ring, wake)
         microphone.start(ring, wake)
+        mover.start()
         time.sleep(SETTLE_S)
         return delays_ms(stage.record(DIRECT_S))
     finally:
+        halt.set()
+        if mover.ident is not None:
+            mover.join()
         microphone.stop()
         heard.stop()
 

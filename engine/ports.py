@@ -46,14 +46,22 @@ class Port(Protocol):
     """One end. Only `start` may raise (DeviceError); what happens later shows in `alive`, `ended` and `xruns`.
 
     device: its id; latency_ms: what the device itself holds back; xruns: breaks that the sound system told of;
-    ended: an input with nothing more to give; active: blocks are moving.
+    blocks: how many have moved, begun: and do so steadily; ended: an input with nothing more to give;
+    rings: whether the bell is rung for every block; pending: frames between device and ring, which `pump` moves.
     """
 
     device: str
     sample_rate_hz: int
-    xruns: int
-    blocks: int
+    rings: bool
 
+    @property
+    def xruns(self) -> int: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def begun(self) -> bool: ...
+    @property
+    def pending(self) -> int: ...
     @property
     def latency_ms(self) -> float: ...
     @property
@@ -63,10 +71,13 @@ class Port(Protocol):
 
     def start(self, ring: Ring, wake: Wake) -> None: ...
     def stop(self) -> None: ...
+    def pump(self) -> None: ...
 
 
 class PacedPort:
     """A port driven by a thread that moves one block whenever the clock says so, catching up when it was held up."""
+
+    rings, pending = True, 0
 
     def __init__(self, device: str, sample_rate_hz: int, block_ms: float) -> None:
         self.device, self.sample_rate_hz = device, sample_rate_hz
@@ -83,6 +94,13 @@ class PacedPort:
     @property
     def alive(self) -> bool:
         return self._thread is not None and (self._thread.is_alive() or self.ended)
+
+    @property
+    def begun(self) -> bool:
+        return self.blocks > 0
+
+    def pump(self) -> None:
+        """Its own thread does it."""
 
     def start(self, ring: Ring, wake: Wake) -> None:
         self._halt.clear()

@@ -1,6 +1,6 @@
 """Sees to it that nothing holds the sound up: threads that go first, a process that goes last, a collector that waits.
 
-    hurry          the calling thread goes before all that is not sound
+    hurry          a thread goes before all that is not sound
     ask_kit        RealtimeKit, which most desktops run, is asked where the system itself refused that
     stand_back     another process (the recogniser's) goes after everything else
     calm, restless the interpreter's own pauses, taken before the sound starts and given back after it
@@ -36,19 +36,34 @@ _calm_runs = 0
 _switch_before_s = sys.getswitchinterval()
 
 
-def hurry() -> None:
-    """Let this thread go before others where the system allows it; else note it for `ask_kit`. Never waits."""
+def hurry(thread: int | None = None) -> None:
+    """Let a thread, by its number with the system, or this one go before others where the system allows it.
+
+    Else it is noted for `ask_kit`. Never waits.
+    """
+    thread = threading.get_native_id() if thread is None else thread
     if hasattr(os, "sched_setscheduler"):
         with contextlib.suppress(OSError):  # the right to it is not everybody's
             # what this thread starts (processes) begins as everything else does
             policy = os.SCHED_RR | getattr(os, "SCHED_RESET_ON_FORK", 0)
-            os.sched_setscheduler(threading.get_native_id(), policy, os.sched_param(HURRY_ROUND_ROBIN))
+            os.sched_setscheduler(thread, policy, os.sched_param(HURRY_ROUND_ROBIN))
             return
     if hasattr(os, "setpriority"):
         try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HURRY_NICE)
+            os.setpriority(os.PRIO_PROCESS, thread, HURRY_NICE)
+        except ProcessLookupError:
+            pass  # it has ended
         except OSError:
-            _refused.put(threading.get_native_id())
+            _refused.put(thread)
+
+
+def unnamed_threads() -> set[int]:
+    """The process's threads that Python did not begin, where the system tells them (Linux)."""
+    try:
+        every = {int(name) for name in os.listdir("/proc/self/task")}
+    except OSError:
+        return set()
+    return every - {thread.native_id for thread in threading.enumerate() if thread.native_id is not None}
 
 
 def ask_kit() -> int:
@@ -61,7 +76,7 @@ def ask_kit() -> int:
     granted = 0
     while not _refused.empty():
         thread = _refused.get()
-        if _kit_fails or not sys.platform.startswith("linux"):
+        if _kit_fails or not Path(f"/proc/self/task/{thread}").exists():
             continue
         call = [
             f"{KIT}.MakeThreadHighPriorityWithPID",

@@ -36,7 +36,7 @@ from engine.types import (
     UsageError,
 )
 
-SIDE_S = 0.02
+SIDE_S, REST_S = 0.02, 0.1  # between two rounds, and while there is nothing to hear or nobody to hear it
 LOOK_S = 0.25
 QUEUE_HOPS = 1500  # half a minute between the sound thread and the disk
 LEFT_FOR_RECOGNISER = 0.3  # of the background: Whisper hears better with some of it left
@@ -151,7 +151,7 @@ class Side:
 
     def _work(self) -> None:
         next_look = time.monotonic()
-        while not self._halt.wait(SIDE_S):
+        while not self._halt.wait(REST_S if self._loop is not None and self._loop.asleep else SIDE_S):
             self._drain_queue()
             if self.recognizer is not None:
                 self._hand_on(self.recognizer.poll())

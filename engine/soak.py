@@ -35,6 +35,8 @@ SOUND_S = 20.0
 class _Clocked:
     """A device that moves a block whenever the simulation says so; for engine.ports.Port."""
 
+    rings, begun, pending = True, True, 0
+
     def __init__(self, device: str) -> None:
         self.device, self.sample_rate_hz = device, RATE_HZ
         self.xruns, self.blocks = 0, 0
@@ -42,6 +44,7 @@ class _Clocked:
 
     def start(self, ring: Ring, wake: Wake) -> None: ...
     def stop(self) -> None: ...
+    def pump(self) -> None: ...
 
 
 class Soak:

@@ -32,6 +32,8 @@ from engine.types import Samples
 INPUT_RING_S, OUTPUT_RING_S = 1.0, 0.5
 BEHIND_MS = 120.0  # with more than this waiting to be worked on, sound is left out
 WAIT_S = 0.1
+# A device that rings no bell is looked at when its next hop is due, and then so often, so many times.
+LOOK_S, PUNCTUAL_WAITS, LATE_LOOK_S = 0.001, 8, 0.005
 LOUDEST = 32.0  # 30 dB above full scale; no device gives more in earnest
 DEATH_FADE_MS = 5.0
 SLEEP_AFTER_S = 4.0  # by then nothing is left in the models' memory, nor in a scene's level
@@ -64,7 +66,7 @@ class SoundLoop:
         self.finished = threading.Event()
         self.dropouts = self.broken = self.skipped = self.position = 0
         self.waiting_ms = self.busy_ms = 0.0
-        self._to_settle = self._to_wake = self._quiet_hops = self.insane = 0
+        self._to_settle = self._to_wake = self._quiet_hops = self._waits = self.insane = 0
         self.watch = InputWatch(self.hop / self.rate_hz)
         self.recent: deque[LiveHop] = deque(maxlen=SHOWN_HOPS)
         self._open, self._gate = Ramp(1.0, self.hop), Ramp(0.0, self.hop)
@@ -74,6 +76,7 @@ class SoundLoop:
         self._made: HopOutput | None = None
         self._unfinished: Samples | None = None
         self._last = np.float32(0.0)
+        self._nothing = np.zeros(stream.pipeline.info.hop_samples, dtype=np.float32)
         self._spare = LiveResampler(self.rate_hz, stream.pipeline.info.sample_rate_hz)  # made now: it takes a while
         self._thread = threading.Thread(target=self._run, name="sottovoce sound", daemon=True)
         self._watch_stream()
@@ -101,7 +104,15 @@ class SoundLoop:
     @property
     def behind_ms(self) -> float:
         """Input that waits for its turn."""
-        return 1000.0 * self.input_ring.fill / self.rate_hz
+        port = self.input
+        waiting = self.input_ring.fill + (port.pending if port is not None else 0)
+        return 1000.0 * waiting / self.rate_hz
+
+    @property
+    def to_play(self) -> int:
+        """Samples that wait for the output."""
+        port = self.output
+        return self.output_ring.fill + (port.pending if port is not None else 0)
 
     def revive(self, stream: LiveStream) -> None:
         """Go on with fresh models."""
@@ -125,21 +136,38 @@ class SoundLoop:
                 self._die(error)
 
     def _over(self) -> bool:
-        return self._halt.is_set() and self.input_ring.fill < self.hop
+        return self._halt.is_set() and self.input_ring.fill < self.hop and self._commands.empty()
 
     def _loop(self) -> None:
         while not self._over():
-            self.wake.wait(WAIT_S)
+            if not self.wake.wait(self._patience_s()):
+                self._waits += 1
             self.work_off()
+
+    def _patience_s(self) -> float:
+        """How long to wait for a bell, or for the moment at which a device that rings none has the next hop."""
+        port = self.input
+        if port is None or port.rings:
+            return WAIT_S
+        late = self._waits >= PUNCTUAL_WAITS  # nothing has come for a while
+        return LATE_LOOK_S if late else max(LOOK_S, (self.hop - self.input_ring.fill) / self.rate_hz)
 
     def work_off(self) -> None:
         """All hops that are there now. The thread does this whenever it is woken; without it, whoever owns the loop."""
         ended = self.input is not None and self.input.ended  # before the fill is read: the last block is in by then
-        while self.input_ring.fill >= self.hop:
+        while self._is_hop_there():
+            self._waits = 0
             self._take_hop()
+        if self.output is not None:
+            self.output.pump()
         if ended and not self.finished.is_set():
             self._drain()
         self._obey()
+
+    def _is_hop_there(self) -> bool:
+        if self.input is not None:
+            self.input.pump()  # each time: sound came while the last hop was worked on
+        return self.input_ring.fill >= self.hop
 
     def _obey(self) -> None:
         while not self._commands.empty():
@@ -159,10 +187,9 @@ class SoundLoop:
         self.dropouts += 1
         self.broken += 1
         silence = np.zeros(self.hop, dtype=np.float32)
-        heard = np.zeros(self.stream.pipeline.info.hop_samples, dtype=np.float32)
         for _ in range(hops):
             self.position += self.hop
-            self._on_hop(LiveHop(self.time_s, silence, silence, heard, None, 0.0, 0.0, lost=True))
+            self._on_hop(LiveHop(self.time_s, silence, silence, self._nothing, None, 0.0, 0.0, lost=True))
 
     def _work(self, x: Samples) -> None:
         """One hop from input to output."""
@@ -182,7 +209,7 @@ class SoundLoop:
         self._put(y)
         made = self._made
         self.watch.add(peak, made)
-        heard = made.mixture if made is not None else self._heard(x)
+        heard = made.mixture if made is not None else self._nothing if self.asleep else self._heard(x)
         limiter_db = self.stream.limiter.gain_db
         seen = LiveHop(self.time_s, x, y, heard, made, limiter_db, peak, asleep=self.asleep)
         self.recent.append(seen)
@@ -265,7 +292,9 @@ class SoundLoop:
     def _put(self, y: Samples) -> None:
         """Add one hop to what waits for the output, which is kept between too little and too much."""
         ring, port = self.output_ring, self.output
-        if port is None or not port.blocks:
+        if port is not None:
+            port.pump()
+        if port is None or not port.begun:
             self._synced = False
             if port is None:
                 ring.clear()
@@ -278,21 +307,22 @@ class SoundLoop:
             self.broken += 1
             self.fill.ran_dry()
         self._count_xruns(port)
-        waiting = ring.fill
+        waiting = self.to_play
         self.waiting_ms += FILL_SMOOTHING * (1000.0 * waiting / self.rate_hz - self.waiting_ms)
         shift = self.fill.next(waiting)
         if shift:
             y, shift = splice(y, shift, self.rate_hz)
             self.fill.applied(shift)
-        ring.write(y)
+        ring.write(y[: max(0, ring.capacity - waiting)])  # an output that stands still
+        port.pump()
 
     def _sync(self, port: Port) -> None:
         """Begin, or begin again: the reserve is silence."""
         ring = self.output_ring
-        missing = self.fill.goal - ring.fill
+        missing = self.fill.goal - self.to_play
         if missing > 0:
             ring.write(np.zeros(missing, dtype=np.float32))
-        self.waiting_ms = 1000.0 * ring.fill / self.rate_hz
+        self.waiting_ms = 1000.0 * self.to_play / self.rate_hz
         self._dry_before, self._xruns_before = ring.underruns, self._xruns_of(port)
         self._synced = True
 

@@ -22,7 +22,7 @@ class CodeCounts:
         self.names: set[str] = set()
         self.current = ""
         with suppress(FileNotFoundError, KeyError, ValueError), np.load(path) as kept:
-            if str(kept["identity"]) == ours.identity and kept["counts"].shape == self.counts.shape:
+            if str(kept["identity"]) == ours.token_identity and kept["counts"].shape == self.counts.shape:
                 self.counts, self.names = kept["counts"], set(kept["names"].tolist())
 
     def count(self, streams: Streams) -> None:
@@ -36,7 +36,7 @@ class CodeCounts:
 
     def save(self) -> None:
         names = np.array(sorted(self.names), dtype=str)
-        np.savez_compressed(self._path, identity=self._ours.identity, counts=self.counts, names=names)
+        np.savez_compressed(self._path, identity=self._ours.token_identity, counts=self.counts, names=names)
 
     def summary(self) -> dict[str, Any]:
         """Use of every row of codes, and bit rates as stored and at the rows' entropy."""

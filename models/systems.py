@@ -111,16 +111,26 @@ class Streams:
     cpu_s: float
 
 
+def _digest(*graphs: Path) -> str:
+    """Of what the graphs compute; what is noted beside it, as the number of training steps, is left out."""
+    import onnx
+
+    digest = hashlib.sha256()
+    for path in graphs:
+        digest.update(onnx.load(str(path)).graph.SerializeToString(deterministic=True))
+    return digest.hexdigest()[:12]
+
+
 class Ours:
     """Our three artefacts out of one folder, run through the engine's own pipeline on the CPU."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.models: Models = load_models(Provider.CPU, folder)
         self.info: CodecInfo = self.models.metadata
-        digest = hashlib.sha256()
-        for role in ("encoder", "decoder", "refiner"):
-            digest.update(((folder or assets_dir()) / f"{role}.onnx").read_bytes())
-        self.identity = f"{self.info.codec_id[:12]} {digest.hexdigest()[:12]}"
+        place = folder or assets_dir()
+        codec = _digest(place / "encoder.onnx", place / "decoder.onnx")
+        self.token_identity = f"{self.info.codec_id[:12]} {codec}"  # of what the refiner has no part in
+        self.identity = f"{self.token_identity} {_digest(place / 'refiner.onnx')}"
 
     @property
     def depths(self) -> tuple[int, ...]:
@@ -228,7 +238,7 @@ def _token_system(ours: Ours, depth: int, latency_ms: float, size: int) -> Syste
         ]
 
     captioned = depth == max(ours.depths)  # nobody takes captions from fewer
-    return System(rows[0], rows, ours.identity, latency_ms, size, run, captioned=captioned)
+    return System(rows[0], rows, ours.token_identity, latency_ms, size, run, captioned=captioned)
 
 
 def _speech_system(ours: Ours, depth: int, latency_ms: float, size: int) -> System:
@@ -238,7 +248,7 @@ def _speech_system(ours: Ours, depth: int, latency_ms: float, size: int) -> Syst
         streams = ours.stream(padded(sound.speech), "drop", depth, tokens_only=True)
         return [Output(row, streams.out, streams.cpu_s)]
 
-    return System(row, (row,), ours.identity, latency_ms, size, run, main_only=True)
+    return System(row, (row,), ours.token_identity, latency_ms, size, run, main_only=True)
 
 
 def _probes(ours: Ours) -> Callable[[Sound], list[Output]]:

@@ -1,13 +1,13 @@
-"""Sound devices that can be told to fail: what engine.devices needs of sounddevice and of the sound server's list.
+"""Sound devices that can be told to fail: what the engine needs of sounddevice, rtmixer and the sound server's list.
 
-Each stream calls its callback from a thread of its own, as PortAudio does, at the pace of the clock.
+Each stream moves its blocks from a thread of its own, as PortAudio does, at the pace of the clock.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,19 +42,52 @@ class Faults:
         self.broken: float | None = None
 
 
+class FakeRing:
+    """The ring in C that a stream's callback fills or empties: one channel."""
+
+    def __init__(self, frames: int) -> None:
+        self._frames, self._sound, self._lock = frames, np.zeros(0, np.float32), threading.Lock()
+
+    @property
+    def sound(self) -> np.ndarray:
+        """What waits now."""
+        return self._sound
+
+    @property
+    def _ptr(self) -> SimpleNamespace:
+        return SimpleNamespace(writeIndex=len(self._sound), readIndex=0, bigMask=-1)
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def write(self, x: np.ndarray) -> int:
+        with self._lock:
+            taken = x.reshape(-1)[: self._frames - len(self._sound)]
+            self._sound = np.concatenate([self._sound, taken])
+        return len(taken)
+
+    def readinto(self, out: np.ndarray) -> int:
+        with self._lock:
+            n = min(len(out), len(self._sound))
+            out.reshape(-1)[:n], self._sound = self._sound[:n], self._sound[n:]
+        return n
+
+
 class FakeStream:
-    """One direction. `latency`, `active`, `start` and `close` as in sounddevice."""
+    """One direction; what engine.device_port takes from an rtmixer stream."""
 
     kind, id = "input", MIC
 
-    def __init__(
-        self, faults: Faults, callback: Callable[..., None], blocksize: int, samplerate: int, **_: Any
-    ) -> None:
+    def __init__(self, sound: FakeSound, blocksize: int, samplerate: int, channels: int, **_: Any) -> None:
+        faults = sound.faults
         if faults.refuse or self.id not in faults.present:
             raise PortAudioError("Error opening stream: Invalid sample rate [PaErrorCode -9997]")
-        self._faults, self._callback = faults, callback
-        self._block, self._rate_hz = blocksize, samplerate
+        self._sound, self._faults = sound, faults
+        self._block, self._rate_hz, self.channels = blocksize, samplerate, channels
         self.latency, self.active = 0.015, False
+        self.actions: set[FakeRing] = set()
+        self._state = SimpleNamespace(stats=SimpleNamespace(blocks=0, input_overflows=0, output_underflows=0))
+        self._result_q = SimpleNamespace(_ptr=SimpleNamespace(writeIndex=1, readIndex=0))  # look at `actions`
         self._halt = threading.Event()
         self._random = np.random.default_rng(5)
         self._thread = threading.Thread(target=self._run, name=f"fake {self.id}", daemon=True)
@@ -69,6 +102,12 @@ class FakeStream:
             self._thread.join()
         self.active = False
 
+    def _begin(self, ring: FakeRing) -> FakeRing:
+        self.actions = {ring}
+        return ring
+
+    record_ringbuffer = play_ringbuffer = _begin
+
     def _run(self) -> None:
         due_s = time.monotonic()
         while not self._halt.is_set():
@@ -78,29 +117,42 @@ class FakeStream:
                 return
             frames = self._block if faults.frames is None else faults.frames
             if not faults.stalled:
-                self._callback(self._data(frames, faults.broken), frames, None, faults.status)
+                self._state.stats.blocks += 1
+                self._state.stats.input_overflows += faults.status and self.kind == "input"
+                self._state.stats.output_underflows += faults.status and self.kind == "output"
+                for ring in set(self.actions):
+                    self.actions = {ring} if self._move(ring, frames) else set()
             due_s += max(frames, self._block // 4) / self._rate_hz / faults.pace
             self._halt.wait(max(0.0, due_s - time.monotonic()))
 
-    def _data(self, frames: int, broken: float | None) -> np.ndarray:
-        data = (0.05 * self._random.standard_normal((frames, 1))).astype(np.float32)
-        if broken is not None and frames:
-            data[frames // 2] = broken
-        return data
+    def _move(self, ring: FakeRing, frames: int) -> bool:
+        """One block; False when the ring has run over or dry, which ends the action."""
+        data = (0.05 * self._random.standard_normal(frames)).astype(np.float32)
+        if self._faults.broken is not None and frames:
+            data[frames // 2] = self._faults.broken
+        return ring.write(data) == frames
 
 
 class FakeOutputStream(FakeStream):
     """What is played is checked, and forgotten."""
 
     kind, id = "output", SPEAKER
-    insane = 0
 
-    def _data(self, frames: int, broken: float | None) -> np.ndarray:
-        return np.zeros((frames, 1), dtype=np.float32)
+    def _move(self, ring: FakeRing, frames: int) -> bool:
+        data = np.zeros(frames, dtype=np.float32)
+        count = ring.readinto(data)
+        if frames:
+            peak = float(np.abs(data).max())
+            self._sound.insane += not np.isfinite(peak)
+            self._sound.heard.append(peak)
+        return count == frames
 
 
 class FakeSound:
-    """Stands for the module sounddevice. heard: peaks of the blocks played, newest last; insane: those no numbers."""
+    """Stands for the modules sounddevice and rtmixer.
+
+    heard: peaks of the blocks played, newest last; insane: those that are no numbers.
+    """
 
     PortAudioError = PortAudioError
 
@@ -109,18 +161,14 @@ class FakeSound:
         self.heard: list[float] = []
         self.insane = 0
 
-    def InputStream(self, callback: Callable[..., None], **options: Any) -> FakeStream:
-        return FakeStream(self.faults, callback, **options)
+    def Recorder(self, **options: Any) -> FakeStream:
+        return FakeStream(self, **options)
 
-    def OutputStream(self, callback: Callable[..., None], **options: Any) -> FakeStream:
-        def listened(data: np.ndarray, *rest: Any) -> None:
-            callback(data, *rest)
-            if len(data):
-                peak = float(np.abs(data).max())
-                self.insane += not np.isfinite(peak)
-                self.heard.append(peak)
+    def Mixer(self, **options: Any) -> FakeStream:
+        return FakeOutputStream(self, **options)
 
-        return FakeOutputStream(self.faults, listened, **options)
+    def RingBuffer(self, _element_size: int, frames: int) -> FakeRing:
+        return FakeRing(frames)
 
     def query_devices(self) -> list[dict[str, str]]:
         return [{"name": "pulse"}]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 
 import numpy as np
 import pytest
 
-from engine.devices import INPUT, OUTPUT, DevicePort, choose_input, choose_output, list_devices
+from engine.device_port import DevicePort
+from engine.devices import INPUT, OUTPUT, choose_input, choose_output, list_devices
 from engine.ports import FileInput, MemoryInput, MemoryOutput, Wake
 from engine.pulse import PrivateServer, list_pulse
 from engine.ring import Ring
@@ -66,7 +69,12 @@ def test_a_device_moves_sound_until_it_is_gone(pulse_server: PrivateServer) -> N
     port = DevicePort(choose_input("extra.monitor"), 48000, 5.0)
     port.start(ring, wake)
     try:
-        assert until(lambda: ring.fill >= 480)
+
+        def moved() -> bool:
+            port.pump()
+            return ring.fill >= 480
+
+        assert until(moved)
         assert port.alive
         assert is_present("extra.monitor")
         assert 0.0 < port.latency_ms < 100.0
@@ -75,6 +83,70 @@ def test_a_device_moves_sound_until_it_is_gone(pulse_server: PrivateServer) -> N
     finally:
         port.stop()
     assert not port.alive
+
+
+def playing(ring: Ring) -> DevicePort:
+    """The speaker, to which sound from the ring moves steadily."""
+    port = DevicePort(choose_output("speaker"), 48000, 5.0)
+    port.start(ring, Wake())
+
+    def begun() -> bool:
+        port.pump()
+        return port.begun
+
+    assert until(begun)
+    return port
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library's usleep")
+def test_sound_goes_on_while_the_interpreter_is_held(pulse_server: PrivateServer) -> None:
+    ring = Ring(48000)
+    port = playing(ring)
+    try:
+        ring.write(np.full(48000, 0.1, dtype=np.float32))
+        port.pump()
+        waiting = port.pending
+        ctypes.PyDLL(None).usleep(300_000)  # nothing else in Python runs meanwhile
+        assert waiting - port.pending > 0.25 * 48000
+    finally:
+        port.stop()
+
+
+def test_an_output_that_ran_dry_says_so_once_and_goes_on(pulse_server: PrivateServer) -> None:
+    ring = Ring(48000)
+    port = playing(ring)
+    try:
+        for turn in (1, 2):
+            ring.write(np.full(4800, 0.1, dtype=np.float32))
+            port.pump()
+            assert until(lambda: not port.pending)
+            time.sleep(0.05)
+            port.pump()
+            assert ring.underruns == turn
+            port.pump()
+            assert ring.underruns == turn
+    finally:
+        port.stop()
+
+
+def test_an_input_that_nobody_emptied_goes_on(pulse_server: PrivateServer) -> None:
+    ring, port = Ring(2048), DevicePort(choose_input("speaker.monitor"), 48000, 5.0)
+    port.start(ring, Wake())
+    try:
+        assert until(lambda: port.pending > 2048 - 240)
+        time.sleep(0.1)
+        broken = port.xruns
+        port.pump()
+        assert port.xruns == broken + 1
+        ring.clear()
+
+        def more() -> bool:
+            port.pump()
+            return ring.fill > 0
+
+        assert until(more)
+    finally:
+        port.stop()
 
 
 def test_a_device_that_went_before_it_is_opened_is_told(pulse_server: PrivateServer) -> None:

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from engine.artefacts import Models, load_models
-from engine.devices import HELD_MAX, HELD_MIN
+from engine.device_port import HELD_MAX, HELD_MIN
 from engine.live import Engine
 from engine.tokens import read_svt
 from engine.types import Background, DeviceChange, EngineConfig, Event, Problem, Provider
@@ -46,6 +46,7 @@ def sound(monkeypatch: pytest.MonkeyPatch) -> FakeSound:
     """Devices that fail on request, and an engine that looks after them more often than it would."""
     fake = FakeSound()
     monkeypatch.setattr("engine.devices._sounddevice", lambda: fake)
+    monkeypatch.setattr("engine.devices._rtmixer", lambda: fake)
     monkeypatch.setattr("engine.devices.on_pulse", lambda: True)
     monkeypatch.setattr("engine.pulse.list_if_available", fake.list_devices)
     monkeypatch.setattr("engine.endpoints.STALL_S", 0.1)
@@ -96,7 +97,7 @@ def test_two_hundred_faults(tiny: Models, sound: FakeSound, tmp_path: Path) -> N
             assert loop._thread.is_alive()
             assert side._thread.is_alive()
             assert not loop.dead
-            assert not loop.closed
+            wait_for(lambda: not loop.closed, "a change of devices did not end")
         position = loop.position
     told = [event for event in events if isinstance(event, Problem)]
     assert not [problem for problem in told if "recording" in problem.text]

@@ -107,14 +107,14 @@ def test_rooms_point_one_way(room: str) -> None:
 
 
 def test_the_app_leaves_sound_and_networks_to_the_engine() -> None:
-    assert breaches("app", {"torch", "whisper", "onnxruntime", "sounddevice", "pulsectl"}) == []
+    assert breaches("app", {"torch", "whisper", "onnxruntime", "sounddevice", "rtmixer", "pulsectl"}) == []
 
 
 @pytest.mark.parametrize(
     ("packages", "home"),
     [
         ({"onnxruntime"}, {"artefacts.py"}),
-        ({"sounddevice"}, {"devices.py"}),
+        ({"sounddevice", "rtmixer"}, {"devices.py"}),
         ({"torch", "whisper"}, {"whisper_worker.py"}),
         (NETWORK, {"weights.py", "control.py"}),
         (QT, set()),

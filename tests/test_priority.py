@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -67,20 +69,27 @@ def refuse(*_: object) -> None:
     raise PermissionError
 
 
-def hurry_in_vain(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A thread asks for what the system refuses -> its number."""
+@contextmanager
+def in_vain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A thread that has asked for what the system refuses: its number, as long as it lives."""
     monkeypatch.setattr(os, "setpriority", refuse)
     monkeypatch.delattr(os, "sched_setscheduler", raising=False)
-    numbers: list[int] = []
+    asked, over = threading.Event(), threading.Event()
 
     def run() -> None:
         hurry()
-        numbers.append(threading.get_native_id())
+        asked.set()
+        over.wait()
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join()
-    return numbers[0]
+    asked.wait()
+    try:
+        assert thread.native_id is not None
+        yield thread.native_id
+    finally:
+        over.set()
+        thread.join()
 
 
 @unix
@@ -96,10 +105,10 @@ def test_where_the_system_refuses_the_kit_is_asked_and_only_once_in_vain(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr("engine.priority._kit_fails", False)
     ask_kit()
-    first = hurry_in_vain(monkeypatch)
-    assert ask_kit() == granted
-    hurry_in_vain(monkeypatch)
-    assert ask_kit() == granted
+    with in_vain(monkeypatch) as first:
+        assert ask_kit() == granted
+    with in_vain(monkeypatch):
+        assert ask_kit() == granted
     asked = (tmp_path / "asked").read_text().splitlines()
     assert len(asked) == 1 + granted
     assert f"uint64:{os.getpid()} uint64:{first} int32:-11" in asked[0]
@@ -110,5 +119,5 @@ def test_where_the_system_refuses_the_kit_is_asked_and_only_once_in_vain(
 def test_without_a_bus_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("engine.priority._kit_fails", False)
-    hurry_in_vain(monkeypatch)
-    assert ask_kit() == 0
+    with in_vain(monkeypatch):
+        assert ask_kit() == 0

@@ -134,14 +134,26 @@ def test_a_feed_whose_worker_died_says_so(feed: Feed) -> None:
         feed.draw()
 
 
-def test_a_feed_draws_from_the_latest_clips(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+class Ended:
+    """A worker that is no more."""
+
+    def is_alive(self) -> bool:
+        return False
+
+    terminate = join = is_alive
+
+
+def test_a_feed_draws_from_the_latest_clips_and_none_too_often(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     made: queue.Queue[tuple[int, float, np.ndarray]] = queue.Queue()
     monkeypatch.setattr(feed, "_made", made)
     monkeypatch.setattr(feed, "_processes", [])
-    for number in range(6):
+    for number in range(14):
         made.put((number % 2, 1.0 + number, np.full((2, 4, 320), number, np.float16)))
-    drawn = torch.stack([feed.draw() for _ in range(40)])
-    assert drawn.shape == (40, 4, 2, 320)
-    assert set(drawn.unique().tolist()) == {4.0, 5.0}  # of six batches the pool holds two
-    assert feed.made_clips == 12
-    assert feed.cpu_s == 5.0 + 6.0  # of two workers, what each said last
+    drawn = torch.stack([feed.draw() for _ in range(42)])
+    assert drawn.shape == (42, 4, 2, 320)
+    assert set(drawn.unique().tolist()) == {12.0, 13.0}  # of all batches the pool holds two
+    assert feed.made_clips == 28
+    assert feed.cpu_s == 13.0 + 14.0  # of two workers, what each said last
+    monkeypatch.setattr(feed, "_processes", [Ended()])
+    with pytest.raises(SottovoceError, match="has ended"):
+        feed.draw()  # another time would be one too many for what there is
