@@ -45,7 +45,7 @@ RATE = 1e-3  # of learning: untrained refiners take larger steps than the long t
 FIGURES = {"gain_db": "SI-SDR gain, dB", "pesq": "PESQ-WB", "estoi": "ESTOI", "ovrl": "OVRL"}
 KINDS = {
     "noise": MixConfig(clean=0.0, no_voice=0.0, babble=0.0, snr_db=(-5.0, 15.0)),
-    "talkers": MixConfig(clean=0.0, no_voice=0.0, babble=1.0, talkers=(3, 4), crowd_snr_db=(0.0, 15.0)),
+    "talkers": MixConfig(clean=0.0, no_voice=0.0, babble=1.0, babble_snr_db=(0.0, 15.0)),
 }
 console = Console(stderr=True)
 
@@ -54,8 +54,7 @@ console = Console(stderr=True)
 class Variant:
     """What differs from the shipped recipe.
 
-    given: what becomes of clips [SIGNALS, B, N] before the refiner sees them; mix: of what the mixer draws; share: of
-    the decoded voice, where it is not learned; trusts: whether trust in the decoded spectra is learned.
+    given: what becomes of clips [SIGNALS, B, N] before the refiner sees them; mix: of what the mixer draws.
     """
 
     name: str
@@ -63,8 +62,7 @@ class Variant:
     loss: LossWeights = field(default_factory=LossWeights)
     mix: MixConfig = field(default_factory=MixConfig)
     units: int | None = None
-    share: float | None = None
-    trusts: bool = True
+    blends: bool = True
     talkers: float = 1.0
     trained: bool = True
 
@@ -82,12 +80,10 @@ def without(*signals: int) -> Callable[[Tensor], Tensor]:
 
 VARIANTS = (
     Variant("all"),
-    Variant("no refiner: the decoded voice alone", trained=False, share=1.0),
-    Variant("no training: tokens' gain alone", trained=False, share=0.0),
-    Variant("no tokens: a network on the mixture", given=without(2, 3), share=0.0),
+    Variant("no training: tokens' gain alone", trained=False, blends=False),
+    Variant("no tokens: a network on the mixture", given=without(2, 3), blends=False),
     Variant("no background tokens", given=without(3)),
-    Variant("no decoded voice blended in", share=0.0),
-    Variant("no learned trust in the tokens", trusts=False),
+    Variant("no decoded voice blended in", blends=False),
     Variant("no loss on spectra", loss=LossWeights(spectral=0.0)),
     Variant("no loss on loudness", loss=LossWeights(heard=0.0)),
     Variant("half the units", units=128),
@@ -127,22 +123,13 @@ def some_talkers(clips: list[Clip], share: float) -> list[Clip]:
     return [clip for clip in clips if clip.speaker in kept]
 
 
-def fix(refiner: Refiner, variant: Variant) -> None:
-    """Hold what the variant does not learn where it is."""
-    if variant.share is not None:
-        refiner.offset.data[1] = 60.0 * variant.share - 30.0  # so far off that no gradient reaches it
-    if not variant.trusts:
-        learned = torch.ones_like(refiner.output.weight)
-        learned[2 * refiner.slope.shape[0] :] = 0.0
-        refiner.output.weight.register_hook(lambda gradient: gradient * learned)
-
-
 def train(bundle: Bundle, variant: Variant, batches: Sequence[Tensor], steps: int) -> None:
     """A new refiner for the bundle, trained on the batches in turn."""
     torch.manual_seed(SEED)
     config = replace(bundle.config, refiner_units=variant.units or bundle.config.refiner_units)
     bundle.refiner = Refiner(config)
-    fix(bundle.refiner, variant)
+    if not variant.blends:
+        bundle.refiner.offset.data[1] = -30.0  # so far down that no gradient reaches it
     ear = LoudnessDistance(config.sample_rate_hz)
     optimizer = torch.optim.AdamW(bundle.refiner.parameters(), lr=RATE, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(

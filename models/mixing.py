@@ -1,6 +1,6 @@
 """Fresh mixtures for training, drawn anew each time: voices, backgrounds, rooms, microphones, levels.
 
-The loudest talker is the voice; others, alone 4 to 18 dB below and as a crowd up to 3 dB above, are the background.
+The loudest talker is the voice; other talkers, 4 to 18 dB below, belong to the background.
 A reverberant voice's target keeps the room's first 50 ms.
 """
 
@@ -20,7 +20,6 @@ from models.shards import Clip
 Array = NDArray[Any]  # float32 where it leaves this module
 RATE_HZ = 16_000
 EARLY_ROOM_S = 0.05
-CROWD = 3  # talkers; fewer can be as loud as the voice only by being taken for it
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,8 @@ class MixConfig:
         -42.0,
         -14.0,
     )  # RMS of the mixture's voice, or of the noise where there is no voice
-    babble: float = 0.35
-    talkers: tuple[int, int] = (1, 8)  # in the babble
-    babble_snr_db: tuple[float, float] = (4.0, 18.0)  # of one or two talkers: the loudest is the voice
-    crowd_snr_db: tuple[float, float] = (-3.0, 18.0)  # of three or more, each of whom is softer than the voice
+    babble: float = 0.22
+    babble_snr_db: tuple[float, float] = (4.0, 18.0)
     two_noises: float = 0.3
     synthetic_noise: float = 0.12
     clean: float = 0.05
@@ -77,10 +74,10 @@ class Mixer:
         kind = random.random()
         if kind < c.no_voice:
             voice, reverberant = np.zeros_like(voice), np.zeros_like(voice)
-        noise, snr_db = self._babble() if random.random() < c.babble else (self._noise(), c.snr_db)
+        noise = self._babble() if (babble := random.random() < c.babble) else self._noise()
         if c.no_voice <= kind < c.no_voice + c.clean:
             noise = noise * 1e-3
-        snr = random.uniform(*snr_db)
+        snr = random.uniform(*(c.babble_snr_db if babble else c.snr_db))
         noise = noise * (_gain_to(noise, active_rms(reverberant), -snr) if kind >= c.no_voice else 1.0)
         mixture = reverberant + noise
         level = 10 ** (random.uniform(*c.level_db) / 20) / max(
@@ -141,16 +138,14 @@ class Mixer:
             at += max(len(piece), 1) + (int(self.random.integers(0, RATE_HZ)) if len(clip) < 2 * RATE_HZ else 0)
         return out
 
-    def _babble(self) -> tuple[Array, tuple[float, float]]:
-        """Talkers, and the range of the voice's level against them that still tells which one is the voice."""
-        fewest, most = self.config.talkers
-        out, talkers = np.zeros(self.length, np.float32), int(self.random.integers(fewest, most + 1))
-        for _ in range(talkers):
+    def _babble(self) -> Array:
+        out = np.zeros(self.length, np.float32)
+        for _ in range(int(self.random.integers(1, 9))):
             talker = self.names[self.random.choice(len(self.names), p=self.weight)]
             out += self._utterances(self.talkers[talker], self.length) * self.random.uniform(0.4, 1.0)
         if self.random.random() < 0.5:
             out = fftconvolve(out, self._room())[: self.length].astype(np.float32)
-        return out, self.config.babble_snr_db if talkers < CROWD else self.config.crowd_snr_db
+        return out
 
     def _synthetic(self) -> Array:
         """Coloured noise, or mains hum with harmonics over it."""

@@ -1,9 +1,9 @@
 """The refiner: the microphone's own sound under a gain that the decoded tokens dictate, and some of the tokens' own.
 
 The gain starts as |S| / (|S| + |B|) of the two decoded spectra, which on validation is better in every score than the
-Wiener gain of their powers, and the network learns what to add to its logit and how far to trust it: among other
-talkers the tokens may follow the wrong one. Where noise covers the voice the decoded voice has the better phase, so
-another output says how much of it goes in. The background is what is left of the mixture.
+Wiener gain of their powers, and the network learns what to add to its logit. Where noise covers the voice the decoded
+voice has the better phase, so a second output says how much of it goes in. The background is what is left of the
+mixture.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Refiner(nn.Module):
         self.input = nn.Linear(4 * bins, config.refiner_units)
         self.first = nn.GRU(config.refiner_units, config.refiner_units, batch_first=True)
         self.second = nn.GRU(config.refiner_units, config.refiner_units, batch_first=True)
-        self.output = nn.Linear(2 * config.refiner_units, 3 * bins, bias=False)
+        self.output = nn.Linear(2 * config.refiner_units, 2 * bins, bias=False)
         nn.init.zeros_(self.output.weight)
 
     def initial_state(self, batch: int) -> State:
@@ -66,10 +66,8 @@ class Refiner(nn.Module):
         first, h1 = self.first(hidden, gru[0:1])
         second, h2 = self.second(first, gru[1:2])
         ratio = (power[:, :, 1] - power[:, :, 2]).clamp(-12.0, 12.0)
-        learned = self.output(torch.cat([second, hidden], dim=2)).unflatten(2, (3, -1))
-        trust = 2.0 * self.slope * torch.sigmoid(learned[:, :, 2])
-        gain = torch.sigmoid(trust * ratio + learned[:, :, 0] + self.offset[0])
-        share = torch.sigmoid(learned[:, :, 1] + self.offset[1])
+        learned = self.output(torch.cat([second, hidden], dim=2)).unflatten(2, (2, -1)) + self.offset
+        gain, share = torch.sigmoid(self.slope * ratio + learned[:, :, 0]), torch.sigmoid(learned[:, :, 1])
         return gain, share, torch.cat([h1, h2])
 
     def forward(

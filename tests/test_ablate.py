@@ -53,7 +53,7 @@ def test_an_untrained_variant_is_left_alone_and_a_larger_one_is_larger(batches: 
 
 def test_nothing_of_the_decoded_voice_comes_through_when_it_is_not_to_be_blended_in(batches: list[Tensor]) -> None:
     bundle = Bundle.new(CONFIG)
-    train(bundle, Variant("own sound alone", share=0.0), batches, steps=2)
+    train(bundle, Variant("own sound alone", blends=False), batches, steps=2)
     silence = torch.zeros(1, 8_000)
     with torch.no_grad():
         voice, _ = refine(bundle, silence, 0.1 * torch.randn(1, 8_000), silence)
