@@ -28,7 +28,7 @@ DEVICE_RATE_HZ = 48_000
 BLOCK_MS = 10
 CODEC_SECONDS = 20.0
 MEMORY_SECONDS = (10.0, 600.0)
-SOAK_MINUTES, OVERLOAD_SECONDS, IDLE_SECONDS, START_SECONDS = 10.0, 30.0, 20.0, 8.0
+SOAK_MINUTES, OVERLOAD_SECONDS, IDLE_SECONDS, START_SECONDS, WINDOW_SECONDS = 10.0, 30.0, 20.0, 8.0, 600.0
 VERSIONS = ("sottovoce", "numpy", "onnxruntime-gpu", "onnxruntime", "soxr", "sounddevice")
 
 
@@ -50,6 +50,11 @@ def bench(what: str, seconds: float | None, as_json: bool, provider: str, minute
         from engine.idlebench import measure_idle
 
         figures = {"idle": measure_idle(seconds or IDLE_SECONDS, provider)}
+    elif what == "window":
+        from app.windowbench import measure_window
+
+        with console.progress("window", as_json) as advance:
+            figures = {"window": measure_window(seconds or WINDOW_SECONDS, provider, advance)}
     elif what == "start":
         from app.startbench import measure_start
 

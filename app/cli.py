@@ -229,7 +229,7 @@ def models(
 @cli.command()
 def bench(
     what: Annotated[
-        Literal["codec", "live", "overload", "idle", "start", "soak", "memory"], typer.Argument()
+        Literal["codec", "live", "window", "overload", "idle", "start", "soak", "memory"], typer.Argument()
     ] = "codec",
     seconds: Annotated[
         float | None, typer.Option("--seconds", metavar="N", help="Length of the sound measured with.")
@@ -238,7 +238,7 @@ def bench(
     as_json: JsonOption = False,
     provider: ProviderOption = "cpu",
 ) -> None:
-    """Measure speed, delay, memory, rest, start, and how overload and many hours are borne."""
+    """Measure speed, delay, memory, the window, rest, start, and how overload and many hours are borne."""
     from app.bench import bench as run
 
     raise typer.Exit(run(what, seconds, as_json, provider, minutes))

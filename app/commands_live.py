@@ -152,6 +152,9 @@ def stats_figures(stats: Stats) -> dict[str, Any]:
     return {
         "time_s": round(stats.time_s, 1),
         "delay_ms": round(stats.delay_ms, 1),
+        "hop_ms_median": round(stats.hop_ms_median, 2),
+        "hop_ms_p99": round(stats.hop_ms_p99, 2),
+        "hop_ms_max": round(stats.hop_ms_max, 2),
         "load": round(stats.load, 3),
         "dropouts": stats.dropouts,
         "given_up": list(stats.given_up),

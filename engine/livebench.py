@@ -201,7 +201,7 @@ def _direct_ms(stage: Stage, block_ms: float) -> list[float]:
         heard.stop()
 
 
-def _stimulus(seconds: float) -> Samples:
+def stimulus(seconds: float) -> Samples:
     """The shipped recording at RATE_HZ, over and over."""
     with SoundReader(checked_file(assets_dir(), "demo")) as reader:
         resampler = FileResampler(reader.sample_rate_hz, RATE_HZ)
@@ -251,7 +251,7 @@ def measure_overload(seconds: float = 30.0, provider: str = "auto") -> dict[str,
     config = EngineConfig(MIC_SOURCE, HEARD_SINK, background, provider=Provider(provider), captions=True)
     whole_s = CALM_S + seconds + AFTER_S
     with Stage() as stage:
-        stage.play(_stimulus(whole_s + 60.0))
+        stage.play(stimulus(whole_s + 60.0))
         with Engine(config) as engine:
             ready = _wait_settled(engine)
             load = _Load(engine, seconds)
@@ -333,7 +333,7 @@ def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "
     background = Background.parse("keep")  # what comes out is what went in, so that the two can be matched
     config = EngineConfig(MIC_SOURCE, HEARD_SINK, background, provider=Provider(provider), captions=captions)
     with Stage() as stage:
-        stage.play(_stimulus(seconds + DIRECT_S + 60.0))
+        stage.play(stimulus(seconds + DIRECT_S + 60.0))
         direct = _direct_ms(stage, config.block_ms)
         with Engine(config) as engine:
             ready = _wait_settled(engine)

@@ -1,0 +1,39 @@
+"""What the long run of the window comes to, and what is said when there is no window."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from app.windowbench import _wait_until_it_answers, figures
+from engine.types import SottovoceError
+
+
+def look(at_s: float, **other: Any) -> dict[str, Any]:
+    usual = {
+        "dropouts": 2, "given_up": [], "hop_ms_median": 5.0, "hop_ms_p99": 7.0, "hop_ms_max": 12.0,
+        "cpu_s": 0.5 * at_s, "captions_cpu_s": 0.1 * at_s, "rss_mb": 300.0 + at_s / 3600.0, "captions_rss_mb": 400.0,
+    }  # fmt: skip
+    return usual | {"at_s": at_s} | other
+
+
+def test_figures_are_those_since_the_first_look() -> None:
+    looks = [look(10.0), look(20.0, hop_ms_p99=9.0, given_up=["captions"]), look(30.0, dropouts=3, hop_ms_max=15.0)]
+    found = figures(looks, 25.0, [100.0, 101.5])
+    assert found["dropouts"] == 1
+    assert found["given_up"] == ["captions"]
+    assert (found["hop_ms_median"], found["hop_ms_p99"], found["hop_ms_max"]) == (5.0, 9.0, 15.0)
+    assert (found["delay_ms_first"], found["delay_ms_last"]) == (100.0, 101.5)
+    assert found["cpu_percent"] == pytest.approx(50.0)
+    assert found["cpu_percent_captions"] == pytest.approx(10.0)
+    assert found["growth_mb_per_hour"] == pytest.approx(1.0)
+
+
+def test_a_window_that_does_not_come_up_is_told() -> None:
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"]) as child:
+        child.wait()
+        with pytest.raises(SottovoceError, match="did not come up"):
+            _wait_until_it_answers(child)
