@@ -278,7 +278,15 @@ class Steered:
 def test_ctl_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     engine, view = Steered(), LiveView(False)
     view.stats = SimpleNamespace(
-        time_s=1.0, delay_ms=90.0, load=0.2, dropouts=0, given_up=("captions",), caption_lag_s=0.0
+        time_s=1.0,
+        delay_ms=90.0,
+        hop_ms_median=5.0,
+        hop_ms_p99=6.0,
+        hop_ms_max=7.0,
+        load=0.2,
+        dropouts=0,
+        given_up=("captions",),
+        caption_lag_s=0.0,
     )  # type: ignore[assignment]
     with Owner(lambda request: carry_out(engine, view, request)):  # type: ignore[arg-type]
         wanted = [["background", "-12"], ["scene", "rain"], ["bypass", "on"], ["mute", "off"], ["output", "x y"]]
