@@ -134,7 +134,7 @@ def test_when_the_models_die_the_voice_goes_on(tiny: Models, tmp_path: Path) -> 
     assert "the network broke" in problems[0].text
     output = soundfile.read(tmp_path / "r" / "output.wav", dtype="float32")[0]
     loudness = windows_rms(output) / windows_rms(x)[: len(output) // 960]
-    assert loudness[5:25].mean() < 0.9  # drop, as long as there were models
+    assert loudness[5:25].mean() < 0.95  # drop, as long as there were models
     np.testing.assert_allclose(output[-20 * 960 :], x[-20 * 960 :], atol=2**-22)  # then the voice as it came in
     assert read_svt(tmp_path / "r" / "tokens.svt").codes_s.shape[1] >= 100
 
