@@ -1,0 +1,246 @@
+"""A vector quantiser inside a frozen Whisper: tokens that keep the words, and a residue that keeps the noise.
+
+    W(X) ─► LatentEncoder ─► z ─► Codebook ─► Q(z) ─► LatentDecoder ─► in W's place, to Whisper's decoder
+    [B, T, width]            [B, T/2, latent]    └─ R = z - Q(z) ─► NoiseClassifier
+
+W(X) is what Whisper's encoder makes of sound X, 50 frames a second. After "Explainable Disentanglement on Discrete
+Speech Representations for Noise-Robust ASR"; the padding code as in WhisperSpeech. Whisper itself is not in here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Sampling = Literal["mean", "conv", "transformer"]
+ROPE_BASE = 10_000.0
+FORGOTTEN = 0.03  # a code used less than so often, in parts of an even share, is put where something is
+
+
+@dataclass(frozen=True)
+class VqConfig:
+    """Shapes; the defaults are the paper's best, at Whisper base's width. classes: of noise, clean and unknown too."""
+
+    width: int = 512
+    latent: int = 64
+    codes: int = 1024
+    heads: int = 8
+    sampling: Sampling = "transformer"
+    decay: float = 0.9
+    classes: int = 12
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What became of latents: unit vectors z and their codes' [B, T, latent], indices [B, T], residue z - Q(z).
+
+    Where nothing was said, `indices` hold the padding code and the residue is zero.
+    """
+
+    z: Tensor
+    codes: Tensor
+    indices: Tensor
+    residue: Tensor
+
+
+def downsampled(there: Tensor) -> Tensor:
+    """A mask of frames [B, T] -> of pairs [B, ceil(T / 2)], each there where one of its frames is."""
+    even = functional.pad(there, (0, there.shape[1] % 2))
+    return even.unflatten(1, (-1, 2)).any(2)
+
+
+class Block(nn.Module):
+    """A transformer block with rotary positions (Su 2021); frames that are not there are not listened to."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor, there: Tensor) -> Tensor:
+        """x [B, T, width], there [B, T] -> [B, T, width]."""
+        q, k, v = self.qkv(self.before_attention(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        heard = functional.scaled_dot_product_attention(rotated(q), rotated(k), v, attn_mask=there[:, None, None])
+        x = x + self.out(heard.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.before_mlp(x))
+
+
+def rotated(x: Tensor) -> Tensor:
+    """Queries or keys [B, heads, T, D] turned by their place."""
+    half = x.shape[3] // 2
+    rate = ROPE_BASE ** (-torch.arange(half, device=x.device) / half)
+    angle = torch.arange(x.shape[2], device=x.device)[:, None] * rate
+    a, b = x[..., :half], x[..., half : 2 * half]
+    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], dim=3)
+
+
+class LatentEncoder(nn.Module):
+    """Whisper's frames, two by two, to unit vectors of few dimensions."""
+
+    def __init__(self, config: VqConfig) -> None:
+        super().__init__()
+        width, self.sampling = config.width, config.sampling
+        if self.sampling != "mean":
+            self.stride = nn.Conv1d(width, width, 3, stride=2, padding=1)
+            nn.init.zeros_(self.stride.weight)  # it begins as every other frame
+            nn.init.zeros_(self.stride.bias)  # type: ignore[arg-type]
+        if self.sampling == "transformer":
+            self.block = Block(width, config.heads)
+        else:
+            self.norm = nn.LayerNorm(width)
+            self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.project = nn.Linear(width, config.latent)
+
+    def forward(self, x: Tensor, there: Tensor) -> Tensor:
+        """W(X) [B, T, width] and where it is there [B, T] -> z [B, ceil(T / 2), latent], of length one."""
+        x = x * there[..., None]
+        if x.shape[1] % 2:
+            x = torch.cat([x, x[:, -1:]], dim=1)
+        if self.sampling == "mean":
+            y = x.unflatten(1, (-1, 2)).mean(2)
+        else:
+            y = x[:, ::2] + self.stride(x.transpose(1, 2)).transpose(1, 2)
+        y = self.block(y, downsampled(there)) if self.sampling == "transformer" else y + self.mlp(self.norm(y))
+        return functional.normalize(self.project(y), dim=2)
+
+
+class Codebook(nn.Module):
+    """Unit vectors that follow what they stand for (EMA, cosine similarity), and one more for where nothing is said."""
+
+    vectors: Tensor
+    uses: Tensor
+
+    def __init__(self, config: VqConfig) -> None:
+        super().__init__()
+        self.decay, self.size = config.decay, config.codes
+        noise = nn.init.kaiming_normal_(torch.empty(config.codes, config.latent))
+        self.register_buffer("vectors", functional.normalize(noise, dim=1))
+        self.register_buffer("uses", torch.full((config.codes,), 1.0 / config.codes))  # share of late; they add up to 1
+        self.padding = nn.Parameter(torch.zeros(config.latent))
+
+    def forward(self, z: Tensor, there: Tensor) -> Quantised:
+        """z [B, T, latent] of length one, there [B, T]. In training the codes move, and gradients pass them by."""
+        indices = (z @ self.vectors.T).argmax(2)
+        if self.training:
+            self._follow(z[there].detach(), indices[there])
+        nearest = self.vectors[indices]
+        codes = torch.where(there[..., None], z + (nearest - z).detach(), self.padding.expand_as(z))
+        residue = (z - nearest.detach()) * there[..., None]
+        return Quantised(z, codes, torch.where(there, indices, self.size), residue)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Indices [B, T], the padding code among them -> vectors [B, T, latent]. Raises IndexError beyond it."""
+        return torch.cat([self.vectors, self.padding[None]])[indices]
+
+    @torch.no_grad()
+    def _follow(self, z: Tensor, indices: Tensor) -> None:
+        """Move each code towards the mean of what it stood for [N, latent], forgotten ones to where something is."""
+        if not len(z):
+            return
+        chosen = functional.one_hot(indices, self.size).to(z.dtype)
+        count = chosen.sum(0)
+        self.uses.lerp_(count / count.sum(), 1.0 - self.decay)
+        used = count > 0
+        mean = functional.normalize((chosen.T @ z)[used], dim=1)
+        self.vectors[used] = functional.normalize(torch.lerp(self.vectors[used], mean, 1.0 - self.decay), dim=1)
+        forgotten = torch.nonzero(self.uses * self.size < FORGOTTEN)[:, 0]
+        if len(forgotten):
+            drawn = torch.randint(len(z), (len(forgotten),), device=z.device)
+            self.vectors[forgotten] = z[drawn]
+            self.uses[forgotten] = 1.0 / self.size
+
+
+class LatentDecoder(nn.Module):
+    """Codes back to frames as Whisper's encoder makes them: each twice, and a block that smooths them."""
+
+    def __init__(self, config: VqConfig) -> None:
+        super().__init__()
+        self.project = nn.Linear(config.latent, config.width)
+        self.block = Block(config.width, config.heads)
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, codes: Tensor, there: Tensor) -> Tensor:
+        """Codes [B, ceil(T / 2), latent] and where frames are [B, T] -> [B, T, width]."""
+        frames = self.project(codes).repeat_interleave(2, dim=1)[:, : there.shape[1]]
+        # frames that are not there are padding codes, which say so: nothing is hidden from the block
+        done: Tensor = self.norm(self.block(frames, torch.ones_like(there)))
+        return done
+
+
+class NoiseClassifier(nn.Module):
+    """The kind of noise from the residue: a few neighbours at a time, then the mean over what was given."""
+
+    def __init__(self, config: VqConfig) -> None:
+        super().__init__()
+        self.listen = nn.Sequential(
+            nn.Conv1d(config.latent, 2 * config.latent, 5, padding=2),
+            nn.GELU(),
+            nn.Conv1d(2 * config.latent, 2 * config.latent, 5, padding=2),
+            nn.GELU(),
+        )
+        self.decide = nn.Linear(2 * config.latent, config.classes)
+
+    def forward(self, residue: Tensor, there: Tensor) -> Tensor:
+        """Residue [B, T, latent] and where it is there [B, T] -> logits [B, classes]."""
+        heard = self.listen(residue.transpose(1, 2)).transpose(1, 2) * there[..., None]
+        logits: Tensor = self.decide(heard.sum(1) / there.sum(1, keepdim=True).clamp(min=1))
+        return logits
+
+
+class NoiseVq(nn.Module):
+    """All four parts. `forward` is what Whisper's decoder is given in place of W(X)."""
+
+    def __init__(self, config: VqConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder, self.codebook = LatentEncoder(config), Codebook(config)
+        self.decoder, self.classifier = LatentDecoder(config), NoiseClassifier(config)
+
+    def quantise(self, x: Tensor, there: Tensor) -> Quantised:
+        """W(X) [B, T, width] and where it is there [B, T] -> its tokens and residue, at half the frames."""
+        done: Quantised = self.codebook(self.encoder(x, there), downsampled(there))
+        return done
+
+    def forward(self, x: Tensor, there: Tensor) -> tuple[Tensor, Quantised, Tensor]:
+        """-> (in W's place [B, T, width], what became of the latents, noise logits [B, classes])."""
+        quantised = self.quantise(x, there)
+        logits = self.classifier(quantised.residue, downsampled(there))
+        return self.decoder(quantised.codes, there), quantised, logits
+
+
+@dataclass(frozen=True)
+class VqWeights:
+    """What each loss counts beside that of the words (the paper's). noise: at its most; see `noise_weight`."""
+
+    alpha: float = 0.5
+    beta: float = 0.5
+    noise: float = 1.0
+
+
+def noise_weight(weights: VqWeights, accuracy: float) -> float:
+    """The less the classifier errs on validation (accuracy 0..1), the less is done for it."""
+    return weights.noise * (1.0 - min(max(accuracy, 0.0), 1.0))
+
+
+def alpha_loss(clean: Tensor, noisy: Quantised, there: Tensor) -> Tensor:
+    """How far the clean sound's latents z [B, T, latent] are from the codes of the noisy one; there [B, T].
+
+    The clean ones stand still: drawn together, both would end as one point.
+    """
+    return _mean(clean.detach() - noisy.codes, there)
+
+
+def beta_loss(clean: Tensor, decoded: Tensor, there: Tensor) -> Tensor:
+    """How far W(clean) [B, T, width] is from what the decoder makes of the noisy sound's codes."""
+    return _mean(clean - decoded, there)
+
+
+def _mean(difference: Tensor, there: Tensor) -> Tensor:
+    """Squared length, mean over the frames that are there."""
+    return (difference.square().sum(2) * there).sum() / there.sum().clamp(min=1)
