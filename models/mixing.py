@@ -91,10 +91,10 @@ class Mixer:
         talker = self.random.choice(len(self.names), p=self.weight)
         dry = self._utterances(self.talkers[self.names[talker]], self.length)
         if self.random.random() < self.config.microphone:
-            dry = self._colour(dry)
+            dry = coloured(dry, self.random)
         if self.random.random() >= self.config.room:
             return dry, dry
-        response = self._room()
+        response = room_response(self.random)
         early = response[: round(EARLY_ROOM_S * RATE_HZ)]
         return fftconvolve(dry, early)[: self.length], fftconvolve(dry, response)[: self.length]
 
@@ -121,7 +121,7 @@ class Mixer:
         if self.random.random() < c.two_noises:
             second = self._recorded()
             first = first + second * _gain_to(second, _rms(first), self.random.uniform(-12, 6))
-        return self._colour(first) if self.random.random() < c.microphone else first
+        return coloured(first, self.random) if self.random.random() < c.microphone else first
 
     def _recorded(self) -> Array:
         """One class, one file of it, a stretch of it; short events are scattered over time."""
@@ -144,7 +144,7 @@ class Mixer:
             talker = self.names[self.random.choice(len(self.names), p=self.weight)]
             out += self._utterances(self.talkers[talker], self.length) * self.random.uniform(0.4, 1.0)
         if self.random.random() < 0.5:
-            out = fftconvolve(out, self._room())[: self.length].astype(np.float32)
+            out = fftconvolve(out, room_response(self.random))[: self.length].astype(np.float32)
         return out
 
     def _synthetic(self) -> Array:
@@ -162,30 +162,32 @@ class Mixer:
                 out = out + level * np.sin(2 * np.pi * base * harmonic * time + self.random.uniform(0, 6.28))
         return out.astype(np.float32)
 
-    def _colour(self, x: Array) -> Array:
-        """A microphone: smooth random equaliser within +-8 dB and, at times, a lower band limit."""
-        spectrum = np.fft.rfft(x)
-        grid = np.linspace(0, 1, 9)
-        curve = np.interp(np.sqrt(np.linspace(0, 1, len(spectrum))), grid, self.random.uniform(-8, 8, 9))
-        if self.random.random() < 0.12:
-            limit = self.random.uniform(3_400, 7_500) / (RATE_HZ / 2)
-            curve = curve - 60 * (np.linspace(0, 1, len(spectrum)) > limit)
-        return np.fft.irfft(spectrum * 10 ** (curve / 20), len(x)).astype(np.float32)
 
-    def _room(self) -> Array:
-        """Impulse response: direct sound, a few early echoes, a decaying tail that loses its treble."""
-        decay_s = self.random.uniform(0.15, 0.8)
-        length = round(decay_s * RATE_HZ)
-        time = np.arange(length) / RATE_HZ
-        tail = self.random.standard_normal(length) * 10 ** (-3 * time / decay_s)
-        tail = lfilter([1 - (pole := self.random.uniform(0.1, 0.7))], [1, -pole], tail)
-        tail[: round(0.004 * RATE_HZ)] = 0
-        for _ in range(int(self.random.integers(3, 9))):
-            tail[int(self.random.integers(16, 640))] += self.random.uniform(-1, 1) * 2
-        direct_db = self.random.uniform(0, 14)  # direct to reverberant
-        response = tail * (10 ** (-direct_db / 20) / np.sqrt(np.sum(tail**2)))
-        response[0] = 1.0
-        return response.astype(np.float32)
+def coloured(x: Array, random: np.random.Generator) -> Array:
+    """A microphone: smooth random equaliser within +-8 dB and, at times, a lower band limit."""
+    spectrum = np.fft.rfft(x)
+    grid = np.linspace(0, 1, 9)
+    curve = np.interp(np.sqrt(np.linspace(0, 1, len(spectrum))), grid, random.uniform(-8, 8, 9))
+    if random.random() < 0.12:
+        limit = random.uniform(3_400, 7_500) / (RATE_HZ / 2)
+        curve = curve - 60 * (np.linspace(0, 1, len(spectrum)) > limit)
+    return np.fft.irfft(spectrum * 10 ** (curve / 20), len(x)).astype(np.float32)
+
+
+def room_response(random: np.random.Generator) -> Array:
+    """Impulse response: direct sound, a few early echoes, a decaying tail that loses its treble."""
+    decay_s = random.uniform(0.15, 0.8)
+    length = round(decay_s * RATE_HZ)
+    time = np.arange(length) / RATE_HZ
+    tail = random.standard_normal(length) * 10 ** (-3 * time / decay_s)
+    tail = lfilter([1 - (pole := random.uniform(0.1, 0.7))], [1, -pole], tail)
+    tail[: round(0.004 * RATE_HZ)] = 0
+    for _ in range(int(random.integers(3, 9))):
+        tail[int(random.integers(16, 640))] += random.uniform(-1, 1) * 2
+    direct_db = random.uniform(0, 14)  # direct to reverberant
+    response = tail * (10 ** (-direct_db / 20) / np.sqrt(np.sum(tail**2)))
+    response[0] = 1.0
+    return response.astype(np.float32)
 
 
 def active_rms(x: Array) -> float:

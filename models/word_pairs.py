@@ -1,0 +1,276 @@
+"""Voices with their words, clean and in noise, as a frozen Whisper hears them: `python -m models.word_pairs`.
+
+Encoding is most of what training the recogniser's quantiser costs, and Whisper never changes, so it is done once.
+
+    CACHE/words/SPLIT/0007.npz   a block of BLOCK_PAIRS pairs, each drawn by the block's own number
+
+A block is there when it is whole; those that are there are left alone, so that Ctrl-C loses one block at most and the
+same command goes on. What is drawn: one talker's utterances in a row, 1.5 to 14 s, and as much silence after them as
+live windows have (Whisper loops where less than 0.5 s follows), in one kind of noise, a room or none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import signal
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from scipy.signal import fftconvolve
+
+from engine.paths import cache_dir
+from engine.types import Samples, SottovoceError
+from models.mixing import EARLY_ROOM_S, RATE_HZ, active_rms, coloured, room_response
+from models.shards import Clip, load, to_float, write_beside
+from models.sources import Split
+
+BLOCK_PAIRS = 32
+CLEAN, BABBLE, UNKNOWN = "clean", "babble", "unknown"
+NOISES = ("nature", "crowd", "water", "rain", "wind", "traffic", "music", "machine", "fire")
+KINDS = (CLEAN, *NOISES, BABBLE, UNKNOWN)
+LANGUAGES = {"festvox-ru": "ru", "fillets-ng-data-cs": "cs", "fillets-ng-data-nl": "nl", "voice-": "en"}
+SHARES = {"en": 0.55, "ru": 0.15, "cs": 0.18, "nl": 0.12}  # of what is drawn, where a split has them
+LENGTH_S, LONGEST_S = (1.5, 14.0), 15.0
+TRAILING_S = (0.5, 2.5)
+PAUSE_S = (0.1, 0.6)
+SNR_DB, BABBLE_SNR_DB = (-5.0, 20.0), (2.0, 20.0)
+LEVEL_DB = (-38.0, -16.0)
+CLEAN_SHARE, UNKNOWN_SHARE, BABBLE_SHARE, ROOM_SHARE, MICROPHONE_SHARE = 0.12, 0.08, 0.12, 0.25, 0.5
+NOISE_RMS = 0.05
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """clean, noisy [N] of one length, silence after the words included; kind: one of KINDS."""
+
+    clean: Samples
+    noisy: Samples
+    text: str
+    language: str
+    kind: str
+    snr_db: float
+
+
+def language_of(clip: Clip) -> str | None:
+    """The language of a clip whose words are known; None for others, and for single words of many languages."""
+    found = (language for source, language in LANGUAGES.items() if clip.source.startswith(source))
+    return next(found, None) if clip.transcript else None
+
+
+class PairMaker:
+    """Draws pairs from lists of clips."""
+
+    def __init__(self, speech: Sequence[Clip], background: Sequence[Clip]) -> None:
+        self._talkers: dict[str, dict[str, list[Clip]]] = defaultdict(lambda: defaultdict(list))
+        self._noises: dict[str, list[Clip]] = defaultdict(list)
+        for clip in speech:
+            if (language := language_of(clip)) is not None and len(clip.samples) < LONGEST_S * RATE_HZ:
+                self._talkers[language][clip.speaker].append(clip)
+        for clip in background:
+            self._noises[clip.class_name].append(clip)
+        if not self._talkers or not self._noises:
+            raise SottovoceError("there are no training shards yet; run python -m models.data --minimal")
+        self._voices = list(speech)
+
+    def draw(self, random: np.random.Generator) -> Pair:
+        """One pair."""
+        names = [name for name in SHARES if name in self._talkers]
+        share = np.array([SHARES[name] for name in names])
+        language = str(random.choice(names, p=share / share.sum()))
+        talkers = self._talkers[language]
+        talker = str(random.choice(sorted(talkers)))
+        voice, text = _in_a_row(talkers[talker], random)
+        if random.random() < MICROPHONE_SHARE:
+            voice = coloured(voice, random)
+        heard = voice
+        if random.random() < ROOM_SHARE:
+            response = room_response(random)
+            voice, heard = (
+                fftconvolve(voice, part)[: len(voice)].astype(np.float32)
+                for part in (response[: round(EARLY_ROOM_S * RATE_HZ)], response)
+            )
+        kind = self._kind(random)
+        snr_db = float(random.uniform(*(BABBLE_SNR_DB if kind == BABBLE else SNR_DB)))
+        level = np.float32(10 ** (random.uniform(*LEVEL_DB) / 20) / max(active_rms(heard), 1e-6))
+        noise = self._noise(kind, talker, len(heard), random)
+        gain = active_rms(heard) * 10 ** (-snr_db / 20) / NOISE_RMS
+        mixture = heard + noise * np.float32(gain)
+        level = np.float32(min(float(level), 0.99 / max(float(np.abs(mixture).max()), 1e-6)))
+        return Pair(voice * level, mixture * level, text, language, kind, snr_db if kind != CLEAN else float("inf"))
+
+    def _kind(self, random: np.random.Generator) -> str:
+        drawn = random.random()
+        for kind, share in ((CLEAN, CLEAN_SHARE), (UNKNOWN, UNKNOWN_SHARE), (BABBLE, BABBLE_SHARE)):
+            if drawn < share:
+                return kind
+            drawn -= share
+        return str(random.choice([name for name in NOISES if name in self._noises]))
+
+    def _noise(self, kind: str, talker: str, length: int, random: np.random.Generator) -> Samples:
+        """[length] at NOISE_RMS; an unknown kind is two known ones at once, or something of no kind."""
+        if kind == CLEAN:
+            return np.zeros(length, np.float32)
+        if kind == BABBLE:
+            others = [clip for clip in self._voices if clip.speaker != talker]
+            parts = [_stretch(others, length, random) for _ in range(int(random.integers(2, 6)))]
+        elif kind == UNKNOWN:
+            names = sorted(self._noises)
+            parts = [_stretch(self._noises[str(name)], length, random) for name in random.choice(names, 2)]
+        else:
+            parts = [_stretch(self._noises[kind], length, random)]
+        whole: Samples = np.stack([_at_level(part) for part in parts]).sum(axis=0)
+        return _at_level(coloured(whole, random) if random.random() < MICROPHONE_SHARE else whole)
+
+
+def _at_level(x: Samples) -> Samples:
+    rms = float(np.sqrt(np.square(x).mean()))
+    return (x * (NOISE_RMS / max(rms, 1e-5))).astype(np.float32)
+
+
+def _in_a_row(clips: Sequence[Clip], random: np.random.Generator) -> tuple[Samples, str]:
+    """Whole utterances until a length is reached, with pauses between and silence after; and their words."""
+    wanted = float(random.uniform(*LENGTH_S)) * RATE_HZ
+    parts, texts, length = list[Samples](), list[str](), 0
+    while not texts or length < wanted:
+        clip = clips[int(random.integers(len(clips)))]
+        if texts and length + len(clip.samples) > LONGEST_S * RATE_HZ:
+            break
+        pause = np.zeros(round(random.uniform(*PAUSE_S) * RATE_HZ), np.float32)
+        sound = to_float(clip.samples)
+        parts += [pause, sound * np.float32(NOISE_RMS / max(active_rms(sound), 1e-5))]
+        texts.append(clip.transcript.strip())
+        length += len(pause) + len(sound)
+    parts.append(np.zeros(round(random.uniform(*TRAILING_S) * RATE_HZ), np.float32))
+    return np.concatenate(parts), " ".join(texts)
+
+
+def _stretch(clips: Sequence[Clip], length: int, random: np.random.Generator) -> Samples:
+    """[length] of one clip or, where it is too short, of several."""
+    out, at = np.zeros(length, np.float32), 0
+    while at < length:
+        sound = to_float(clips[int(random.integers(len(clips)))].samples)
+        start = int(random.integers(max(1, len(sound) - length)))
+        piece = sound[start : start + length - at]
+        out[at : at + len(piece)] = piece
+        at += max(1, len(piece))
+    return out
+
+
+# Blocks ---------------------------------------------------------------------------------------------------------------
+
+
+def folder(split: Split) -> Path:
+    """Where the blocks of a split lie."""
+    return cache_dir() / "words" / split
+
+
+class FrozenWhisper:
+    """Whisper base's encoder, in floats. Raises ArtefactError without its weights."""
+
+    def __init__(self) -> None:
+        from engine.weights import require_weights
+        from engine.whisper_worker import WhisperDecoder, load_model
+
+        weights = require_weights("base")
+        self._decoder = WhisperDecoder(load_model(weights.path, weights.format, weights.name), int8=False)
+
+    @torch.inference_mode()
+    def frames(self, sound: Samples) -> np.ndarray:
+        """Sound [N] -> what the encoder makes of it, float16 [frames, width], on as many positions as it has."""
+        return self._decoder.encode(sound, trailing_s=0.0)[0].half().numpy()
+
+    def tokens(self, text: str, language: str) -> list[int]:
+        """The words as the decoder is to write them, its end of text after them."""
+        tokenizer = self._decoder.tokenizer(language)
+        return [*tokenizer.encode(" " + text), tokenizer.eot]
+
+
+def make_block(maker: PairMaker, whisper: Any, number: int) -> bytes:
+    """A block's file; the same number gives the same pairs."""
+    random = np.random.default_rng([7, number])
+    pairs = [maker.draw(random) for _ in range(BLOCK_PAIRS)]
+    heard = [(whisper.frames(pair.clean), whisper.frames(pair.noisy)) for pair in pairs]
+    tokens = [whisper.tokens(pair.text, pair.language) for pair in pairs]
+    out = io.BytesIO()
+    np.savez(
+        out,
+        clean=np.concatenate([clean for clean, _ in heard]),
+        noisy=np.concatenate([noisy for _, noisy in heard]),
+        frames=np.array([len(clean) for clean, _ in heard], np.int32),
+        tokens=np.concatenate([np.array(row, np.int32) for row in tokens]),
+        counts=np.array([len(row) for row in tokens], np.int32),
+        kinds=np.array([KINDS.index(pair.kind) for pair in pairs], np.int8),
+        snrs_db=np.array([pair.snr_db for pair in pairs], np.float32),
+        languages=np.array([pair.language for pair in pairs]),
+    )
+    return out.getvalue()
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A pair of a block: clean, noisy float16 [frames, width], tokens, index into KINDS, SNR in dB (inf: clean)."""
+
+    clean: np.ndarray
+    noisy: np.ndarray
+    tokens: np.ndarray
+    kind: int
+    snr_db: float
+    language: str
+
+
+def read_blocks(split: Split) -> Iterator[Heard]:
+    """All pairs of a split that are there."""
+    for path in sorted(folder(split).glob("*.npz")):
+        with np.load(path) as block:
+            ends, token_ends = np.cumsum(block["frames"])[:-1], np.cumsum(block["counts"])[:-1]
+            sounds = (np.split(block[name], ends) for name in ("clean", "noisy"))
+            rows = (np.split(block["tokens"], token_ends), block["kinds"], block["snrs_db"], block["languages"])
+            for clean, noisy, tokens, kind, snr_db, language in zip(*sounds, *rows, strict=True):
+                yield Heard(clean, noisy, tokens, int(kind), float(snr_db), str(language))
+
+
+def run(split: Split, blocks: int) -> None:
+    """Make the blocks that are not there yet."""
+    maker, place = PairMaker(load(split, "speech"), load(split, "background")), folder(split)
+    place.mkdir(parents=True, exist_ok=True)
+    missing = [n for n in range(blocks) if not (place / f"{n:04d}.npz").exists()]
+    whisper = FrozenWhisper() if missing else None
+    for number in track(missing, f"{split}: blocks of {BLOCK_PAIRS} pairs", console=console):
+        write_beside(place / f"{number:04d}.npz", make_block(maker, whisper, number))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m models.word_pairs", description="What Whisper hears, on disk.")
+    parser.add_argument(
+        "--blocks", type=int, default=40, help=f"how many blocks of {BLOCK_PAIRS} pairs there are to be"
+    )
+    parser.add_argument("--split", choices=("train", "validation"), default="train")
+    args = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)
+    try:
+        run(args.split, args.blocks)
+    except (SottovoceError, OSError) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            f"stopped; {folder(args.split)} holds the blocks that are done, the same command goes on", file=sys.stderr
+        )
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Pairs of clean and noisy words: whole utterances, the right noise at the right level, blocks that come back alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.types import SottovoceError
+from models import word_pairs
+from models.mixing import active_rms
+from models.shards import Clip
+from models.word_pairs import (
+    BABBLE,
+    BLOCK_PAIRS,
+    CLEAN,
+    KINDS,
+    NOISES,
+    PairMaker,
+    make_block,
+    read_blocks,
+)
+
+RATE_HZ = 16_000
+WIDTH = 4
+
+
+def clip(source: str, speaker: str, text: str, class_name: str = "", seconds: float = 1.2, seed: int = 0) -> Clip:
+    sound = 3000 * np.random.default_rng(seed).standard_normal(round(seconds * RATE_HZ))
+    return Clip(sound.astype(np.int16), speaker, class_name, source, text)
+
+
+@pytest.fixture
+def maker() -> PairMaker:
+    speech = [clip("voice-a/x.wav", f"a/{n % 3}", f"words {n}", seed=n) for n in range(9)]
+    speech += [clip("festvox-ru/x.wav", "ru/nsh", f"slova {n}", seed=20 + n) for n in range(3)]
+    speech += [clip("hedgewars-data/x.ogg", "h/1", "", seed=30), clip("tuxpaint-stamps-default/x.ogg", "t/1", "frog")]
+    return PairMaker(speech, [clip("noises", "", "", name, 3.0, seed=40 + n) for n, name in enumerate(NOISES)])
+
+
+class Whisper:
+    """Stands for the frozen one: one frame for 20 ms, with the level of the sound in it."""
+
+    def frames(self, sound: np.ndarray) -> np.ndarray:
+        count = -(-len(sound) // 320)
+        return np.full((count, WIDTH), np.abs(sound).mean(), np.float16)
+
+    def tokens(self, text: str, language: str) -> list[int]:
+        return [len(text), len(language), 99]
+
+
+def test_pairs_are_whole_utterances_of_a_talker_whose_words_are_known(maker: PairMaker) -> None:
+    random = np.random.default_rng(1)
+    pairs = [maker.draw(random) for _ in range(60)]
+    for pair in pairs:
+        assert pair.clean.shape == pair.noisy.shape
+        assert pair.clean.dtype == pair.noisy.dtype == np.float32
+        assert np.abs(pair.noisy).max() <= 1.0
+        words = pair.text.split()
+        assert set(words[::2]) == ({"words"} if pair.language == "en" else {"slova"})
+        assert len(pair.clean) / RATE_HZ >= 0.5 + len(words) / 2 * 1.2
+    assert {pair.language for pair in pairs} == {"en", "ru"}
+    assert {pair.kind for pair in pairs} == set(KINDS)
+
+
+def test_noise_is_as_loud_as_it_says_and_clean_pairs_have_none(
+    maker: PairMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_pairs, "ROOM_SHARE", 0.0)
+    random = np.random.default_rng(2)
+    for pair in (maker.draw(random) for _ in range(60)):
+        noise = pair.noisy - pair.clean
+        if pair.kind == CLEAN:
+            assert not noise.any()
+            assert pair.snr_db == np.inf
+        else:
+            level_db = 20 * np.log10(active_rms(pair.clean) / np.sqrt(np.square(noise).mean()))
+            assert level_db == pytest.approx(pair.snr_db, abs=0.1)
+
+
+def test_babble_is_of_other_talkers(maker: PairMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+    real = word_pairs._stretch
+
+    def stretch(clips: list[Clip], length: int, random: np.random.Generator) -> np.ndarray:
+        seen.append({each.speaker for each in clips})
+        return real(clips, length, random)
+
+    monkeypatch.setattr(word_pairs, "_stretch", stretch)
+    noise = maker._noise(BABBLE, "a/1", RATE_HZ, np.random.default_rng(3))
+    assert noise.shape == (RATE_HZ,)
+    assert all("a/1" not in speakers and "h/1" in speakers for speakers in seen)
+
+
+def test_a_block_comes_back_as_it_was_made_and_is_the_same_each_time(
+    maker: PairMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOTTOVOCE_CACHE", str(tmp_path))
+    place = word_pairs.folder("train")
+    place.mkdir(parents=True)
+    assert make_block(maker, Whisper(), 3) == make_block(maker, Whisper(), 3)
+    assert make_block(maker, Whisper(), 3) != make_block(maker, Whisper(), 4)
+    (place / "0003.npz").write_bytes(make_block(maker, Whisper(), 3))
+    back = list(read_blocks("train"))
+    random = np.random.default_rng([7, 3])
+    drawn = [maker.draw(random) for _ in range(BLOCK_PAIRS)]
+    assert len(back) == BLOCK_PAIRS
+    for heard, pair in zip(back, drawn, strict=True):
+        np.testing.assert_array_equal(heard.noisy, Whisper().frames(pair.noisy))
+        np.testing.assert_array_equal(heard.clean, Whisper().frames(pair.clean))
+        assert heard.tokens.tolist() == [len(pair.text), len(pair.language), 99]
+        assert (KINDS[heard.kind], heard.language) == (pair.kind, pair.language)
+
+
+def test_blocks_that_are_there_are_left_alone(
+    maker: PairMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOTTOVOCE_CACHE", str(tmp_path))
+    monkeypatch.setattr(word_pairs, "load", lambda split, kind: [])
+    monkeypatch.setattr(word_pairs, "PairMaker", lambda speech, background: maker)
+    monkeypatch.setattr(word_pairs, "FrozenWhisper", Whisper)
+    place = word_pairs.folder("validation")
+    place.mkdir(parents=True)
+    (place / "0000.npz").write_bytes(b"mine")
+    word_pairs.run("validation", 2)
+    assert sorted(path.name for path in place.iterdir()) == ["0000.npz", "0001.npz"]
+    assert (place / "0000.npz").read_bytes() == b"mine"
+
+
+def test_without_sound_it_is_said_what_to_do() -> None:
+    with pytest.raises(SottovoceError, match=r"models\.data"):
+        PairMaker([], [])
