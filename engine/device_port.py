@@ -22,7 +22,6 @@ from engine.ring import Ring
 
 HELD_MIN, HELD_MAX = 3, 8  # blocks
 STRETCH_S = 1.0  # device and clock are compared over so long: the two drift
-FELL_BLOCKS = 1.5
 
 
 class DevicePort:
@@ -47,7 +46,7 @@ class DevicePort:
         self._channels = 1
         self._threads: set[int] = set()
         self._broken = self._filling = 0
-        self._pace = _Pace(self._block_s)
+        self._pace = _Pace(self._block_s, self._block_s)
 
     @property
     def latency_ms(self) -> float:
@@ -92,6 +91,7 @@ class DevicePort:
             else:  # it fills its buffer at once when it starts, and may then take its time
                 # PortAudio keeps a block more than it tells
                 self._filling = math.ceil(float(stream.latency) / self._block_s) + 2
+                self._pace = _Pace(self._block_s, float(stream.latency) + self._block_s)
 
         self._ring = ring
         self._stream, self._threads = open_stream(
@@ -153,12 +153,12 @@ def _told(stream: Any) -> int:
 class _Pace:
     """Sees an output break that nobody told of, as Pulse's plugin does at times: it is behind for good afterwards.
 
-    How far it is ahead of the clock goes up and down with its blocks; the highest of one stretch is held against that
-    of the one before.
+    How far it is ahead of the clock goes up and down with its blocks, at most by what it has in hand; the highest of
+    one stretch is held against that of the one before. in_hand_s: how long it plays on without being given more.
     """
 
-    def __init__(self, block_s: float) -> None:
-        self._block_s = block_s
+    def __init__(self, block_s: float, in_hand_s: float) -> None:
+        self._block_s, self._in_hand_s = block_s, in_hand_s
         self._begin_s: float | None = None
         self._highest_s = self._before_s = float("-inf")
         self._ends_s = 0.0
@@ -176,7 +176,7 @@ class _Pace:
         self._highest_s = max(self._highest_s, blocks * self._block_s - (now_s - self._begin_s))
         if now_s < self._ends_s:
             return False
-        broken = self._before_s - self._highest_s > FELL_BLOCKS * self._block_s and told == self._told[0]
+        broken = self._before_s - self._highest_s > self._in_hand_s and told == self._told[0]
         self._before_s, self._highest_s = self._highest_s, float("-inf")
         self._ends_s, self._told = now_s + STRETCH_S, (self._told[1], told)
         return broken

@@ -32,8 +32,8 @@ from engine.types import Samples
 INPUT_RING_S, OUTPUT_RING_S = 1.0, 0.5
 BEHIND_MS = 120.0  # with more than this waiting to be worked on, sound is left out
 WAIT_S = 0.1
-# A device that rings no bell is looked at when its next hop is due, and then so often, so many times.
-LOOK_S, PUNCTUAL_WAITS, LATE_LOOK_S = 0.001, 8, 0.005
+# A device that rings no bell is looked at when its next hop may be there, and then so often, so many times.
+LOOK_S, PUNCTUAL_WAITS, LATE_LOOK_S = 0.001, 16, 0.005
 LOUDEST = 32.0  # 30 dB above full scale; no device gives more in earnest
 DEATH_FADE_MS = 5.0
 SLEEP_AFTER_S = 4.0  # by then nothing is left in the models' memory, nor in a scene's level
@@ -58,7 +58,7 @@ class SoundLoop:
         self.rate_hz, self.hop = stream.sample_rate_hz, stream.hop_native
         self.input_ring = Ring(round(INPUT_RING_S * self.rate_hz))
         self.output_ring = Ring(round(OUTPUT_RING_S * self.rate_hz))
-        self.fill = FillControl(self.rate_hz, self.hop, block)
+        self.fill, self._block = FillControl(self.rate_hz, self.hop, block), block
         self.wake, self.times = Wake(), HopTimes()
         self.input: Port | None = None
         self.output: Port | None = None
@@ -149,8 +149,10 @@ class SoundLoop:
         port = self.input
         if port is None or port.rings:
             return WAIT_S
-        late = self._waits >= PUNCTUAL_WAITS  # nothing has come for a while
-        return LATE_LOOK_S if late else max(LOOK_S, (self.hop - self.input_ring.fill) / self.rate_hz)
+        if self._waits >= PUNCTUAL_WAITS:  # nothing has come for a while
+            return LATE_LOOK_S
+        missing = self.hop - self.input_ring.fill - self._block  # part of the next block's time may have passed
+        return max(LOOK_S, missing / self.rate_hz)
 
     def work_off(self) -> None:
         """All hops that are there now. The thread does this whenever it is woken; without it, whoever owns the loop."""

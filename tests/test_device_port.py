@@ -42,7 +42,7 @@ def breaks_seen(
     """What _Pace counts of an output that stands still once for gap_s and is asked every 10 ms."""
     clock = [100.0]
     monkeypatch.setattr(device_port.time, "monotonic", lambda: clock[0])
-    pace, found = _Pace(BLOCK_S), 0
+    pace, found = _Pace(BLOCK_S, 4 * BLOCK_S), 0
     for _ in range(round(seconds / 0.01)):
         clock[0] += 0.01
         played_s = clock[0] - 100.0
