@@ -1,0 +1,286 @@
+"""Train the quantiser that goes inside Whisper: `python -m models.train_words [--minutes 60] [--fresh]`.
+
+    python -m models.word_pairs --blocks 60                       # once: what Whisper hears
+    python -m models.word_pairs --blocks 6 --split validation
+    python -m models.train_words
+
+The four losses of the paper: the words, written by Whisper's own decoder (frozen, as its encoder is) from what the
+latent decoder gives it; alpha and beta, which hold a noisy sound's codes to the clean one's; and the kind of noise,
+told from the residue, with less weight the better that is told on validation. Ctrl-C or SIGTERM saves; the same command
+goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.paths import cache_dir
+from engine.types import SottovoceError
+from models.noise_vq import NoiseVq, VqConfig, VqWeights, alpha_loss, beta_loss, downsampled, noise_weight
+from models.word_pairs import KINDS, Heard, read_blocks
+
+SEED = 3
+BATCH = 12
+RATE, WARMUP_STEPS, BETAS = 1e-3, 500, (0.9, 0.95)
+GRAD_CLIP = 1.0
+EVALUATE_EVERY = 200
+IGNORED = -100  # targets that count for nothing
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs side by side: clean, noisy [B, T, width], there [B, T], tokens in, targets [B, L], kinds [B]."""
+
+    clean: Tensor
+    noisy: Tensor
+    there: Tensor
+    tokens: Tensor
+    targets: Tensor
+    kinds: Tensor
+
+
+class Words:
+    """Whisper's text decoder, frozen: how likely the words are, given what stands for the sound."""
+
+    def __init__(self, model: Any, starts: dict[str, list[int]]) -> None:
+        model.requires_grad_(False)
+        self._decoder, self._starts = model.decoder, starts
+
+    def batch(self, pairs: Sequence[Heard]) -> Batch:
+        """Pairs as tensors; what is shorter is filled up with what is not there."""
+        longest = max(len(pair.clean) for pair in pairs)
+        said = [[*self._starts[pair.language], *pair.tokens.tolist()] for pair in pairs]
+        most = max(map(len, said)) - 1
+        end = said[0][-1]
+        tokens, targets = torch.full((len(pairs), most), end), torch.full((len(pairs), most), IGNORED)
+        there = torch.zeros(len(pairs), longest, dtype=torch.bool)
+        for row, (pair, words) in enumerate(zip(pairs, said, strict=True)):
+            there[row, : len(pair.clean)] = True
+            tokens[row, : len(words) - 1] = torch.tensor(words[:-1])
+            first = len(self._starts[pair.language]) - 1  # the start is given, not guessed
+            targets[row, first : len(words) - 1] = torch.tensor(words[first + 1 :])
+        clean, noisy = (_side_by_side([getattr(pair, name) for pair in pairs], longest) for name in ("clean", "noisy"))
+        return Batch(clean, noisy, there, tokens, targets, torch.tensor([pair.kind for pair in pairs]))
+
+    def loss(self, sound: Tensor, batch: Batch) -> Tensor:
+        """Cross entropy of the words, in nats a token, given [B, T, width] in place of W(X)."""
+        logits = self._decoder(batch.tokens, sound)
+        return functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
+
+
+def _side_by_side(rows: Sequence[np.ndarray], longest: int) -> Tensor:
+    whole = np.zeros((len(rows), longest, rows[0].shape[1]), np.float32)
+    for place, row in zip(whole, rows, strict=True):
+        place[: len(row)] = row
+    return torch.from_numpy(whole)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The parts, each as it is before its weight; accuracy: of the kind of noise."""
+
+    words: Tensor
+    alpha: Tensor
+    beta: Tensor
+    noise: Tensor
+    accuracy: float
+
+    def total(self, weights: VqWeights, told: float) -> Tensor:
+        """Their sum; told: how well the noise is told on validation, 0..1."""
+        held = weights.alpha * self.alpha + weights.beta * self.beta
+        return self.words + held + noise_weight(weights, told) * self.noise
+
+
+def losses(model: NoiseVq, words: Words, batch: Batch) -> Losses:
+    """All four on a batch; beta is a mean over Whisper's dimensions."""
+    decoded, quantised, logits = model(batch.noisy, batch.there)
+    with torch.no_grad():
+        clean = model.encoder(batch.clean, batch.there)
+    said = downsampled(batch.there)
+    return Losses(
+        words.loss(decoded, batch),
+        alpha_loss(clean, quantised, said),
+        beta_loss(batch.clean, decoded, batch.there) / batch.clean.shape[2],
+        functional.cross_entropy(logits, batch.kinds),
+        float((logits.argmax(1) == batch.kinds).float().mean()),
+    )
+
+
+def rate_at(step: int, done: float) -> float:
+    """Share of the full rate: warm-up, and a cosine over the run (`done`: 0..1) down to a fiftieth."""
+    return min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
+
+
+class Training:
+    """One run: the quantiser, its optimiser, the pairs, and where things are written."""
+
+    def __init__(
+        self,
+        config: VqConfig,
+        words: Words,
+        train: Sequence[Heard],
+        validation: Sequence[Heard],
+        folder: Path,
+        weights: VqWeights | None = None,
+    ) -> None:
+        self.model, self.words, self.weights = NoiseVq(config), words, weights or VqWeights()
+        self.train, self.validation = train, validation
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, betas=BETAS, weight_decay=1e-2)
+        self.step, self.told = 0, 0.0
+        self.path, self.log = folder / "vq.pt", folder / "training.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._random = np.random.default_rng(SEED)
+
+    def resume(self) -> bool:
+        """Go on from what was saved; False when there is nothing. Raises SottovoceError when it does not fit."""
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return False
+        try:
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise SottovoceError(f"{self.path} is of other networks; begin anew with --fresh") from error
+        self.step, self.told = saved["step"], saved["told"]
+        return True
+
+    def save(self) -> None:
+        """Beside and renamed."""
+        beside = self.path.with_suffix(".part")
+        states = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save({**states, "step": self.step, "told": self.told, "config": asdict(self.model.config)}, beside)
+        beside.replace(self.path)
+
+    def one_step(self, rate: float) -> Losses:
+        """Pairs of about one length, so that little of a batch is not there."""
+        first = int(self._random.integers(len(self.train)))
+        order = np.argsort([abs(len(pair.clean) - len(self.train[first].clean)) for pair in self.train], kind="stable")
+        near = order[: 4 * BATCH]
+        chosen = self._random.choice(near, min(BATCH, len(near)), replace=False)
+        self.model.train()
+        found = losses(self.model, self.words, self.words.batch([self.train[i] for i in chosen]))
+        self.optimizer.zero_grad()
+        found.total(self.weights, self.told).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRAD_CLIP)
+        for group in self.optimizer.param_groups:
+            group["lr"] = RATE * rate
+        if math.isfinite(norm.item()):
+            self.optimizer.step()
+        self.step += 1
+        return found
+
+    @torch.no_grad()
+    def judge(self) -> dict[str, float]:
+        """Means over validation: the losses, and how often the noise is told; and the share of codes in use."""
+        self.model.eval()
+        rows, used = list[Losses](), set[int]()
+        ordered = sorted(self.validation, key=lambda pair: len(pair.clean))
+        batches = [ordered[at : at + BATCH] for at in range(0, len(ordered), BATCH)]
+        for batch in map(self.words.batch, batches):
+            rows.append(losses(self.model, self.words, batch))
+            used |= set(self.model.quantise(batch.noisy, batch.there).indices.flatten().tolist())
+        names = ("words", "alpha", "beta", "noise", "accuracy")
+        shares = np.array([len(batch) for batch in batches]) / len(ordered)
+        figures = {name: float(np.dot(shares, [float(getattr(row, name)) for row in rows])) for name in names}
+        return figures | {"codes": len(used - {self.model.config.codes}) / self.model.config.codes}
+
+    def plain(self) -> float:
+        """Cross entropy of the words on noisy validation with Whisper alone, for comparison."""
+        with torch.no_grad():
+            batches = [self.words.batch(self.validation[at : at + 1]) for at in range(len(self.validation))]
+            return float(np.mean([float(self.words.loss(batch.noisy, batch)) for batch in batches]))
+
+    def report(self, seconds: float) -> None:
+        """Judge, log and save."""
+        figures = self.judge()
+        self.told = figures["accuracy"]
+        row = {"step": self.step, "wall_s": round(seconds), **{name: round(v, 4) for name, v in figures.items()}}
+        print(json.dumps(row), flush=True)
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.save()
+
+    def run(self, minutes: float) -> None:
+        """Steps until the minutes are over or somebody stops it; saves either way."""
+        began = time.monotonic()
+        print(json.dumps({"whisper_alone": round(self.plain(), 4)}), flush=True)
+        try:
+            while (done := (time.monotonic() - began) / (60 * minutes)) < 1.0:
+                self.one_step(rate_at(self.step, done))
+                if self.step % EVALUATE_EVERY == 0:
+                    self.report(time.monotonic() - began)
+        except KeyboardInterrupt:
+            print("stopped", flush=True)
+        self.report(time.monotonic() - began)
+
+
+def frozen_words() -> Words:
+    """Whisper base's decoder. Raises ArtefactError without its weights."""
+    from engine.weights import require_weights
+    from engine.whisper_worker import WhisperDecoder, load_model
+    from models.word_pairs import SHARES
+
+    weights = require_weights("base")
+    model = load_model(weights.path, weights.format, weights.name)
+    reader = WhisperDecoder(model, int8=False)
+    return Words(model, {name: list(reader.tokenizer(name).sot_sequence_including_notimestamps) for name in SHARES})
+
+
+def _pairs(split: Any) -> Iterator[Heard]:
+    found = False
+    for pair in read_blocks(split):
+        found = True
+        yield pair
+    if not found:
+        raise SottovoceError(f"there are no {split} pairs yet; run python -m models.word_pairs --split {split}")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m models.train_words", description="Train Whisper's quantiser.")
+    parser.add_argument("--minutes", type=float, default=60.0, help="stop after so many minutes")
+    parser.add_argument("--fresh", action="store_true", help="begin anew; what was there is kept as vq.before.pt")
+    parser.add_argument("--sampling", choices=("mean", "conv", "transformer"), default="transformer")
+    parser.add_argument("--codes", type=int, default=1024)
+    args = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    try:
+        config = VqConfig(codes=args.codes, sampling=args.sampling, classes=len(KINDS))
+        pairs = list(_pairs("train")), list(_pairs("validation"))
+        training = Training(config, frozen_words(), *pairs, folder=cache_dir() / "words")
+        if args.fresh and training.path.exists():
+            training.path.replace(training.path.with_suffix(".before.pt"))
+        training.resume()
+        training.run(args.minutes)
+    except SottovoceError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
