@@ -38,9 +38,10 @@ def hash_of(model: torch.nn.Module) -> str:
 
 
 def pairs(count: int = 24) -> list[Heard]:
-    """Each of four sentences in each of three noises, at lengths of their own."""
+    """Each of four sentences, of four frames a sound, in each of three noises, at lengths of their own."""
     random = np.random.default_rng(1)
-    said = [random.standard_normal((20 + 4 * n, WIDTH)) for n in range(4)]
+    sounds = random.standard_normal((6, WIDTH))
+    said = [sounds[random.integers(6, size=5 + n)].repeat(4, axis=0) for n in range(4)]
     noises = random.standard_normal((3, WIDTH))
     found = []
     for number in range(count):
