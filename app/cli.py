@@ -316,9 +316,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """The program `sottovoce`."""
     sys.excepthook = console.tell_of_bugs
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # being told to stop is Ctrl-C, however it is told
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _stop)
+    for number in console.STOPS:  # being told to stop is Ctrl-C, however it is told
+        signal.signal(number, _stop)
     sys.exit(run())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+# Ctrl-C, the end of the desktop's session, the terminal's end
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Advance(Protocol):

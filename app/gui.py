@@ -191,14 +191,15 @@ class _Run:
     def until_closed(self, quit_after_s: float | None) -> int:
         from PySide6.QtCore import QTimer
 
-        before = signal.signal(signal.SIGINT, self._on_interrupt)
+        before = {number: signal.signal(number, self._on_interrupt) for number in console.STOPS}
         hook, sys.excepthook = sys.excepthook, self._on_bug
         if quit_after_s is not None:
             QTimer.singleShot(round(1000 * quit_after_s), self._finish_unattended)
         try:
             self._app.exec()
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             sys.excepthook = hook
         return console.INTERRUPTED if self._interrupted else self._status
 
@@ -226,7 +227,7 @@ class _Run:
         self._app.quit()
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Ctrl-C in the terminal; Python sees it at the next poll of the bridge."""
+        """Ctrl-C in the terminal, or the desktop's end; Python sees it at the next poll of the bridge."""
         self._interrupted = True
         self._window.close()
 

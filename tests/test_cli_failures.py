@@ -365,3 +365,20 @@ def test_ctrl_c_in_caption_leaves_no_process_and_no_empty_file(folder: Path) -> 
     assert only_line(err) == "sottovoce: stopped\n"
     assert names(folder) == ["in.wav"]
     assert psutil.wait_procs(workers, timeout=10)[1] == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_window_closes_when_it_is_told_to(folder: Path, number: int) -> None:
+    """As the desktop does when a person logs out."""
+    own = {"QT_QPA_PLATFORM": "offscreen", "XDG_RUNTIME_DIR": str(folder)}
+    process = program(["gui", "--demo"], env=own)
+    deadline = time.monotonic() + 60.0
+    while "state" not in program(["ctl", "status", "--json"], env=own).communicate()[0]:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "bug" not in err
