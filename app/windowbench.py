@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import psutil
-
 from engine.control import Request, ask
-from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage, delays_ms, gaps, stimulus
+from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage, Usage, delays_ms, gaps, stimulus
+from engine.soak import per_hour
 from engine.types import SottovoceError
 
 LOOK_S = 10.0
@@ -40,28 +38,30 @@ def measure_window(seconds: float, provider: str, progress: Callable[[float], No
             for do, value in (("input", MIC_SOURCE), ("output", HEARD_SINK), ("background", "keep")):
                 _steer(do, value)
             time.sleep(SETTLE_S)
-            looks, began_s = [_look(process)], time.monotonic()
+            usage, began_s = Usage(process), time.monotonic()
+            looks = [_look(usage)]
             first = stage.record(HEARD_S)
             while (past_s := time.monotonic() - began_s) < seconds - HEARD_S:
                 time.sleep(min(LOOK_S, max(0.1, seconds - HEARD_S - past_s)))
-                looks.append(_look(process))
+                looks.append(_look(usage))
                 progress(past_s / seconds)
             last = stage.record(HEARD_S)
-            looks.append(_look(process))
+            looks.append(_look(usage))
+            cpu = usage.percent()
     delays = [delays_ms(first), delays_ms(last)]
     if not all(delays):
         raise SottovoceError("no sound came through the window's run; see its log (sottovoce doctor)")
-    return figures(looks, time.monotonic() - began_s, [statistics.median(part) for part in delays]) | {
+    return figures(looks, [statistics.median(part) for part in delays], cpu) | {
         "gaps_heard": sum(max(0, gaps(both[:, 1]) - gaps(both[:, 0])) for both in (first, last))
     }
 
 
-def figures(looks: list[dict[str, Any]], seconds: float, delays: list[float]) -> dict[str, Any]:
-    """What the looks at a run of so many seconds and the delays at its beginning and end come to."""
+def figures(looks: list[dict[str, Any]], delays: list[float], cpu_percent: tuple[float, float]) -> dict[str, Any]:
+    """What two looks or more, the delays at the beginning and the end, and the window's and its recogniser's processor
+    time come to."""
     first, last = looks[0], looks[-1]
-    wall_s = max(1e-3, last["at_s"] - first["at_s"])
     return {
-        "seconds": seconds,
+        "seconds": last["at_s"] - first["at_s"],
         "dropouts": last["dropouts"] - first["dropouts"],
         "given_up": sorted({name for look in looks for name in look["given_up"]}),
         "hop_ms_median": statistics.median(look["hop_ms_median"] for look in looks),
@@ -69,23 +69,18 @@ def figures(looks: list[dict[str, Any]], seconds: float, delays: list[float]) ->
         "hop_ms_max": last["hop_ms_max"],
         "delay_ms_first": delays[0],
         "delay_ms_last": delays[1],
-        "cpu_percent": 100.0 * (last["cpu_s"] - first["cpu_s"]) / wall_s,
-        "cpu_percent_captions": 100.0 * (last["captions_cpu_s"] - first["captions_cpu_s"]) / wall_s,
+        "cpu_percent": cpu_percent[0],
+        "cpu_percent_captions": cpu_percent[1],
         "rss_mb_first": first["rss_mb"],
         "rss_mb_last": last["rss_mb"],
         "growth_mb": last["rss_mb"] - first["rss_mb"],
-        "growth_mb_per_hour": _per_hour([look["at_s"] for look in looks], [look["rss_mb"] for look in looks]),
+        "growth_mb_per_hour": per_hour([look["at_s"] for look in looks], [look["rss_mb"] for look in looks]),
         "captions_growth_mb": last["captions_rss_mb"] - first["captions_rss_mb"],
     }
 
 
-def _per_hour(times_s: list[float], values: list[float]) -> float:
-    """Slope of a straight line through the values."""
-    return 3600.0 * float(np.polyfit(np.array(times_s) - times_s[0], values, 1)[0]) if len(values) > 1 else 0.0
-
-
 @contextmanager
-def _window(provider: str) -> Iterator[psutil.Process]:
+def _window(provider: str) -> Iterator[int]:
     """The window in a process of its own, with settings and a socket of its own; gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="sottovoce-window-") as folder:
         own = {"XDG_RUNTIME_DIR": folder, "SOTTOVOCE_CONFIG": folder, "SOTTOVOCE_LOGS": folder}
@@ -97,7 +92,7 @@ def _window(provider: str) -> Iterator[psutil.Process]:
             with subprocess.Popen([sys.executable, "-m", "app", "gui", "--provider", provider]) as child:
                 try:
                     _wait_until_it_answers(child)
-                    yield psutil.Process(child.pid)
+                    yield child.pid
                 finally:
                     _end(child)
         finally:
@@ -134,15 +129,8 @@ def _steer(do: str, value: str) -> None:
         raise SottovoceError(answer.said)
 
 
-def _look(process: psutil.Process) -> dict[str, Any]:
-    """The run's own status, and what it costs, its recogniser apart."""
-    answer = ask(Request("status"))
-    children = [c for c in process.children(recursive=True) if any("whisper_worker" in part for part in c.cmdline())]
-    used, captions = process.cpu_times(), [child.cpu_times() for child in children]
-    return answer.status | {
-        "at_s": time.monotonic(),
-        "cpu_s": used.user + used.system,
-        "captions_cpu_s": sum(each.user + each.system for each in captions),
-        "rss_mb": process.memory_info().rss / 1e6,
-        "captions_rss_mb": sum(child.memory_info().rss for child in children) / 1e6,
-    }
+def _look(usage: Usage) -> dict[str, Any]:
+    """The run's own status, and its memory."""
+    rss_mb, captions_rss_mb = usage.rss_mb()
+    status = ask(Request("status")).status
+    return status | {"at_s": time.monotonic(), "rss_mb": rss_mb, "captions_rss_mb": captions_rss_mb}

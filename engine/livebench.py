@@ -296,10 +296,11 @@ def load_figures(delays: list[tuple[float, float]], begin_s: float, end_s: float
 
 
 class Usage:
-    """Processor time of this process and of the recogniser's, in percent of one core since `begin`."""
+    """Processor time since it was made, in percent of one core, and memory: of a process (default: this one) and,
+    apart, of its recogniser."""
 
-    def __init__(self) -> None:
-        self._own = psutil.Process()
+    def __init__(self, process: int | None = None) -> None:
+        self._own = psutil.Process(process)
         self._began, self._before = time.monotonic(), self._seconds()
 
     def _recogniser(self) -> list[psutil.Process]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,7 @@ def measure_soak(models: Models, minutes: float, progress: Callable[[float], Non
         "rss_mb_first": first["rss_mb"],
         "rss_mb_last": last["rss_mb"],
         "growth_mb": last["rss_mb"] - first["rss_mb"],
-        "growth_mb_per_hour": _per_hour([row["rss_mb"] for row in rows]),
+        "growth_mb_per_hour": per_hour([60.0 * row["minute"] for row in rows], [row["rss_mb"] for row in rows]),
         "objects_growth": last["objects"] - first["objects"],
         "delay_ms_first": first["delay_ms"],
         "delay_ms_last": last["delay_ms"],
@@ -166,6 +166,6 @@ def measure_soak(models: Models, minutes: float, progress: Callable[[float], Non
     }
 
 
-def _per_hour(values: list[float]) -> float:
-    """Slope of a straight line through one value a minute."""
-    return 60.0 * float(np.polyfit(np.arange(len(values)), values, 1)[0])
+def per_hour(times_s: Sequence[float], values: Sequence[float]) -> float:
+    """Slope of a straight line through two values or more."""
+    return 3600.0 * float(np.polyfit(np.array(times_s) - times_s[0], values, 1)[0])

@@ -121,7 +121,7 @@ class Codebook(nn.Module):
         self.decay, self.size = config.decay, config.codes
         noise = nn.init.kaiming_normal_(torch.empty(config.codes, config.latent))
         self.register_buffer("vectors", functional.normalize(noise, dim=1))
-        self.register_buffer("uses", torch.full((config.codes,), 1.0 / config.codes))  # share of late; they add up to 1
+        self.register_buffer("uses", torch.full((config.codes,), 1.0 / config.codes))  # share of late
         self.padding = nn.Parameter(torch.zeros(config.latent))
 
     def forward(self, z: Tensor, there: Tensor) -> Quantised:

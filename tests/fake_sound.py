@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from engine.pulse import PulseDevice
 
@@ -146,6 +147,16 @@ class FakeOutputStream(FakeStream):
             self._sound.insane += not np.isfinite(peak)
             self._sound.heard.append(peak)
         return count == frames
+
+
+def plugged_in(monkeypatch: pytest.MonkeyPatch) -> FakeSound:
+    """In place of every real device, for one test."""
+    fake = FakeSound()
+    for name in ("_sounddevice", "_rtmixer"):
+        monkeypatch.setattr(f"engine.devices.{name}", lambda: fake)
+    monkeypatch.setattr("engine.devices.on_pulse", lambda: True)
+    monkeypatch.setattr("engine.pulse.list_if_available", fake.list_devices)
+    return fake
 
 
 class FakeSound:

@@ -17,19 +17,14 @@ from engine.ports import Wake
 from engine.ring import Ring
 from engine.types import Background, DeviceError, EngineConfig, Provider
 from tests import tiny_models
-from tests.fake_sound import MIC, RATE_HZ, SPEAKER, FakeSound
+from tests.fake_sound import MIC, RATE_HZ, SPEAKER, FakeSound, plugged_in
 
 BLOCK_S = 0.005
 
 
 @pytest.fixture
 def sound(monkeypatch: pytest.MonkeyPatch) -> FakeSound:
-    fake = FakeSound()
-    monkeypatch.setattr("engine.devices._sounddevice", lambda: fake)
-    monkeypatch.setattr("engine.devices._rtmixer", lambda: fake)
-    monkeypatch.setattr("engine.devices.on_pulse", lambda: True)
-    monkeypatch.setattr("engine.pulse.list_if_available", fake.list_devices)
-    return fake
+    return plugged_in(monkeypatch)
 
 
 def port_of(kind: str) -> DevicePort:

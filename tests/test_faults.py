@@ -17,7 +17,7 @@ from engine.live import Engine
 from engine.tokens import read_svt
 from engine.types import Background, DeviceChange, EngineConfig, Event, Problem, Provider
 from tests import tiny_models
-from tests.fake_sound import MIC, RATE_HZ, SPEAKER, FakeSound, Faults
+from tests.fake_sound import MIC, RATE_HZ, SPEAKER, FakeSound, Faults, plugged_in
 
 FAULTS = 200
 WAIT_S = 30.0
@@ -44,11 +44,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Models:
 @pytest.fixture
 def sound(monkeypatch: pytest.MonkeyPatch) -> FakeSound:
     """Devices that fail on request, and an engine that looks after them more often than it would."""
-    fake = FakeSound()
-    monkeypatch.setattr("engine.devices._sounddevice", lambda: fake)
-    monkeypatch.setattr("engine.devices._rtmixer", lambda: fake)
-    monkeypatch.setattr("engine.devices.on_pulse", lambda: True)
-    monkeypatch.setattr("engine.pulse.list_if_available", fake.list_devices)
+    fake = plugged_in(monkeypatch)
     monkeypatch.setattr("engine.endpoints.STALL_S", 0.1)
     monkeypatch.setattr("engine.endpoints.SLOW_START_S", 0.3)
     monkeypatch.setattr("engine.side.LOOK_S", 0.02)
