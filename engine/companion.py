@@ -16,10 +16,10 @@ from engine.device_port import DevicePort
 from engine.devices import INPUT, DeviceInfo, choose_input, choose_output, list_devices
 from engine.level import SILENCE_PEAK
 from engine.ports import Wake
-from engine.recognizer import Recognizer
+from engine.recognizer import Recognizer, Told
 from engine.resample import FileResampler
 from engine.ring import Ring
-from engine.types import OTHERS, Caption, DeviceError, Problem, Samples, UsageError
+from engine.types import OTHERS, DeviceError, Problem, Samples, UsageError
 from engine.vad import SAMPLE_RATE_HZ
 
 SPEAKERS = "speakers"  # instead of a device's id: whatever is played on the default output
@@ -81,7 +81,7 @@ class Companion:
         """Whether its Whisper is loaded within this time."""
         return self._recognizer.wait_ready(timeout_s)
 
-    def work(self, time_s: float, paused: bool) -> list[Caption | Problem]:
+    def work(self, time_s: float, paused: bool) -> list[Told]:
         """Hand on what came since the last call. time_s: the engine's clock; paused: what is said now is left out."""
         told = self._watch(time_s)
         if self._port is not None:
@@ -110,7 +110,7 @@ class Companion:
         self._recognizer.leave_out(count)
         self._fed += count
 
-    def _watch(self, time_s: float) -> list[Caption | Problem]:
+    def _watch(self, time_s: float) -> list[Told]:
         """Notice that the device went, or that another is meant now, and look for it again now and then."""
         now_s = time.monotonic()
         if self._port is not None and self._port.blocks != self._blocks:
@@ -137,7 +137,7 @@ class Companion:
         self._disconnect()
         self._recognizer.end()
 
-    def finish(self, drain_s: float) -> list[Caption | Problem]:
+    def finish(self, drain_s: float) -> list[Told]:
         """Its last words, waited for so long at most."""
         self.end()
         return self._recognizer.finish(drain_s)

@@ -26,14 +26,14 @@ from typing import IO, Any
 import numpy as np
 
 from engine.priority import hurry, stand_back
-from engine.types import SPEECH, ArtefactError, Caption, Problem, Samples, SottovoceError, UsageError, Word
+from engine.types import SPEECH, ArtefactError, Caption, Problem, Residue, Samples, SottovoceError, UsageError, Word
 from engine.vad import SAMPLE_RATE_HZ, model_path
 from engine.weights import DEFAULT_NAME, Weights, require_weights
 
 WORKER = (sys.executable, "-m", "engine.whisper_worker")
 FRAME = struct.Struct("<cQ")  # as in engine.whisper_worker: kind, length of the payload
 MAX_LAG_S = 30.0  # sound further back than this is not waited for: it is left out, and told
-SEND_S = 0.1  # sound is sent in pieces of about this length
+SEND_S, SEND_RAW_S = 0.1, 0.5  # sound is sent in pieces of about this length
 FILE_LEAD_S = 60.0  # how far a file may run ahead of the recogniser
 RESTARTS = 1
 DRAIN_TIMEOUT_S = 120.0
@@ -42,10 +42,14 @@ JOIN_S = 2.0
 BEHIND = "captions cannot keep up with this machine and leave some speech out; close other programs"
 
 
+Told = Caption | Residue | Problem
+
+
 class Recognizer:
     """Words of a 16 kHz mono stream. start, feed and poll from any one thread; finish drains, stop does not.
 
     language: a code such as "en", or None to find it out. weights: what was loaded, with its hash and source.
+    residue: tell, too, which noise there is in what `watch` is given.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Recognizer:
         live: bool = True,
         threads: int = 1,
         source: str = SPEECH,
+        residue: bool = False,
     ) -> None:
         self.language, self.model, self.source = language, model, source
         self.weights: Weights | None = None
@@ -64,17 +69,18 @@ class Recognizer:
         self.dropped = 0  # samples left out because the recogniser was too far behind
         self.failure: str | None = None
         self.spoken = language  # the language given, or else the one last heard
-        self._live, self._threads = live, threads
+        self._live, self._threads, self._residue = live, threads, residue
         self._complaint = "it said nothing"  # the process's last words on standard error
         self._threads_running: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._events: queue.SimpleQueue[Caption | Problem] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Told] = queue.SimpleQueue()
         self._fed = 0  # samples fed since the start: the one clock
         self._heard = 0  # the recogniser has looked at everything before
         self._unsent: deque[tuple[bytes, bytes]] = deque()
         self._kept: deque[tuple[int, bytes, bytes]] = deque()  # (position, kind, payload) not final yet
         self._piece: list[Samples] = []
+        self._raw: list[Samples] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._restarts = 0
         self._state = "new"  # then running, finishing, finished, failed, stopped
@@ -144,14 +150,26 @@ class Recognizer:
                 self._fed += count
                 self._post(b"G", struct.pack("<Q", count))
 
-    def poll(self) -> list[Caption | Problem]:
+    def watch(self, samples: Samples) -> None:
+        """The microphone's own samples [N], 16 kHz mono, up to where `feed` is; looked at for their noise."""
+        if self._state != "running" or not self._residue or not self.ready or self.lag_s > MAX_LAG_S / 2:
+            return
+        self._raw.append(np.asarray(samples, dtype=np.float32).copy())
+        if sum(map(len, self._raw)) < SEND_RAW_S * SAMPLE_RATE_HZ:
+            return
+        whole, self._raw = np.concatenate(self._raw), []
+        with self._lock:
+            self._unsent.append((b"R", struct.pack("<Q", self._fed) + whole.astype("<f4").tobytes()))
+            self._wake.set()
+
+    def poll(self) -> list[Told]:
         """What was recognised since the last call, in order."""
         found = []
         while not self._events.empty():
             found.append(self._events.get())
         return found
 
-    def finish(self, timeout_s: float = DRAIN_TIMEOUT_S) -> list[Caption | Problem]:
+    def finish(self, timeout_s: float = DRAIN_TIMEOUT_S) -> list[Told]:
         """No more sound comes: wait until all of it is recognised, end the process, and give what is left to poll."""
         self.end()
         if not self.wait_done(timeout_s):
@@ -198,6 +216,7 @@ class Recognizer:
             "live": self._live,
             "threads": self._threads,
             "start": start,
+            "residue": self._residue,
         }
         threads = str(self._threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
@@ -275,6 +294,10 @@ class Recognizer:
             if kind == "words":
                 self._take_words(message)
             self._heard = max(self._heard, message["heard_to"])
+        elif kind == "residue":
+            self._events.put(_residue(message))
+        elif kind == "note":
+            self._tell(message["text"], "captions")
         elif kind == "finished":
             self._state = "finished"
             self._done.set()
@@ -329,6 +352,12 @@ class Recognizer:
 
     def _tell(self, text: str, state: str) -> None:
         self._events.put(Problem(self._fed / SAMPLE_RATE_HZ, text, state))
+
+
+def _residue(message: dict[str, Any]) -> Residue:
+    x, y = message["point"]
+    energy_db, codes = tuple(message["energy_db"]), tuple(message["codes"])
+    return Residue(message["time_s"], message["noise_class"], message["confidence"], energy_db, codes, (x, y))
 
 
 @functools.cache

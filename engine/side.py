@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from engine.artefacts import CodecInfo
 from engine.companion import Companion
 from engine.meters import LiveHop
 from engine.priority import ask_kit, hurry
-from engine.recognizer import Recognizer
+from engine.recognizer import Recognizer, Told
 from engine.recorder import HopRecord, Recorder
 from engine.soundloop import SoundLoop
 from engine.types import (
@@ -93,7 +93,7 @@ class Side:
             return
         if self._config.tap is CaptionTap.TOKENS and not self._config.tokens_only:
             raise UsageError("live captions from tokens need --tokens-only; choose raw or enhanced")
-        recognizer = Recognizer(self._config.language)
+        recognizer = Recognizer(self._config.language, residue=True)
         try:
             recognizer.start()
         except ArtefactError as error:
@@ -183,13 +183,14 @@ class Side:
             if self._recorder is not None:
                 self._record(self._recorder, hop)
             if self.recognizer is not None:
-                self._caption(self.recognizer, _tapped(hop, self._config.tap), self.captions_paused or hop.asleep)
+                self._caption(self.recognizer, hop, self.captions_paused or hop.asleep)
         if self._queue_lost and self._recorder is not None:
             lost, self._queue_lost = self._queue_lost, 0
             self._problem(f"the disk is too slow: {lost} hops are missing from the recording; record to another one")
 
-    def _caption(self, recognizer: Recognizer, heard: Samples, paused: bool) -> None:
+    def _caption(self, recognizer: Recognizer, hop: LiveHop, paused: bool) -> None:
         """Feed the recogniser, or tell it now and then how much it did not hear."""
+        heard = _tapped(hop, self._config.tap)
         if paused:
             self._uncaptioned += len(heard)
         if self._uncaptioned and (not paused or self._uncaptioned >= self._info.sample_rate_hz):
@@ -197,6 +198,7 @@ class Side:
             self._uncaptioned = 0
         if not paused:
             recognizer.feed(heard)
+            recognizer.watch(hop.heard)
 
     def _record(self, recorder: Recorder, hop: LiveHop) -> None:
         try:
@@ -210,7 +212,7 @@ class Side:
         self._problem(f"the recording stopped: {error}")
         _close_quietly(recorder)
 
-    def _hand_on(self, events: list[Caption | Problem]) -> None:
+    def _hand_on(self, events: Sequence[Told]) -> None:
         for event in events:
             self._tell(event)
             if self._recorder is not None and isinstance(event, Caption):

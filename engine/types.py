@@ -188,12 +188,18 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Residue:
-    """The recogniser's quantisation residue over one window: noise class, confidence, energy."""
+    """What the recogniser's quantiser leaves over of the sound up to time_s: the kind of noise, and how sure that is.
+
+    energy_db: of the residue every 40 ms since the last event, and codes: the quantiser's; point: among the kinds'
+    clouds (engine.residue).
+    """
 
     time_s: float
     noise_class: str
     confidence: float
-    energy_db: float
+    energy_db: tuple[float, ...]
+    codes: tuple[int, ...]
+    point: tuple[float, float]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,22 +25,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import whisper
-from numpy.typing import NDArray
 from torch import Tensor
 from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
 
+from engine.alignment import align
 from engine.captions import Heard, loop_start, merge_pieces
 from engine.ct2 import read_tensors
 from engine.listener import LIVE, OFFLINE, Hypothesis, Listener, Update
+from engine.residue import ResidueReader, ResidueWatch, has_residue
 from engine.types import ArtefactError, Samples, SottovoceError
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
 
 FRAME = struct.Struct("<cQ")  # kind, length of the payload
-AUDIO, GAP, FINISH = b"A", b"G", b"F"
+AUDIO, RAW, GAP, FINISH = b"A", b"R", b"G", b"F"
 TRAILING_S = (0.5, 2.0)  # silence after the speech: with less Whisper base loops; more where it loops even so
 LOOP_CHECK_TOKENS = 8
 FRAMES_PER_S = 50  # of the encoder's output
-MEDIAN_WIDTH = 7
 
 
 def load_model(path: Path, format: str, name: str) -> Any:
@@ -304,38 +304,6 @@ class WhisperDecoder:
         return merge_pieces(pieces)
 
 
-def align(scores: NDArray[np.float32]) -> list[int]:
-    """Cross-attention scores [heads, tokens + 1, frames] -> the frame at which each token begins, [tokens + 1].
-
-    As openai-whisper does it (softmax, normalised over tokens, median filter, mean of the heads), with the cheapest
-    path of one step down at most per frame, row by row in numpy. The last row, that of the end, closes the last token.
-    """
-    count, frames = scores.shape[1:]
-    if frames < count:
-        return [round(i * frames / count) for i in range(count)]
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    weights = (weights - weights.mean(axis=1, keepdims=True)) / (weights.std(axis=1, keepdims=True) + 1e-9)
-    pad = MEDIAN_WIDTH // 2
-    windows = np.lib.stride_tricks.sliding_window_view(
-        np.pad(weights, ((0, 0), (0, 0), (pad, pad)), mode="reflect" if frames > pad else "edge"), MEDIAN_WIDTH, axis=-1
-    )
-    matrix = np.median(windows, axis=-1).mean(axis=0)
-    best = np.full(count, -np.inf)
-    best[0] = matrix[0, 0]
-    moved = np.zeros((frames, count), dtype=bool)
-    for frame in range(1, frames):
-        from_before = np.concatenate([[-np.inf], best[:-1]])
-        moved[frame] = from_before > best
-        best = np.maximum(best, from_before) + matrix[:, frame]
-    starts, row = [0] * count, count - 1
-    for frame in range(frames - 1, 0, -1):
-        if moved[frame, row]:
-            starts[row] = frame
-            row -= 1
-    return starts
-
-
 # The process ----------------------------------------------------------------------------------------------------------
 
 
@@ -383,13 +351,40 @@ def _tell_update(stream: BinaryIO, update: Update) -> None:
     )
 
 
-def _serve(listener: Listener, mailbox: _Mailbox, out: BinaryIO) -> None:
+def _tell_residue(stream: BinaryIO, watch: ResidueWatch, decoder: WhisperDecoder) -> None:
+    """What noise there is, where it is time to look."""
+    if (sound := watch.due) is None:
+        return
+    with torch.inference_mode():
+        frames = decoder.encode(sound, trailing_s=0.0)[0].numpy()
+    _tell(stream, kind="residue", **asdict(watch.look(frames)))
+
+
+def _watch_for(stream: BinaryIO, name: str, wanted: bool) -> ResidueWatch | None:
+    """Who watches the residue, where it is wanted and was trained on this size of Whisper. Captions go on without."""
+    if not wanted or not has_residue():
+        return None
+    try:
+        reader = ResidueReader()
+    except ArtefactError as error:
+        _tell(stream, kind="note", text=f"which noise there is cannot be told: {error}")
+        return None
+    return ResidueWatch(reader) if reader.recogniser == name else None
+
+
+def _serve(
+    listener: Listener, mailbox: _Mailbox, out: BinaryIO, watch: ResidueWatch | None, decoder: WhisperDecoder
+) -> None:
     """Feed, look, tell, until told to finish (then everything is told) or until the other side is gone."""
     idle = True
     while True:
         for kind, payload in mailbox.take(wait=idle):
             if kind == AUDIO:
                 listener.feed(np.frombuffer(payload, dtype="<f4"))
+            elif kind == RAW:
+                if watch is not None:
+                    watch.feed(np.frombuffer(payload[8:], dtype="<f4"), struct.unpack("<Q", payload[:8])[0])
+                    _tell_residue(out, watch, decoder)
             elif kind == GAP:
                 listener.gap(struct.unpack("<Q", payload)[0])
             elif kind == FINISH:
@@ -422,12 +417,13 @@ def main() -> int:
         decoder = WhisperDecoder(model)
         pace = LIVE if settings["live"] else OFFLINE
         listener = Listener(decoder, SileroVad(), language, pace, settings["start"])
+        watch = _watch_for(out, settings["name"], settings["residue"])
         decoder.transcribe(np.zeros(SAMPLE_RATE_HZ, np.float32), [], [], language, 1)  # the first pass is slow
     except SottovoceError as error:
         _tell(out, kind="problem", text=str(error))
         return 1
     _tell(out, kind="ready")
-    _serve(listener, _Mailbox(sys.stdin.buffer), out)
+    _serve(listener, _Mailbox(sys.stdin.buffer), out, watch, decoder)
     return 0
 
 

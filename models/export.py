@@ -89,7 +89,7 @@ def export_part(
         )
     graph = onnx.load(str(path))
     for initializer in list(graph.graph.initializer):
-        _pack(graph.graph, initializer)
+        pack(graph.graph, initializer)
     in_integers(graph)
     _prune(graph.graph)
     for key, value in metadata.items():
@@ -98,7 +98,7 @@ def export_part(
     onnx.save(graph, str(path))
 
 
-def _pack(graph: onnx.GraphProto, initializer: onnx.TensorProto) -> None:
+def pack(graph: onnx.GraphProto, initializer: onnx.TensorProto) -> None:
     """Store a large tensor in the smallest type that holds it exactly; ONNX Runtime unfolds it when it loads."""
     values = numpy_helper.to_array(initializer)
     if values.dtype != np.float32 or values.size < 4096:

@@ -188,9 +188,13 @@ class NoiseClassifier(nn.Module):
 
     def forward(self, residue: Tensor, there: Tensor) -> Tensor:
         """Residue [B, T, latent] and where it is there [B, T] -> logits [B, classes]."""
-        heard = self.listen(residue.transpose(1, 2)).transpose(1, 2) * there[..., None]
-        logits: Tensor = self.decide(heard.sum(1) / there.sum(1, keepdim=True).clamp(min=1))
+        logits: Tensor = self.decide(self.summary(residue, there))
         return logits
+
+    def summary(self, residue: Tensor, there: Tensor) -> Tensor:
+        """What the kind is decided by: [B, 2 * latent]."""
+        heard = self.listen(residue.transpose(1, 2)).transpose(1, 2) * there[..., None]
+        return heard.sum(1) / there.sum(1, keepdim=True).clamp(min=1)
 
 
 class NoiseVq(nn.Module):

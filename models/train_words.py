@@ -34,7 +34,7 @@ from models.noise_vq import NoiseVq, VqConfig, VqWeights, alpha_loss, beta_loss,
 from models.word_pairs import KINDS, Heard, read_blocks
 
 SEED = 3
-BATCH = 12
+BATCH, NEAR = 12, 48  # pairs of a step, drawn from so many of about one length
 RATE, WARMUP_STEPS, BETAS = 1e-3, 500, (0.9, 0.95)
 GRAD_CLIP = 1.0
 EVALUATE_EVERY = 200
@@ -138,7 +138,7 @@ class Training:
         weights: VqWeights | None = None,
     ) -> None:
         self.model, self.words, self.weights = NoiseVq(config), words, weights or VqWeights()
-        self.train, self.validation = train, validation
+        self.train, self.validation = sorted(train, key=lambda pair: len(pair.clean)), validation
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, betas=BETAS, weight_decay=1e-2)
         self.step, self.told = 0, 0.0
         self.path, self.log = folder / "vq.pt", folder / "training.jsonl"
@@ -168,9 +168,8 @@ class Training:
 
     def one_step(self, rate: float) -> Losses:
         """Pairs of about one length, so that little of a batch is not there."""
-        first = int(self._random.integers(len(self.train)))
-        order = np.argsort([abs(len(pair.clean) - len(self.train[first].clean)) for pair in self.train], kind="stable")
-        near = order[: 4 * BATCH]
+        first = int(self._random.integers(max(1, len(self.train) - NEAR + 1)))
+        near = range(first, min(first + NEAR, len(self.train)))
         chosen = self._random.choice(near, min(BATCH, len(near)), replace=False)
         self.model.train()
         found = losses(self.model, self.words, self.words.batch([self.train[i] for i in chosen]))

@@ -45,13 +45,15 @@ PAUSE_S = (0.1, 0.6)
 SNR_DB, BABBLE_SNR_DB = (-5.0, 20.0), (2.0, 20.0)
 LEVEL_DB = (-38.0, -16.0)
 CLEAN_SHARE, UNKNOWN_SHARE, BABBLE_SHARE, ROOM_SHARE, MICROPHONE_SHARE = 0.12, 0.08, 0.12, 0.25, 0.5
+NO_VOICE_SHARE = 0.1  # noise in which nobody speaks
 NOISE_RMS = 0.05
 console = Console(stderr=True)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """clean, noisy [N] of one length, silence after the words included; kind: one of KINDS."""
+    """clean, noisy [N] of one length, silence after the words included; kind: one of KINDS; snr_db: inf where there is
+    no noise, -inf where there is no voice."""
 
     clean: Samples
     noisy: Samples
@@ -84,6 +86,8 @@ class PairMaker:
 
     def draw(self, random: np.random.Generator) -> Pair:
         """One pair."""
+        if random.random() < NO_VOICE_SHARE:
+            return self._without_voice(random)
         names = [name for name in SHARES if name in self._talkers]
         share = np.array([SHARES[name] for name in names])
         language = str(random.choice(names, p=share / share.sum()))
@@ -107,6 +111,14 @@ class PairMaker:
         mixture = heard + noise * np.float32(gain)
         level = np.float32(min(float(level), 0.99 / max(float(np.abs(mixture).max()), 1e-6)))
         return Pair(voice * level, mixture * level, text, language, kind, snr_db if kind != CLEAN else float("inf"))
+
+    def _without_voice(self, random: np.random.Generator) -> Pair:
+        """Noise alone: nothing is to be written."""
+        kind, length = self._kind(random), round(float(random.uniform(*LENGTH_S)) * RATE_HZ)
+        level = 10 ** (random.uniform(*LEVEL_DB) / 20) / NOISE_RMS
+        noise = self._noise(kind, "", length, random) * np.float32(level)
+        noise *= np.float32(min(1.0, 0.99 / max(float(np.abs(noise).max()), 1e-6)))
+        return Pair(np.zeros_like(noise), noise, "", "en", kind, float("-inf"))
 
     def _kind(self, random: np.random.Generator) -> str:
         drawn = random.random()
@@ -192,7 +204,7 @@ class FrozenWhisper:
     def tokens(self, text: str, language: str) -> list[int]:
         """The words as the decoder is to write them, its end of text after them."""
         tokenizer = self._decoder.tokenizer(language)
-        return [*tokenizer.encode(" " + text), tokenizer.eot]
+        return [*(tokenizer.encode(" " + text) if text else ()), tokenizer.eot]
 
 
 def make_block(maker: PairMaker, whisper: Any, number: int) -> bytes:
@@ -218,7 +230,7 @@ def make_block(maker: PairMaker, whisper: Any, number: int) -> bytes:
 
 @dataclass(frozen=True)
 class Heard:
-    """A pair of a block: clean, noisy float16 [frames, width], tokens, index into KINDS, SNR in dB (inf: clean)."""
+    """A pair of a block: clean, noisy float16 [frames, width], tokens, index into KINDS, SNR as in Pair."""
 
     clean: np.ndarray
     noisy: np.ndarray

@@ -19,6 +19,7 @@ from app.demo import caption_figures, gather, open_recording, word_errors
 from app.live_view import LiveView
 from engine.artefacts import shared_models
 from engine.captions import join_words
+from engine.relief import CAPTIONS, GIVEN_UP
 from engine.tokens import read_svt
 from engine.types import Caption, Word
 from engine.weights import find_weights
@@ -157,10 +158,13 @@ def test_caption_figures_tell_errors_and_delay() -> None:
 def test_the_shipped_recording_is_captioned_as_it_goes(folder: Path) -> None:
     if find_weights() is None:
         pytest.skip("Whisper's weights are not here; run sottovoce models get")
-    process = program("demo", "--seconds", "7", "--out", "out")
-    out, err = process.communicate(timeout=180)
-    assert process.returncode == 0, err
+    for _ in range(3):
+        process = program("demo", "--seconds", "7", "--out", "out")
+        out, err = process.communicate(timeout=180)
+        assert process.returncode == 0, err
+        if GIVEN_UP[CAPTIONS][0] not in err:  # what is said while others keep the machine busy is rightly left out
+            break
     assert all(line.startswith("[0:0") for line in out.splitlines()), out
-    assert "synthetic voice" in out
+    assert "synthetic voice" in out, err
     assert "synthetic voice" in (folder / "out" / "captions.srt").read_text(encoding="utf-8")
     assert "synthetic voice" in join_words(read_svt("out/tokens.svt").words)

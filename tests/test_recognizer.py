@@ -339,7 +339,7 @@ def demo() -> tuple[np.ndarray, str]:
 
 
 def test_word_times_follow_the_attention(rng: np.random.Generator) -> None:
-    from engine.whisper_worker import align
+    from engine.alignment import align
 
     edges = [0, 12, 30, 31, 55, 80]
     scores = rng.normal(0.0, 0.5, (3, 6, 100)).astype(np.float32)

@@ -52,7 +52,7 @@ class Whisper:
 
 def test_pairs_are_whole_utterances_of_a_talker_whose_words_are_known(maker: PairMaker) -> None:
     random = np.random.default_rng(1)
-    pairs = [maker.draw(random) for _ in range(60)]
+    pairs = [pair for pair in (maker.draw(random) for _ in range(70)) if pair.text]
     for pair in pairs:
         assert pair.clean.shape == pair.noisy.shape
         assert pair.clean.dtype == pair.noisy.dtype == np.float32
@@ -64,6 +64,17 @@ def test_pairs_are_whole_utterances_of_a_talker_whose_words_are_known(maker: Pai
     assert {pair.kind for pair in pairs} == set(KINDS)
 
 
+def test_noise_alone_comes_too_with_nothing_to_write(maker: PairMaker) -> None:
+    random = np.random.default_rng(4)
+    alone = [pair for pair in (maker.draw(random) for _ in range(80)) if not pair.text]
+    assert alone
+    for pair in alone:
+        assert not pair.clean.any()
+        assert pair.snr_db == -np.inf
+        assert pair.noisy.any() == (pair.kind != CLEAN)
+        assert np.abs(pair.noisy).max() <= 1.0
+
+
 def test_noise_is_as_loud_as_it_says_and_clean_pairs_have_none(
     maker: PairMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,8 +84,8 @@ def test_noise_is_as_loud_as_it_says_and_clean_pairs_have_none(
         noise = pair.noisy - pair.clean
         if pair.kind == CLEAN:
             assert not noise.any()
-            assert pair.snr_db == np.inf
-        else:
+            assert pair.snr_db == (np.inf if pair.text else -np.inf)
+        elif pair.text:
             level_db = 20 * np.log10(active_rms(pair.clean) / np.sqrt(np.square(noise).mean()))
             assert level_db == pytest.approx(pair.snr_db, abs=0.1)
 

@@ -1,0 +1,234 @@
+"""Write what the engine runs of the quantiser inside Whisper: `python -m models.export_words [--checkpoint FILE]`.
+
+    frames [1, T, width], T even ─► codes [T/2], energy_db [T/2], logits [kinds], point [2]; codebook [codes, latent]
+
+From W(X) to the kind of noise. The latent decoder is left out: engine.residue shows what the residue knows, captions
+are Whisper's own. The point is where the residue lies in a plane in which the kinds are far apart (Fisher 1936), fitted
+here on the training pairs together with each kind's cloud. A gate compares the graph with torch before it is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engine.artefacts import load_onnx
+from engine.paths import assets_dir, cache_dir
+from engine.residue import ROLE
+from engine.types import SottovoceError
+from models.checkpoint import snapped
+from models.config import FORMAT_VERSION
+from models.export import OPSET, pack
+from models.manifest import update_row
+from models.noise_vq import NoiseVq, VqConfig
+from models.shards import load
+from models.word_pairs import KINDS, Heard, folder, language_of, read_blocks
+
+PLANE_S, FRAMES_PER_S = 2.0, 50  # pairs are looked at as the engine does: this long at a time
+RECOGNISER = "base"  # whose frames the pairs hold
+RIDGE = 1e-3
+TOLERANCE = 2e-3
+LEAST_PIECES = 16  # of a kind, for its cloud to mean anything
+COMMAND = (
+    "python -m models.word_pairs --blocks {blocks} && python -m models.word_pairs --blocks {checks} --split validation"
+    " && python -m models.train_words && python -m models.export_words"
+)
+
+
+class ResidueGraph(nn.Module):
+    """The half of a trained quantiser that listens, with the plane [2 * latent, 2] and its centre [2 * latent]."""
+
+    vectors: Tensor
+    plane: Tensor
+    centre: Tensor
+
+    def __init__(self, model: NoiseVq, plane: Tensor, centre: Tensor) -> None:
+        super().__init__()
+        self.encoder, self.classifier = model.encoder, model.classifier
+        self.register_buffer("vectors", model.codebook.vectors.clone())
+        self.register_buffer("plane", plane)
+        self.register_buffer("centre", centre)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """frames [1, T, width], T even -> codes [T/2], energy_db [T/2], logits [K], point [2], codebook [codes, D]."""
+        there = torch.ones_like(frames[:, :, 0])
+        z = self.encoder(frames, there > 0)
+        codes = (z @ self.vectors.T).argmax(2)
+        residue = z - self.vectors[codes]
+        summary = self.classifier.summary(residue, there[:, ::2])
+        energy_db = 10 * torch.log10(residue.square().sum(2) + 1e-6)
+        point = (summary - self.centre) @ self.plane
+        codebook = self.vectors + 0.0 * frames[0, 0, 0]  # an output that hangs on no input would lose its name
+        return codes[0], energy_db[0], self.classifier.decide(summary)[0], point[0], codebook
+
+
+@torch.no_grad()
+def snap(model: NoiseVq) -> None:
+    """Round the weights as they are shipped, so that the graph holds exactly what was measured."""
+    for part in (model.encoder, model.classifier):
+        for weight in part.parameters():
+            weight.copy_(snapped(weight))
+
+
+@torch.no_grad()
+def summaries(model: NoiseVq, pairs: Sequence[Heard]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """What the kind is decided by [N, 2 * latent] of pieces of PLANE_S of the noisy sounds, and their kinds [N]."""
+    size = round(PLANE_S * FRAMES_PER_S)
+    rows, kinds = [], []
+    for pair in pairs:
+        frames = torch.from_numpy(pair.noisy.astype(np.float32))
+        count = max(1, len(frames) // size)
+        pieces = frames[: count * size].unflatten(0, (count, -1)) if len(frames) >= size else frames[None]
+        there = torch.ones(pieces.shape[:2], dtype=torch.bool)
+        quantised = model.quantise(pieces, there)
+        half = torch.ones(quantised.z.shape[:2], dtype=torch.bool)
+        rows.append(model.classifier.summary(quantised.residue, half).numpy())
+        kinds += [pair.kind] * len(pieces)
+    return np.concatenate(rows), np.array(kinds)
+
+
+def fisher_plane(x: NDArray[np.float32], kinds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The plane [D, 2] in which kinds are farthest apart for their width, which is one on average; and the centre [D].
+
+    Fisher 1936, Rao 1948. x [N, D], kinds [N].
+    """
+    centre = x.mean(0)
+    within = np.zeros((x.shape[1], x.shape[1]))
+    between = np.zeros_like(within)
+    for kind in np.unique(kinds):
+        rows = x[kinds == kind]
+        mean = rows.mean(0)
+        within += (rows - mean).T @ (rows - mean) / len(x)
+        between += len(rows) / len(x) * np.outer(mean - centre, mean - centre)
+    within += RIDGE * np.trace(within) / len(within) * np.eye(len(within))
+    root = np.linalg.inv(np.linalg.cholesky(within))
+    _, axes = np.linalg.eigh(root @ between @ root.T)
+    return (root.T @ axes[:, :-3:-1]).astype(np.float32), centre.astype(np.float32)
+
+
+def clouds(points: NDArray[np.floating], kinds: NDArray[np.int64]) -> dict[str, list[float]]:
+    """Of each kind: mean x, y and covariance xx, xy, yy of its points [N, 2]."""
+    found = {}
+    for number, kind in enumerate(KINDS):
+        rows = points[kinds == number]
+        if len(rows) >= LEAST_PIECES:
+            spread = np.cov(rows.T)
+            values = (*rows.mean(0), spread[0, 0], spread[0, 1], spread[1, 1])
+            found[kind] = [round(float(value), 4) for value in values]
+    return found
+
+
+def write(model: NoiseVq, pairs: Sequence[Heard], path: Path) -> None:
+    """The graph with its metadata at `path`. Raises SottovoceError when it does not say what torch says."""
+    model.eval()
+    x, kinds = summaries(model, pairs)
+    plane, centre = fisher_plane(x, kinds)
+    graph = ResidueGraph(copy.deepcopy(model), torch.from_numpy(plane), torch.from_numpy(centre)).eval()
+    frames = torch.from_numpy(pairs[0].noisy[: len(pairs[0].noisy) // 2 * 2].astype(np.float32))[None]
+    outputs = ["codes", "energy_db", "logits", "point", "codebook"]
+    half = {0: "half"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's age, and of branches on shapes that never change here
+        torch.onnx.export(
+            graph,
+            (frames,),
+            str(path),
+            input_names=["frames"],
+            output_names=outputs,
+            dynamic_axes={"frames": {1: "frames"}, "codes": half, "energy_db": half},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    whole = onnx.load(str(path))
+    for initializer in list(whole.graph.initializer):
+        pack(whole.graph, initializer)
+    metadata = {
+        "format_version": str(FORMAT_VERSION),
+        "role": ROLE,
+        "recogniser": RECOGNISER,
+        "kinds": json.dumps(KINDS),
+        "clouds": json.dumps(clouds((x - centre) @ plane, kinds)),
+        "frames_per_s": str(FRAMES_PER_S),
+    }
+    for key, value in metadata.items():
+        whole.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(whole)
+    onnx.save(whole, str(path))
+    _require_parity(graph, path, pairs)
+
+
+@torch.no_grad()
+def _require_parity(graph: ResidueGraph, path: Path, pairs: Sequence[Heard]) -> None:
+    session = load_onnx(path)
+    for pair in pairs[:4]:
+        frames = pair.noisy[: len(pair.noisy) // 2 * 2].astype(np.float32)[None]
+        there = session.run({"frames": frames})
+        here = graph(torch.from_numpy(frames))
+        for name, value in zip(session.outputs, here, strict=True):
+            worst = float(np.abs(there[name] - value.numpy()).max())
+            if worst > TOLERANCE:
+                raise SottovoceError(f"not exported: {name} differs by {worst:.2g} from torch; look for what changed")
+
+
+def load_trained(path: Path) -> NoiseVq:
+    """What models.train_words saved. Raises SottovoceError when it is not there or is of other networks."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        model = NoiseVq(VqConfig(**saved["config"]))
+        model.load_state_dict(saved["model"])
+    except FileNotFoundError:
+        raise SottovoceError(f"{path} is not there; run python -m models.train_words first") from None
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise SottovoceError(f"{path} is of other networks; train anew with --fresh") from error
+    return model
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m models.export_words", description="The residue's graph.")
+    parser.add_argument("--checkpoint", type=Path, default=cache_dir() / "words" / "vq.pt", help="what training left")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    target = assets_dir() / f"{ROLE}.onnx"
+    try:
+        model = load_trained(args.checkpoint)
+        snap(model)
+        pairs = list(read_blocks("train"))
+        if not pairs:
+            raise SottovoceError("there are no pairs to fit the plane on; run python -m models.word_pairs")
+        beside = target.with_suffix(".part")
+        write(model, pairs, beside)
+        beside.replace(target)
+        sources = {clip.source.split("/")[0] for clip in load("train", "speech") if language_of(clip)}
+        sources |= {clip.source.split("/")[0] for clip in load("train", "background")}
+        blocks, checks = (sum(1 for _ in folder(split).glob("*.npz")) for split in ("train", "validation"))
+        update_row(
+            name=ROLE,
+            file=target.name,
+            kind="model",
+            license="MIT",
+            ancestors=["Whisper base (Radford et al. 2022, MIT): its encoder's frames are what this was trained on"],
+            data=sorted(sources),
+            command=COMMAND.format(blocks=blocks, checks=checks),
+            manifest=assets_dir() / "manifest.toml",
+        )
+    except SottovoceError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""The residue's graph: as torch has it, what the watch makes of it, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from engine import residue
+from engine.residue import ResidueReader, ResidueWatch
+from engine.types import ArtefactError, SottovoceError
+from models import export_words
+from models.export_words import clouds, fisher_plane, snap, summaries, write
+from models.manifest import update_row
+from models.noise_vq import NoiseVq, VqConfig
+from models.word_pairs import KINDS, Heard
+
+WIDTH, RATE_HZ = 16, 16_000
+FRAMES = 160
+
+
+def pair(kind: int, seed: int) -> Heard:
+    """Frames that lean to a side of their kind's own."""
+    random = np.random.default_rng(seed)
+    frames = random.standard_normal((FRAMES, WIDTH)) + 3.0 * np.eye(WIDTH)[kind]
+    return Heard(frames.astype(np.float16), frames.astype(np.float16), np.array([1]), kind, 5.0, "en")
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[Heard]:
+    return [pair(number % 3, number) for number in range(60)]
+
+
+@pytest.fixture(scope="module")
+def model() -> NoiseVq:
+    torch.manual_seed(0)
+    made = NoiseVq(VqConfig(width=WIDTH, latent=8, codes=32, heads=2, sampling="mean", classes=len(KINDS))).eval()
+    snap(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(model: NoiseVq, pairs: list[Heard], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("assets")
+    write(model, pairs, place / "residue.onnx")
+    row = {"name": "residue", "file": "residue.onnx", "kind": "model", "license": "MIT"}
+    update_row(manifest=place / "manifest.toml", **row)
+    return place
+
+
+@torch.no_grad()
+def test_the_graph_says_what_torch_says(folder: Path, model: NoiseVq, pairs: list[Heard]) -> None:
+    reader = ResidueReader(folder)
+    for length in (2, 50, FRAMES):
+        frames = pairs[1].noisy[:length].astype(np.float32)
+        there = torch.ones(1, length, dtype=torch.bool)
+        _, quantised, logits = model(torch.from_numpy(frames)[None], there)
+        reading = reader.read(frames)
+        np.testing.assert_array_equal(reading.codes, quantised.indices[0].numpy())
+        np.testing.assert_allclose(reading.chances, logits[0].softmax(0).numpy(), atol=1e-4)
+        energy = quantised.residue.square().sum(2)[0].numpy()
+        np.testing.assert_allclose(10 ** (reading.energy_db / 10), energy, atol=1e-3)
+    np.testing.assert_allclose(reader.codebook, model.codebook.vectors.numpy(), atol=1e-3)
+    assert reader.kinds == KINDS
+    assert reader.recogniser == "base"
+
+
+def test_an_odd_frame_at_the_end_changes_nothing(folder: Path, pairs: list[Heard]) -> None:
+    reader = ResidueReader(folder)
+    frames = pairs[0].noisy.astype(np.float32)
+    even, odd = reader.read(frames[:100]), reader.read(frames[:101])
+    np.testing.assert_array_equal(even.codes, odd.codes)
+    assert even.point == odd.point
+
+
+def test_points_lie_in_their_kinds_clouds(folder: Path, pairs: list[Heard]) -> None:
+    reader = ResidueReader(folder)
+    assert set(reader.clouds) == set(KINDS[:3])
+    for each in pairs[:6]:
+        cloud = reader.clouds[KINDS[each.kind]]
+        off = np.subtract(reader.read(each.noisy[:100].astype(np.float32)).point, cloud.mean)
+        assert off @ np.linalg.inv(cloud.covariance) @ off < 16.0  # four standard deviations
+
+
+def test_the_plane_parts_kinds_and_clouds_tell_where_they_are() -> None:
+    random = np.random.default_rng(3)
+    kinds = np.repeat([0, 1, 2], 200)
+    x = random.standard_normal((600, 6)).astype(np.float32) * np.array([9, 9, 1, 1, 1, 9], np.float32)
+    x[kinds == 1, 2] += 8
+    x[kinds == 2, 3] += 8
+    plane, centre = fisher_plane(x, kinds)
+    points = (x - centre) @ plane
+    found = clouds(points, kinds)
+    assert np.abs(points.std(0) - 1).max() < 4
+    for a in range(3):
+        for b in range(a):
+            assert np.hypot(*np.subtract(found[KINDS[a]][:2], found[KINDS[b]][:2])) > 4
+    assert clouds(points[:10], kinds[:10]) == {}
+
+
+def test_a_long_sound_is_summed_up_in_pieces(model: NoiseVq) -> None:
+    x, kinds = summaries(model, [pair(0, 1), pair(1, 2)])
+    assert x.shape == (2, 16)  # of 3.2 s each one piece of 2 s is whole
+    assert kinds.tolist() == [0, 1]
+
+
+class TestWatch:
+    @pytest.fixture
+    def watch(self, folder: Path) -> ResidueWatch:
+        return ResidueWatch(ResidueReader(folder))
+
+    def test_it_is_time_every_second_where_there_is_sound(self, watch: ResidueWatch) -> None:
+        noise = 0.1 * np.random.default_rng(0).standard_normal(RATE_HZ // 2).astype(np.float32)
+        watch.feed(noise, 8000)
+        assert watch.due is None
+        watch.feed(noise, 16_000)
+        sound = watch.due
+        assert sound is not None
+        assert len(sound) == 2 * RATE_HZ
+        np.testing.assert_array_equal(sound[-8000:], noise)
+        told = watch.look(pair(1, 5).noisy[:100].astype(np.float32))
+        assert told.time_s == 1.0
+        assert told.noise_class in KINDS
+        assert 0.0 < told.confidence <= 1.0
+        assert len(told.energy_db) == len(told.codes) == 25
+        assert watch.due is None
+
+    def test_silence_is_no_noise(self, watch: ResidueWatch) -> None:
+        watch.feed(np.zeros(3 * RATE_HZ, np.float32), 3 * RATE_HZ)
+        assert watch.due is None
+        watch.feed(np.full(100, 0.1, np.float32), 3 * RATE_HZ + 100)
+        assert watch.due is None
+
+    def test_what_is_told_is_the_mean_of_the_last_looks(self, watch: ResidueWatch) -> None:
+        frames = [pair(kind, 9).noisy[:100].astype(np.float32) for kind in (0, 1)]
+        alone = [watch.reader.read(each) for each in frames]
+        told = []
+        for number, each in enumerate(frames):
+            watch.feed(np.full(RATE_HZ, 0.1, np.float32), RATE_HZ * (number + 1))
+            assert watch.due is not None
+            told.append(watch.look(each))
+        assert told[0].point == pytest.approx(alone[0].point)
+        assert told[1].point == pytest.approx(np.mean([reading.point for reading in alone], axis=0))
+        assert told[1].codes == tuple(alone[1].codes[-25:].tolist())
+
+
+def test_another_graph_under_its_name_is_refused(folder: Path, tmp_path: Path) -> None:
+    graph = onnx.load(str(folder / "residue.onnx"))
+    del graph.metadata_props[:]
+    graph.metadata_props.add(key="role", value="encoder")
+    onnx.save(graph, str(tmp_path / "residue.onnx"))
+    update_row(name="residue", file="residue.onnx", kind="model", license="MIT", manifest=tmp_path / "manifest.toml")
+    with pytest.raises(ArtefactError, match="install"):
+        ResidueReader(tmp_path)
+
+
+def test_a_graph_that_differs_from_torch_is_not_written(
+    model: NoiseVq, pairs: list[Heard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_words, "TOLERANCE", -1.0)
+    with pytest.raises(SottovoceError, match="differs"):
+        write(model, pairs, tmp_path / "residue.onnx")
+
+
+def test_training_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SottovoceError, match="train_words"):
+        export_words.load_trained(tmp_path / "vq.pt")
+
+
+def test_artefacts_without_it_are_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "manifest.toml").write_text("artefact = []\n", encoding="utf-8")
+    monkeypatch.setenv("SOTTOVOCE_ASSETS", str(tmp_path))
+    assert not residue.has_residue()
