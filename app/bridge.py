@@ -119,7 +119,7 @@ class Bridge(QObject):
     """Typed signals out of the engine, commands into it. Every method returns at once.
 
     Signals carry one event each, but run_state (RunState), devices (list of DeviceInfo), scenes (list of SceneInfo),
-    failed (a line for a person) and closed (the engine is down and the thread has ended).
+    clouds (name -> Cloud), failed (a line for a person) and closed (the engine is down and the thread has ended).
     """
 
     levels = Signal(Levels)
@@ -132,6 +132,7 @@ class Bridge(QObject):
     run_state = Signal(object)
     devices = Signal(list)
     scenes = Signal(list)
+    clouds = Signal(dict)
     failed = Signal(str)
     no_captions = Signal(str)  # the engine runs, but without captions; the line says why
     frame = Signal()  # after each poll: time to repaint
@@ -142,9 +143,11 @@ class Bridge(QObject):
         make_engine: EngineFactory,
         list_devices: Callable[[], list[Any]],
         list_scenes: Callable[[], list[Any]],
+        read_clouds: Callable[[], dict[str, Any]] = dict,
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
+        self._read_clouds = read_clouds
         self._make_engine = make_engine
         self._list_devices = list_devices
         self._list_scenes = list_scenes
@@ -198,6 +201,10 @@ class Bridge(QObject):
     def refresh_scenes(self) -> None:
         """List scenes; `scenes` is emitted when they are known."""
         self._commands.submit(self._list_scenes, self.scenes.emit, self.failed.emit)
+
+    def refresh_clouds(self) -> None:
+        """Find out where the kinds of noise lie; `clouds` is emitted when that is known, empty where it never is."""
+        self._commands.submit(self._read_clouds, self.clouds.emit, lambda _: self.clouds.emit({}))
 
     def close(self) -> None:
         """Take the engine down and end the thread; `closed` is emitted when both are done."""

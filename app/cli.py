@@ -177,6 +177,22 @@ def caption(
 
 
 @cli.command()
+def residue(
+    source: InFile,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.png", help="Draw it, too.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+    provider: ProviderOption = "auto",
+) -> None:
+    """Tell which noise is in a recording, from what the recogniser's tokens leave over."""
+    from app.commands_noise import NoiseRequest
+    from app.commands_noise import residue as run
+
+    raise typer.Exit(run(NoiseRequest(source, report, as_json, provider)))
+
+
+@cli.command()
 def encode(
     source: InFile,
     out: Annotated[Path, typer.Argument(metavar="OUT.svt", show_default=False)],

@@ -1,4 +1,4 @@
-"""The column at the window's left: switch, mute, devices, levels, background."""
+"""The column at the window's left: switch, mute, devices, levels, background, and the noise around."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from app.controls import BackgroundControl, DeviceBox, LevelMeter, PowerSwitch, quiet_button, section_label
+from app.noise_view import NoiseView
 from app.theme import Theme, scaled_font
 from engine.ports import NO_OUTPUT
 from engine.types import Background
@@ -23,7 +24,7 @@ DEFAULT_NAME = "System default"
 class ControlColumn(QScrollArea):
     """Every control of the sound; scrolls where the window is too low for it."""
 
-    def __init__(self, background: Background) -> None:
+    def __init__(self, background: Background, captions: bool = False) -> None:
         super().__init__()
         self.power = PowerSwitch()
         self.mute = quiet_button(
@@ -36,6 +37,8 @@ class ControlColumn(QScrollArea):
         self.input, self.output = DeviceBox("Microphone"), DeviceBox("Output")
         self.level_in, self.level_out = LevelMeter("In"), LevelMeter("Out")
         self.background = BackgroundControl(background)
+        self.noise = NoiseView(captions)
+        self.noise.hide()  # until it is known that there is anything to see
         column = QWidget()
         column.setObjectName("column")
         self._fill(QVBoxLayout(column))
@@ -73,10 +76,12 @@ class ControlColumn(QScrollArea):
         box.addWidget(self.level_out)
         box.addSpacing(12)
         box.addWidget(self.background)
-        box.addStretch(1)
+        box.addSpacing(8)
+        box.addWidget(self.noise, 1)
+        box.addStretch(0)
 
     def set_theme(self, theme: Theme) -> None:
-        for widget in (self.power, self.level_in, self.level_out, self.background):
+        for widget in (self.power, self.level_in, self.level_out, self.background, self.noise):
             widget.set_theme(theme)
 
     def show_devices(self, devices: list[Any], input_id: str | None, output_id: str | None) -> None:

@@ -180,17 +180,21 @@ def _caption_format(request: CaptionRequest) -> str:
 
 def _tapped(reader: SoundReader, tap: CaptionTap, provider: str) -> Iterator[Samples]:
     """The sound that the recogniser is to hear, mono at the recogniser's rate, in pieces [n]."""
+    from engine.vad import SAMPLE_RATE_HZ
+
+    raw = mono_pieces(reader)
+    return raw if tap is CaptionTap.RAW else _enhanced(raw, SAMPLE_RATE_HZ, tap, provider)
+
+
+def mono_pieces(reader: SoundReader) -> Iterator[Samples]:
+    """The reader's sound, mono at the recogniser's rate, in pieces [n]."""
     from engine.resample import FileResampler
     from engine.vad import SAMPLE_RATE_HZ
 
     down = FileResampler(reader.sample_rate_hz, SAMPLE_RATE_HZ)
-
-    def raw() -> Iterator[Samples]:
-        for block in reader.blocks():
-            yield down.process(block.mean(axis=1))
-        yield down.process(np.zeros(0, dtype=np.float32), last=True)
-
-    return raw() if tap is CaptionTap.RAW else _enhanced(raw(), SAMPLE_RATE_HZ, tap, provider)
+    for block in reader.blocks():
+        yield down.process(block.mean(axis=1))
+    yield down.process(np.zeros(0, dtype=np.float32), last=True)
 
 
 def _enhanced(sound: Iterator[Samples], rate_hz: int, tap: CaptionTap, provider: str) -> Iterator[Samples]:

@@ -67,10 +67,11 @@ def run_gui(
     from app.theme import ThemeChoice
     from app.window import Choices, MainWindow
     from engine.devices import list_devices
+    from engine.residue import read_clouds
     from engine.scenes import list_scenes
 
     config = EngineConfig(provider=provider, captions=captions, background=background or Background())
-    bridge = Bridge(make_engine, list_devices, list_scenes)
+    bridge = Bridge(make_engine, list_devices, list_scenes, read_clouds)
     window = MainWindow(bridge, config, Choices(DEMO_INPUT if demo else None), ThemeChoice(theme))
     if size is not None:
         window.resize(*size)

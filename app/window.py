@@ -63,7 +63,7 @@ class MainWindow(QMainWindow):
         self.message = MessageBar()
         self.inside = InsideView(self.timeline)
         self.captions = CaptionView(config.captions, config.also is not None)
-        self.column = column = ControlColumn(config.background)
+        self.column = column = ControlColumn(config.background, config.captions)
         self.power, self.background = column.power, column.background
         self.input, self.output = column.input, column.output
         self.level_in, self.level_out = column.level_in, column.level_out
@@ -106,10 +106,12 @@ class MainWindow(QMainWindow):
         self.setCentralWidget(page)
 
     def _connect(self) -> None:
-        bridge = self.bridge
+        bridge, column = self.bridge, self.column
         bridge.levels.connect(self._show_levels)
         bridge.tokens.connect(self._take_tokens)
         bridge.caption.connect(self.captions.text.show_caption)
+        bridge.residue.connect(column.noise.show_residue)
+        bridge.clouds.connect(self._show_clouds)
         bridge.stats.connect(self._show_stats)
         bridge.problem.connect(self._show_problem)
         bridge.device_change.connect(self._device_changed)
@@ -121,9 +123,9 @@ class MainWindow(QMainWindow):
         bridge.frame.connect(self.inside.refresh)
         bridge.closed.connect(self.closed)
         self.power.clicked.connect(self._switch)
-        self.column.mute.clicked.connect(self.set_muted)
-        self.column.level.clicked.connect(self.set_level)
-        self.column.resync.clicked.connect(bridge.resync)
+        column.mute.clicked.connect(self.set_muted)
+        column.level.clicked.connect(self.set_level)
+        column.resync.clicked.connect(bridge.resync)
         self.input.chosen.connect(lambda device: self.choose("input", device))
         self.output.chosen.connect(lambda device: self.choose("output", device))
         for box in (self.input, self.output):
@@ -152,6 +154,7 @@ class MainWindow(QMainWindow):
         """List devices and scenes; when they are known, choose sensibly and start."""
         self._begun = False
         self.bridge.refresh_scenes()
+        self.bridge.refresh_clouds()
         self.bridge.refresh_devices()
 
     def _first_choices(self) -> None:
@@ -244,7 +247,7 @@ class MainWindow(QMainWindow):
 
     def _set_captions(self, on: bool) -> None:
         self.config = dataclasses.replace(self.config, captions=on)
-        self.status.set_captions(on)
+        self._tell_captions(on)
         if self.bridge.state is not RunState.OFF:
             self.start()
 
@@ -289,7 +292,7 @@ class MainWindow(QMainWindow):
     def _captions_missing(self, text: str) -> None:
         self.config = dataclasses.replace(self.config, captions=False)
         self.captions.show_unavailable()
-        self.status.set_captions(False)
+        self._tell_captions(False)
         self.message.say(f"no captions: {text}", offer_retry=False)
 
     def _show_run_state(self, state: RunState) -> None:
@@ -309,6 +312,14 @@ class MainWindow(QMainWindow):
             self._begun = True
             self._first_choices()
         self._show_choices()
+
+    def _tell_captions(self, on: bool) -> None:
+        self.status.set_captions(on)
+        self.column.noise.set_captions(on)
+
+    def _show_clouds(self, clouds: dict[str, Any]) -> None:
+        self.column.noise.plane.set_clouds(clouds)
+        self.column.noise.setVisible(bool(clouds))
 
     def _list_scenes(self, scenes: list[Any]) -> None:
         self.scenes = scenes

@@ -18,6 +18,14 @@ def db(x: float) -> float:
     return 20.0 * float(np.log10(max(x, 1e-6)))
 
 
+def active_rms(x: Samples) -> float:
+    """RMS of sound [N] at 16 kHz over its 20 ms within 35 dB of the loudest: the level of speech while it lasts."""
+    frames = x[: len(x) // 320 * 320].reshape(-1, 320)
+    power = np.mean(np.square(frames), axis=1) if len(frames) else np.array([np.mean(np.square(x)) if len(x) else 0.0])
+    top = power.max()
+    return float(np.sqrt(power[power > top * 10**-3.5].mean())) if top > 0 else 0.0
+
+
 class Ramp:
     """A gain that goes to its target in a straight line over one hop; a constant target gives that very number."""
 

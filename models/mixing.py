@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve, lfilter
 
+from engine.mix import active_rms
 from models.shards import Clip
 
 Array = NDArray[Any]  # float32 where it leaves this module
@@ -188,16 +189,6 @@ def room_response(random: np.random.Generator) -> Array:
     response = tail * (10 ** (-direct_db / 20) / np.sqrt(np.sum(tail**2)))
     response[0] = 1.0
     return response.astype(np.float32)
-
-
-def active_rms(x: Array) -> float:
-    """RMS over the 20 ms frames within 35 dB of the loudest: the level of speech while somebody speaks."""
-    frames = x[: len(x) // 320 * 320].reshape(-1, 320)
-    if not len(frames):
-        return _rms(x)
-    power = np.mean(np.square(frames), axis=1)
-    top = power.max()
-    return float(np.sqrt(power[power > top * 10**-3.5].mean())) if top > 0 else 0.0
 
 
 def _rms(x: Array) -> float:

@@ -27,9 +27,10 @@ from rich.console import Console
 from rich.progress import track
 from scipy.signal import fftconvolve
 
+from engine.mix import active_rms
 from engine.paths import cache_dir
 from engine.types import Samples, SottovoceError
-from models.mixing import EARLY_ROOM_S, RATE_HZ, active_rms, coloured, room_response
+from models.mixing import EARLY_ROOM_S, RATE_HZ, coloured, room_response
 from models.shards import Clip, load, to_float, write_beside
 from models.sources import Split
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from engine.mix import active_rms
 from engine.types import SottovoceError
 from models.checkpoint import Bundle
 from models.config import ModelConfig
 from models.feed import Feed, through_tokens
 from models.losses import error_ratio_db, separation_loss, si_sdr_db
-from models.mixing import RATE_HZ, MixConfig, Mixer, active_rms
+from models.mixing import RATE_HZ, MixConfig, Mixer
 from models.perceptual import LoudnessDistance
 from models.quantize import fit
 from models.settings import read_settings

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.mix import active_rms
 from engine.types import SottovoceError
 from models import word_pairs
-from models.mixing import active_rms
 from models.shards import Clip
 from models.word_pairs import (
     BABBLE,

@@ -1,0 +1,156 @@
+"""`sottovoce residue`: which noise is in a recording, how sure that is, and what the recogniser's tokens make of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from app import console
+from app.commands_files import mono_pieces, working
+from engine.types import AudioFileError, Provider, Residue, Samples
+
+PICTURE_S = 60.0  # of a longer recording, the distances are of its beginning
+PLACES_SNR_DB = 5.0
+HOLD_S = 1.5  # a longer pause between two events is told as one
+
+
+@dataclass(frozen=True)
+class NoiseRequest:
+    """The options of `sottovoce residue`."""
+
+    source: Path
+    report: Path | None
+    as_json: bool
+    provider: str
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One kind of noise from start_s to end_s; confidence: the mean."""
+
+    start_s: float
+    end_s: float
+    noise_class: str
+    confidence: float
+
+
+def stretches(events: Sequence[Residue]) -> list[Stretch]:
+    """Events of one kind in a row, joined; each event stands for the second before it."""
+    found: list[tuple[Stretch, int]] = []
+    for event in events:
+        if found:
+            last, count = found[-1]
+            if last.noise_class == event.noise_class and event.time_s - last.end_s <= HOLD_S:
+                mean = (last.confidence * count + event.confidence) / (count + 1)
+                found[-1] = (dataclasses.replace(last, end_s=event.time_s, confidence=mean), count + 1)
+                continue
+        start_s = max(event.time_s - 1.0, found[-1][0].end_s if found else 0.0)
+        found.append((Stretch(start_s, event.time_s, event.noise_class, event.confidence), 1))
+    return [stretch for stretch, _ in found]
+
+
+def residue(request: NoiseRequest) -> int:
+    """Raises SottovoceError. After Ctrl-C what was found until then is told."""
+    from engine.noise_files import residue_of
+    from engine.soundfiles import SoundReader
+
+    if request.report is not None and not request.report.absolute().parent.is_dir():
+        raise AudioFileError(f"{request.report.parent} is not there; make it, or choose another --report")
+    events: list[Residue] = []
+    status = console.DONE
+    with SoundReader(request.source) as reader:
+        total_s = reader.duration_s
+        try:
+            with working(f"listen to {request.source.name}", None) as progress:
+                for event in residue_of(mono_pieces(reader), lambda seconds: progress(seconds, total_s)):
+                    events.append(event)
+        except KeyboardInterrupt:
+            status = console.INTERRUPTED
+        if reader.warning:
+            console.warn(reader.warning)
+    _tell(request, events)
+    if request.report is not None and status == console.DONE:
+        _draw(request, events)
+    return status
+
+
+def _tell(request: NoiseRequest, events: Sequence[Residue]) -> None:
+    found = stretches(events)
+    if request.as_json:
+        rows = [dataclasses.asdict(event) for event in events]
+        console.print_json({"events": rows, "stretches": [dataclasses.asdict(stretch) for stretch in found]})
+        return
+    for stretch in found:
+        start, end = console.clock(stretch.start_s), console.clock(stretch.end_s)
+        print(f"[{start} to {end}] {stretch.noise_class}, {100 * stretch.confidence:.0f} % sure", flush=True)
+    if not found:
+        console.say(f"{request.source} is silent, or shorter than a second: there is no noise to tell")
+
+
+def _draw(request: NoiseRequest, events: Sequence[Residue]) -> None:
+    from app.noise_report import NoiseReport, draw_noise_report
+    from engine.residue import ResidueReader
+    from engine.vad import SAMPLE_RATE_HZ
+
+    assert request.report is not None
+    sound = _beginning(request.source)
+    reader = ResidueReader()
+    distances = _distances(sound, reader.codebook, request.provider)
+    title = f"{request.source.name}: what the recogniser's tokens leave over"
+    report = NoiseReport(title, SAMPLE_RATE_HZ, sound, tuple(events), reader.kinds, reader.clouds, distances)
+    draw_noise_report(report, request.report)
+    console.say(f"wrote {request.report}")
+
+
+def _beginning(source: Path) -> Samples:
+    """The first PICTURE_S at the recogniser's rate, mono [N]."""
+    from engine.soundfiles import SoundReader
+    from engine.vad import SAMPLE_RATE_HZ
+
+    most, parts = round(PICTURE_S * SAMPLE_RATE_HZ), list[Samples]()
+    with SoundReader(source) as reader:
+        for piece in mono_pieces(reader):
+            parts.append(piece)
+            if sum(map(len, parts)) >= most:
+                break
+    return np.concatenate(parts)[:most]
+
+
+def _distances(sound: Samples, codebook: Samples, provider: str) -> dict[str, Samples]:
+    """For each shipped place: how far the tokens of the recording in it are from its own, [tokens] each.
+
+    L2 between the codes' vectors, after the paper's Fig. 3: nought where the token is the same in both.
+    """
+    from engine.artefacts import shared_models
+    from engine.noise_files import placed, residue_of
+    from engine.scenes import list_scenes
+
+    models = shared_models(Provider(provider))
+    own = _codes(list(residue_of([sound])))
+    rows = {}
+    scenes = [scene for scene in list_scenes() if scene.codec_id == models.info.codec_id]
+    for number, scene in enumerate(scenes):
+        with working(f"in {scene.title.lower()}", None) as progress:
+            progress(number, len(scenes))
+            other = _codes(list(residue_of([placed(sound, scene.name, models, PLACES_SNR_DB)])))
+        both = np.minimum(len(own), len(other))
+        rows[scene.title] = np.linalg.norm(codebook[own[:both]] - codebook[other[:both]], axis=1)
+        rows[scene.title][(own[:both] < 0) | (other[:both] < 0)] = np.nan
+    return rows
+
+
+def _codes(events: Sequence[Residue]) -> np.ndarray:
+    """Codes on one clock of 40 ms; -1 where nothing was heard."""
+    from engine.residue import TOKEN_S
+
+    last_s = max((event.time_s for event in events), default=0.0)
+    codes = np.full(round(last_s / TOKEN_S), -1, np.int64)
+    for event in events:
+        end = round(event.time_s / TOKEN_S)
+        begin = max(0, end - len(event.codes))
+        codes[begin:end] = event.codes[len(event.codes) - (end - begin) :]
+    return codes
