@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,7 +54,8 @@ def build_noise_figure(report: NoiseReport) -> Figure:
     figure = NewFigure(figsize=(15, 8), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(report.title)
-    left, right = figure.subfigures(1, 2, width_ratios=[2, 1])
+    parts: Any = figure.subfigures(1, 2, width_ratios=[2, 1])
+    left, right = parts
     axes = left.subplots(4, 1, sharex=True, height_ratios=[1.2, 1.6, 1, 1.6])
     duration_s = max(len(report.sound) / report.sample_rate_hz, EVENT_S)
     _draw_sound(axes[0], report)

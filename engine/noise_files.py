@@ -65,5 +65,5 @@ def placed(sound: Samples, scene: str, models: Models, snr_db: float) -> Samples
     noise = np.concatenate([player.next()[1] for _ in range(hops)])[: len(sound)]
     rms = float(np.sqrt(np.square(noise).mean()))
     gain = np.float32(active_rms(sound) * 10.0 ** (-snr_db / 20.0) / max(rms, 1e-6))
-    mixed: Samples = sound + noise * gain
-    return mixed.astype(np.float32)
+    mixed: Samples = (sound + noise * gain).astype(np.float32)
+    return mixed
