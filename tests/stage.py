@@ -27,14 +27,22 @@ RAIN = SimpleNamespace(name="rain", title="steady rain")
 class Stage:
     """A window on made-up engines."""
 
-    def __init__(self, qtbot: QtBot, devices: list[Any], choices: Choices, config: EngineConfig, **fake: Any) -> None:
+    def __init__(
+        self,
+        qtbot: QtBot,
+        devices: list[Any],
+        choices: Choices,
+        config: EngineConfig,
+        clouds: dict[str, Any] | None = None,
+        **fake: Any,
+    ) -> None:
         self.qtbot, self.made = qtbot, list[FakeEngine]()
 
         def make(config: EngineConfig) -> FakeEngine:
             self.made.append(FakeEngine(config, **fake))
             return self.made[-1]
 
-        self.bridge = Bridge(make, lambda: devices, lambda: [RAIN])
+        self.bridge = Bridge(make, lambda: devices, lambda: [RAIN], lambda: clouds or {})
         self.window = MainWindow(self.bridge, config, choices, ThemeChoice.DARK)
         self.gone: list[bool] = []
         self.window.closed.connect(lambda: self.gone.append(True))

@@ -22,12 +22,13 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine import noise_files
 from engine import recognizer as module
 from engine.captions import Heard, join_words
 from engine.listener import LIVE, OFFLINE, Hypothesis, Listener, Pace, Update
 from engine.paths import assets_dir
 from engine.recognizer import BEHIND, Recognizer, known_languages, recognise_file
-from engine.types import Caption, Problem, SottovoceError, UsageError
+from engine.types import Caption, Problem, Residue, SottovoceError, UsageError
 from engine.vad import SAMPLE_RATE_HZ, WINDOW
 
 WORD_S, STEP = 0.4, 0.001
@@ -202,6 +203,11 @@ while len(frame := sys.stdin.buffer.read(head.size)) == head.size:
     payload = sys.stdin.buffer.read(length)
     if kind == b"F":
         tell(kind="finished", heard_to=at); break
+    if kind == b"R":
+        (seen,), count = struct.unpack("<Q", payload[:8]), (length - 8) // 4
+        tell(kind="residue", time_s=seen / 16000, noise_class="rain", confidence=count / 8000, energy_db=[-3.0],
+             codes=[settings["residue"]], point=[1.0, 2.0])
+        continue
     at += length // 4 if kind == b"A" else struct.unpack("<Q", payload)[0]
     deaths = sorted(folder.glob("die*"))
     if deaths and at >= 16000:
@@ -245,6 +251,37 @@ def test_finish_drains_everything_that_was_fed(stand_in: Path) -> None:
     assert all(c.lag_s >= 0 for c in captions)
     assert captions[-1].lag_s == 0.0
     recognizer.stop()
+
+
+def test_what_is_watched_is_told_by_its_noise_in_time_with_what_is_fed(stand_in: Path) -> None:
+    recognizer = Recognizer("en", residue=True)
+    recognizer.start()
+    assert recognizer.wait_ready()
+    for _ in range(20):
+        recognizer.feed(np.full(1600, 0.1, np.float32))
+        recognizer.watch(np.full(1600, 0.2, np.float32))
+    events = recognizer.finish()
+    assert len(words_of(events)) == 20
+    residues = [event for event in events if isinstance(event, Residue)]
+    assert [event.time_s for event in residues] == [0.5, 1.0, 1.5, 2.0]
+    assert residues[0] == Residue(0.5, "rain", 1.0, (-3.0,), (1,), (1.0, 2.0))
+
+
+def test_nobody_watches_where_it_is_not_asked_for(stand_in: Path) -> None:
+    recognizer = Recognizer("en")
+    recognizer.start()
+    assert recognizer.wait_ready()
+    recognizer.watch(np.full(16_000, 0.2, np.float32))
+    assert not any(isinstance(event, Residue) for event in recognizer.finish())
+
+
+def test_the_noise_of_a_recording_is_told_every_second(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise_files, "has_residue", lambda: True)
+    done_s: list[float] = []
+    pieces = [np.full(size, 0.1, np.float32) for size in (100, 40_000, 23_900)]
+    events = list(noise_files.residue_of(pieces, done_s.append))
+    assert [event.time_s for event in events] == pytest.approx([0.5 * n for n in range(1, 8)], abs=0.1)
+    assert done_s[-1] == pytest.approx(4.0)
 
 
 def test_a_death_is_survived_once_and_no_word_is_lost(stand_in: Path) -> None:

@@ -1,0 +1,103 @@
+"""`sottovoce residue`: stretches of a kind, tokens on one clock, the picture, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from app import cli, commands_noise
+from app.commands_noise import Stretch, stretches
+from app.noise_report import NoiseReport, build_noise_figure, draw_noise_report
+from engine import noise_files
+from engine.artefacts import shared_models
+from engine.mix import active_rms
+from engine.residue import Cloud
+from engine.types import AudioFileError, Provider, Residue
+
+
+def event(time_s: float, kind: str = "rain", confidence: float = 0.5, codes: tuple[int, ...] = (7,) * 25) -> Residue:
+    return Residue(time_s, kind, confidence, (-2.0,) * len(codes), codes, (0.1, 0.2))
+
+
+def test_events_of_a_kind_in_a_row_are_one_stretch() -> None:
+    events = [event(1.0), event(2.0, confidence=0.7), event(3.0, "wind", 0.9), event(4.0), event(9.0)]
+    assert stretches(events) == [
+        Stretch(0.0, 2.0, "rain", pytest.approx(0.6)),
+        Stretch(2.0, 3.0, "wind", 0.9),
+        Stretch(3.0, 4.0, "rain", 0.5),
+        Stretch(8.0, 9.0, "rain", 0.5),
+    ]
+    assert stretches([]) == []
+
+
+def test_tokens_lie_where_they_were_heard() -> None:
+    codes = commands_noise._codes([event(1.0, codes=(1,) * 25), event(3.0, codes=(2,) * 30)])
+    assert len(codes) == 75
+    assert codes[:25].tolist() == [1] * 25
+    assert codes[25:45].tolist() == [-1] * 20
+    assert codes[45:].tolist() == [2] * 30
+
+
+def report(events: tuple[Residue, ...], distances: dict[str, np.ndarray]) -> NoiseReport:
+    cloud = Cloud((0.0, 1.0), ((1.0, 0.2), (0.2, 0.5)))
+    sound = np.sin(np.arange(48_000) / 9).astype(np.float32)
+    return NoiseReport("x.wav", 16_000, sound, events, ("clean", "rain"), {"rain": cloud}, distances)
+
+
+def test_the_picture_shows_kinds_residue_and_distances(tmp_path: Path) -> None:
+    shown = report((event(1.0), event(2.0, "clean")), {"Rain": np.full(60, 0.5), "Street": np.full(75, np.nan)})
+    figure = build_noise_figure(shown)
+    axes = {axis.get_ylabel().split()[0]: axis for part in figure.subfigs for axis in part.axes if axis.get_ylabel()}
+    bars = [(bar.get_x(), bar.get_y()) for bar in axes["noise"].patches]
+    assert bars == [(0.0, pytest.approx(0.6)), (1.0, pytest.approx(-0.4))]
+    picture = axes["tokens"].images[0].get_array()
+    assert picture.shape == (2, 75)
+    assert np.nanmax(np.asarray(picture.filled(np.nan))) == 0.5
+    draw_noise_report(shown, tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 10_000
+
+
+def test_a_picture_of_nothing_is_drawn_and_one_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    draw_noise_report(report((), {}), tmp_path / "x.png")
+    with pytest.raises(AudioFileError, match="--report"):
+        draw_noise_report(report((), {}), tmp_path / "none" / "x.png")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "in.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(32_000), 16_000)
+    return path
+
+
+def test_what_was_found_is_printed(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(noise_files, "residue_of", lambda sound, progress=None: [event(1.0), event(2.0, "wind", 0.9)])
+    assert cli.run(["residue", str(source)]) == 0
+    assert capsys.readouterr().out == "[0:00.0 to 0:01.0] rain, 50 % sure\n[0:01.0 to 0:02.0] wind, 90 % sure\n"
+    assert cli.run(["residue", str(source), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["noise_class"] for row in told["events"]] == ["rain", "wind"]
+    assert told["stretches"][1]["end_s"] == 2.0
+
+
+def test_a_folder_that_is_not_there_is_told_before_the_work(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(noise_files, "residue_of", lambda *_: pytest.fail("it listened"))
+    assert cli.run(["residue", str(source), "--report", str(source.parent / "none" / "x.png")]) == 1
+    assert "--report" in capsys.readouterr().err
+
+
+def test_a_voice_is_put_in_a_place_at_its_level() -> None:
+    models = shared_models(Provider.CPU)
+    voice = np.sin(np.arange(32_000) / 9).astype(np.float32) * 0.1
+    for snr_db in (0.0, 10.0):
+        noise = noise_files.placed(voice, "rain", models, snr_db) - voice
+        level_db = 20 * np.log10(active_rms(voice) / np.sqrt(np.square(noise).mean()))
+        assert level_db == pytest.approx(snr_db, abs=0.2)
