@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.types import Samples
 
@@ -18,7 +19,7 @@ def db(x: float) -> float:
     return 20.0 * float(np.log10(max(x, 1e-6)))
 
 
-def active_rms(x: Samples) -> float:
+def active_rms(x: NDArray[np.floating]) -> float:
     """RMS of sound [N] at 16 kHz over its 20 ms within 35 dB of the loudest: the level of speech while it lasts."""
     frames = x[: len(x) // 320 * 320].reshape(-1, 320)
     power = np.mean(np.square(frames), axis=1) if len(frames) else np.array([np.mean(np.square(x)) if len(x) else 0.0])
