@@ -13,12 +13,10 @@ import numpy as np
 
 from app import console
 from engine.files import decode_file, encode_file, enhance_file
-from engine.types import Background, CaptionTap, Provider, Samples, UsageError, Word
+from engine.types import LEFT_FOR_RECOGNISER_DB, Background, CaptionTap, Provider, Samples, UsageError, Word
 
 if TYPE_CHECKING:
     from engine.soundfiles import SoundReader
-
-LEFT_FOR_RECOGNISER_DB = -10.5  # Whisper hears better with some of the background left beneath the voice
 
 
 class Told(Protocol):

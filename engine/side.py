@@ -25,6 +25,7 @@ from engine.recognizer import Recognizer, Told
 from engine.recorder import HopRecord, Recorder
 from engine.soundloop import SoundLoop
 from engine.types import (
+    LEFT_FOR_RECOGNISER_DB,
     ArtefactError,
     Caption,
     CaptionTap,
@@ -39,7 +40,7 @@ from engine.types import (
 SIDE_S, REST_S = 0.02, 0.1  # between two rounds, and while there is nothing to hear or nobody to hear it
 LOOK_S = 0.25
 QUEUE_HOPS = 1500  # half a minute between the sound thread and the disk
-LEFT_FOR_RECOGNISER = 0.3  # of the background: Whisper hears better with some of it left
+LEFT_FOR_RECOGNISER = np.float32(10.0 ** (LEFT_FOR_RECOGNISER_DB / 20.0))
 log = logging.getLogger(__name__)
 
 
@@ -274,5 +275,5 @@ def _tapped(hop: LiveHop, tap: CaptionTap) -> Samples:
         return hop.heard
     if tap is CaptionTap.TOKENS:
         return hop.models.speech
-    heard: Samples = hop.models.speech + np.float32(LEFT_FOR_RECOGNISER) * hop.models.background
+    heard: Samples = hop.models.speech + LEFT_FOR_RECOGNISER * hop.models.background
     return heard

@@ -124,6 +124,9 @@ class CaptionTap(StrEnum):
     TOKENS = "tokens"
 
 
+LEFT_FOR_RECOGNISER_DB = -10.5  # gain of the background under enhanced sound: Whisper hears better with some of it left
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """All that a live run needs to know. Device ids are those of `engine.devices.list_devices`; None is the default.
