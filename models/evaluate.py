@@ -6,6 +6,7 @@
     python -m models.evaluate --out DIR --assets OTHER   artefacts from another folder
     python -m models.evaluate --out DIR --wer            with Whisper base's word errors (slow)
     python -m models.evaluate --out DIR --parts babble   one part of the test, beside another run elsewhere, say
+    python -m models.evaluate recognizer --out DIR       the recogniser alone (models/evaluate_words.py)
 
 DIR then holds scores.csv (a row per file and system), tables.md, readme.md (the tables of the README), summary.json and
 scores.png. Ctrl-C keeps what was measured; the same command goes on from DIR/scores.csv. A row is measured again only
@@ -40,7 +41,7 @@ from rich.progress import Progress
 
 from engine.paths import cache_dir
 from engine.types import Samples, SottovoceError, UsageError
-from models import metrics, tables
+from models import evaluate_words, metrics, tables
 from models.code_counts import CodeCounts
 from models.peers import PEERS
 from models.readme_tables import readme
@@ -420,7 +421,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    args = parse(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["recognizer"]:
+        return evaluate_words.main(given[1:])
+    args = parse(given)
     for number in (signal.SIGINT, signal.SIGTERM):  # in the background of a shell the former is ignored otherwise
         signal.signal(number, signal.default_int_handler)
     try:

@@ -1,0 +1,230 @@
+"""What the recogniser is worth: `python -m models.evaluate recognizer --out DIR [--parts kinds,streaming,silence]`.
+
+    kinds       validation pairs: how often the kind of noise is told from the residue, clean told from noisy, and how
+                many tokens are the same in noise as without, over SNR
+    streaming   public test, a stream of its utterances: live against offline word errors, and when words are final
+    silence     ten minutes of validation noise and music, nobody speaking: words made up
+
+Word errors on every mixture, for all systems and for what captions hear, come from `models.evaluate --wer`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from engine.captions import join_words
+from engine.listener import LIVE, OFFLINE, Listener, Pace
+from engine.residue import ResidueReader
+from engine.types import Samples, SottovoceError, Word
+from engine.vad import SileroVad
+from models.metrics import word_errors
+from models.shards import RATE_HZ, Clip, load, to_float
+from models.tables import table
+from models.testset import Mixture, build
+from models.word_pairs import CLEAN, KINDS, UNKNOWN, Heard, read_blocks
+
+PARTS = ("kinds", "streaming", "silence")
+PIECE = RATE_HZ // 10
+PAUSE_S, UTTERANCES = 1.2, 60
+SILENT_S, STRETCH_S = 600.0, 20.0
+SNR_BANDS_DB = ((-np.inf, -100.0), (-100.0, 0.0), (0.0, 5.0), (5.0, 10.0), (10.0, 15.0), (15.0, 100.0))
+console = Console(stderr=True)
+
+
+# Kinds of noise -------------------------------------------------------------------------------------------------------
+
+
+def kinds(pairs: Sequence[Heard], reader: ResidueReader) -> dict[str, Any]:
+    """Percent of pairs whose kind is told, of those told clean or not rightly, and of equal tokens; and over SNR."""
+    rows = []
+    for pair in track(pairs, "kinds", console=console):
+        noisy, clean = (reader.read(frames.astype(np.float32)) for frames in (pair.noisy, pair.clean))
+        told = reader.kinds[int(noisy.chances.argmax())]
+        equal = float(np.mean(noisy.codes == clean.codes)) if np.isfinite(pair.snr_db) else np.nan
+        rows.append((pair.snr_db, KINDS[pair.kind], told, equal))
+    known = [row for row in rows if row[1] != UNKNOWN]
+    by_snr: dict[str, Any] = {}
+    for low, high in SNR_BANDS_DB:
+        if band := [row for row in known if low <= row[0] < high and row[1] != CLEAN]:
+            name = "no voice" if high < 0 and low < -100 else f"{low:g} to {high:g} dB"
+            by_snr[name] = _shares(band)
+    return {"all": _shares(rows), "without unknown": _shares(known), "by_snr": by_snr}
+
+
+def _shares(rows: Sequence[tuple[float, str, str, float]]) -> dict[str, float]:
+    right = np.mean([kind == told for _, kind, told, _ in rows])
+    parted = np.mean([(kind == CLEAN) == (told == CLEAN) for _, kind, told, _ in rows])
+    equal = [row[3] for row in rows if np.isfinite(row[3])]
+    shares = {"kind": right, "clean or not": parted, "equal tokens": np.mean(equal) if equal else np.nan}
+    return {name: round(100.0 * float(value), 1) for name, value in shares.items()} | {"pairs": len(rows)}
+
+
+# Streaming ------------------------------------------------------------------------------------------------------------
+
+
+def stream_of(mixtures: Sequence[Mixture], name: str) -> tuple[Samples, str]:
+    """The mixtures' `mixture` or `speech` in a row with pauses, and all that is said."""
+    pause = np.zeros(round(PAUSE_S * RATE_HZ), np.float32)
+    parts = [part for mixture in mixtures for part in (getattr(mixture, name), pause)]
+    return np.concatenate(parts), " ".join(mixture.transcript for mixture in mixtures)
+
+
+def heard_live(sound: Samples, pace: Pace, decoder: Any, language: str = "en") -> tuple[list[Word], list[float]]:
+    """Words of a sound that comes in real time, and how long after its end each was final.
+
+    The clock is the sound's own: what the recogniser computes is measured and added, so nothing has to be waited for.
+    """
+    listener = Listener(decoder, SileroVad(), language, pace)
+    words, delays_s = list[Word](), list[float]()
+    now_s, ended = 0.0, False
+    while True:
+        due = min(len(sound), int(now_s * RATE_HZ))
+        if due > listener.fed_to:
+            listener.feed(sound[listener.fed_to : due])
+        began = time.perf_counter()
+        update = listener.advance()
+        now_s += time.perf_counter() - began
+        if update is not None:
+            words += update.final
+            delays_s += [now_s - word.end_s for word in update.final]
+        elif ended:
+            return words, delays_s
+        elif listener.fed_to >= len(sound):
+            listener.finish()
+            ended = True
+        else:
+            now_s = max(now_s, (listener.fed_to + PIECE) / RATE_HZ)
+
+
+def streaming(mixtures: Sequence[Mixture], decoder: Any) -> dict[str, Any]:
+    """Word errors in percent of one stream, live and offline, clean and noisy; and the words' delays in seconds."""
+    found: dict[str, Any] = {"utterances": len(mixtures)}
+    for name, title in (("speech", "clean"), ("mixture", "noisy")):
+        sound, text = stream_of(mixtures, name)
+        for pace, how in ((LIVE, "live"), (OFFLINE, "offline")):
+            console.print(f"streaming: {title}, {how}", highlight=False)
+            words, delays_s = heard_live(sound, pace, decoder)
+            errors = word_errors(join_words(words), text)
+            row = {"word_errors_percent": round(100.0 * errors.errors / max(errors.words, 1), 2), "words": errors.words}
+            if how == "live" and delays_s:
+                row |= {"final_s_median": round(float(np.median(delays_s)), 2)}
+                row |= {"final_s_p95": round(float(np.percentile(delays_s, 95)), 2)}
+            found[f"{title}, {how}"] = row
+    return found
+
+
+# Nobody speaks --------------------------------------------------------------------------------------------------------
+
+
+def nobody_speaks(clips: Sequence[Clip], seconds: float, seed: int = 5) -> Iterator[Samples]:
+    """Stretches of every kind of noise in turn, at many levels, until so many seconds are full."""
+    random = np.random.default_rng(seed)
+    names = sorted({clip.class_name for clip in clips})
+    left, turn = round(seconds * RATE_HZ), 0
+    while left > 0:
+        own = [clip for clip in clips if clip.class_name == names[turn % len(names)]]
+        sound = to_float(own[int(random.integers(len(own)))].samples)
+        start = int(random.integers(max(1, len(sound) - round(STRETCH_S * RATE_HZ) + 1)))
+        piece = sound[start : start + min(left, round(STRETCH_S * RATE_HZ))]
+        rms = float(np.sqrt(np.square(piece).mean()))
+        yield (piece * np.float32(10 ** (random.uniform(-45.0, -20.0) / 20) / max(rms, 1e-5))).clip(-1.0, 1.0)
+        left, turn = left - len(piece), turn + 1
+
+
+def silence(clips: Sequence[Clip], decoder: Any) -> dict[str, Any]:
+    """Words in SILENT_S of noise and music without a voice."""
+    sound = np.concatenate(list(nobody_speaks(clips, SILENT_S)))
+    words, _ = heard_live(sound, LIVE, decoder)
+    return {"seconds": round(len(sound) / RATE_HZ), "words": len(words), "text": join_words(words)[:300]}
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def whisper_decoder() -> Any:
+    """Whisper base as captions use it. Raises ArtefactError without its weights."""
+    from engine.weights import require_weights
+    from engine.whisper_worker import WhisperDecoder, load_model
+
+    weights = require_weights("base")
+    return WhisperDecoder(load_model(weights.path, weights.format, weights.name))
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The figures as tables."""
+    text = []
+    if "kinds" in found:
+        groups = {"all": found["kinds"]["all"], "without unknown": found["kinds"]["without unknown"]}
+        groups |= {f"noisy, {name}": row for name, row in found["kinds"]["by_snr"].items()}
+        header = ["validation pairs", *next(iter(groups.values()))]
+        text.append(table(header, [[name, *(f"{v:g}" for v in row.values())] for name, row in groups.items()]))
+    if "streaming" in found:
+        rows = {name: row for name, row in found["streaming"].items() if isinstance(row, dict)}
+        names = ("word_errors_percent", "words", "final_s_median", "final_s_p95")
+        lines = [[title, *(str(row.get(name, "")) for name in names)] for title, row in rows.items()]
+        text.append(table(["stream", *names], lines))
+    if "silence" in found:
+        text.append("{seconds} s without a voice: {words} words {text}\n".format(**found["silence"]))
+    return "\n".join(text)
+
+
+def measure(parts: Sequence[str]) -> dict[str, Any]:
+    """The figures of these parts. Raises SottovoceError where something they need is missing."""
+    found: dict[str, Any] = {}
+    if "kinds" in parts:
+        pairs = list(read_blocks("validation"))
+        if not pairs:
+            raise SottovoceError("there are no validation pairs; run python -m models.word_pairs --split validation")
+        found["kinds"] = kinds(pairs, ResidueReader())
+    if {"streaming", "silence"} & set(parts):
+        decoder = whisper_decoder()
+        if "streaming" in parts:
+            said = [mixture for mixture in build("mixtures") if mixture.transcript]
+            found["streaming"] = streaming(said[:: max(1, len(said) // UTTERANCES)][:UTTERANCES], decoder)
+        if "silence" in parts:
+            found["silence"] = silence(load("validation", "background"), decoder)
+    return found
+
+
+def _parts(text: str) -> list[str]:
+    chosen = text.split(",")
+    if set(chosen) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"choose from {', '.join(PARTS)}")
+    return chosen
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m models.evaluate recognizer", description="Measure the recogniser.")
+    parser.add_argument("--out", type=Path, required=True, help="folder for recognizer.json and recognizer.md")
+    parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"only these: {','.join(PARTS)}")
+    args = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)
+    path = args.out / "recognizer.json"
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = before | measure(args.parts)
+        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (args.out / "recognizer.md").write_text(markdown(found), encoding="utf-8")
+    except (SottovoceError, OSError, json.JSONDecodeError) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; nothing of this run was written", file=sys.stderr)
+        return 130
+    print(markdown(found))
+    return 0

@@ -1,0 +1,121 @@
+"""The recogniser's figures: what is counted, on which clock, and that a stream is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from engine.captions import Heard as HeardWord
+from engine.listener import LIVE, Hypothesis
+from engine.types import SottovoceError
+from models import evaluate, evaluate_words
+from models.evaluate_words import kinds, markdown, nobody_speaks, stream_of
+from models.shards import RATE_HZ, Clip
+from models.testset import Mixture
+from models.word_pairs import KINDS, Heard
+
+RAIN, WIND, CLEAN = (KINDS.index(name) for name in ("rain", "wind", "clean"))
+
+
+def pair(kind: int, told: int, snr_db: float, equal: float = 1.0) -> Heard:
+    """Frames that carry what the reader below will say of them."""
+    noisy = np.full((20, 2), told, np.float16)
+    clean = noisy.copy()
+    clean[: round(20 * (1 - equal))] += 100
+    return Heard(clean, noisy, np.array([1]), kind, snr_db, "en")
+
+
+class Reader:
+    kinds = KINDS
+
+    def read(self, frames: np.ndarray) -> SimpleNamespace:
+        return SimpleNamespace(chances=np.eye(len(KINDS))[int(frames[-1, 0])], codes=frames[:, 0])
+
+
+def test_kinds_are_counted_and_clean_is_told_from_noisy() -> None:
+    pairs = [
+        pair(RAIN, RAIN, 3.0, 0.5),
+        pair(RAIN, WIND, 12.0),
+        pair(WIND, CLEAN, 17.0),
+        pair(CLEAN, CLEAN, np.inf),
+        pair(RAIN, RAIN, -np.inf),
+        pair(KINDS.index("unknown"), RAIN, 3.0),
+    ]
+    found = kinds(pairs, Reader())  # type: ignore[arg-type]
+    assert found["all"]["pairs"] == 6
+    assert found["without unknown"]["kind"] == 60.0
+    assert found["without unknown"]["clean or not"] == 80.0
+    assert found["by_snr"]["0 to 5 dB"] == {"kind": 100.0, "clean or not": 100.0, "equal tokens": 50.0, "pairs": 1}
+    assert found["by_snr"]["no voice"]["kind"] == 100.0
+    assert "| no voice" in markdown({"kinds": found}).replace("noisy, no voice", "no voice")
+
+
+def mixture(text: str, seconds: float) -> Mixture:
+    sound = np.full(round(seconds * RATE_HZ), 0.1, np.float32)
+    return Mixture(text, sound, 0.5 * sound, 0.5 * sound, 0.0, "rain", text)
+
+
+def test_a_stream_holds_every_utterance_and_its_words() -> None:
+    sound, text = stream_of([mixture("one two", 1.0), mixture("three", 2.0)], "speech")
+    assert text == "one two three"
+    assert len(sound) == round((3.0 + 2 * evaluate_words.PAUSE_S) * RATE_HZ)
+    assert np.count_nonzero(sound == np.float32(0.05)) == 3 * RATE_HZ
+
+
+class Detector:
+    def __call__(self, window: np.ndarray) -> float:
+        return 0.9 if np.abs(window).max() > 0.01 else 0.0
+
+    def reset(self) -> None:
+        pass
+
+
+class Decoder:
+    """Hears a word for each whole half second of sound."""
+
+    def transcribe(
+        self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis:
+        voiced = int((np.abs(samples) > 0.01).sum() / RATE_HZ * 2)
+        words = [HeardWord(f" w{n}", 0.4 + n / 2, 0.4 + (n + 1) / 2, 0.9, (n,)) for n in range(voiced)]
+        return Hypothesis(tuple(words[len(prefix) :]), "en")
+
+
+def test_words_that_come_live_are_final_after_they_were_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate_words, "SileroVad", Detector)
+    sound = np.concatenate([np.zeros(RATE_HZ), np.full(3 * RATE_HZ, 0.1), np.zeros(2 * RATE_HZ)]).astype(np.float32)
+    words, delays_s = evaluate_words.heard_live(sound, LIVE, Decoder())
+    assert len(words) == len(delays_s) == 6
+    assert all(0.0 < delay_s < 3.0 for delay_s in delays_s)
+
+
+def test_noise_without_a_voice_fills_its_time_and_every_kind_comes() -> None:
+    clips = [Clip(np.full(RATE_HZ * 30, 1000, np.int16), "", name, "x", "") for name in ("rain", "wind")]
+    pieces = list(nobody_speaks(clips, 50.0))
+    assert sum(map(len, pieces)) == 50 * RATE_HZ
+    levels_db = [20 * np.log10(np.sqrt(np.square(piece).mean())) for piece in pieces]
+    assert all(-45.1 < level_db < -19.9 for level_db in levels_db)
+    assert len(set(np.round(levels_db, 1))) == len(pieces)
+
+
+def test_what_was_measured_before_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"silence": {"seconds": 600, "words": 0, "text": ""}}
+    (tmp_path / "recognizer.json").write_text(json.dumps({"streaming": {"utterances": 1}}), encoding="utf-8")
+    monkeypatch.setattr(evaluate_words, "measure", lambda parts: found)
+    assert evaluate.main(["recognizer", "--out", str(tmp_path), "--parts", "silence"]) == 0
+    assert set(json.loads((tmp_path / "recognizer.json").read_text(encoding="utf-8"))) == {"streaming", "silence"}
+    assert "600 s without a voice: 0 words" in (tmp_path / "recognizer.md").read_text(encoding="utf-8")
+
+
+def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(split: str) -> list[Heard]:
+        return []
+
+    monkeypatch.setattr(evaluate_words, "read_blocks", missing)
+    with pytest.raises(SottovoceError, match="word_pairs"):
+        evaluate_words.measure(["kinds"])
