@@ -34,6 +34,7 @@ BEHIND_MS = 120.0  # with more than this waiting to be worked on, sound is left 
 WAIT_S = 0.1
 # A device that rings no bell is looked at when its next hop may be there, and then so often, so many times.
 LOOK_S, PUNCTUAL_WAITS, LATE_LOOK_S = 0.001, 16, 0.005
+ASLEEP_LOOK_S = 0.004
 LOUDEST = 32.0  # 30 dB above full scale; no device gives more in earnest
 DEATH_FADE_MS = 5.0
 SLEEP_AFTER_S = 4.0  # by then nothing is left in the models' memory, nor in a scene's level
@@ -151,6 +152,8 @@ class SoundLoop:
             return WAIT_S
         if self._waits >= PUNCTUAL_WAITS:  # nothing has come for a while
             return LATE_LOOK_S
+        if self.asleep:  # a few milliseconds late is early enough for the first sound; each look costs
+            return max(ASLEEP_LOOK_S, (self.hop - self.input_ring.fill) / self.rate_hz)
         missing = self.hop - self.input_ring.fill - self._block  # part of the next block's time may have passed
         return max(LOOK_S, missing / self.rate_hz)
 
