@@ -60,7 +60,7 @@ class NoisePlane(QWidget):
         self.setAccessibleName("Kinds of noise")
 
     def sizeHint(self) -> QSize:
-        return QSize(200, 150)
+        return QSize(200, 104)
 
     def set_theme(self, theme: Theme) -> None:
         self._theme = theme
