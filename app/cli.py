@@ -180,8 +180,9 @@ def caption(
 def residue(
     source: InFile,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE.png", help="Draw it, too.", show_default=False)
+        Path | None, typer.Option("--report", metavar="OUT.png", help="Draw it, too.", show_default=False)
     ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
     provider: ProviderOption = "auto",
 ) -> None:
@@ -189,7 +190,7 @@ def residue(
     from app.commands_noise import NoiseRequest
     from app.commands_noise import residue as run
 
-    raise typer.Exit(run(NoiseRequest(source, report, as_json, provider)))
+    raise typer.Exit(run(NoiseRequest(source, report, force, as_json, provider)))
 
 
 @cli.command()

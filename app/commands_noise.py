@@ -11,7 +11,7 @@ import numpy as np
 
 from app import console
 from app.commands_files import mono_pieces, working
-from engine.types import AudioFileError, Provider, Residue, Samples
+from engine.types import RESIDUE_STEP_S, Provider, Residue, Samples
 
 PICTURE_S = 60.0  # of a longer recording, the distances are of its beginning
 PLACES_SNR_DB = 5.0
@@ -24,6 +24,7 @@ class NoiseRequest:
 
     source: Path
     report: Path | None
+    force: bool
     as_json: bool
     provider: str
 
@@ -56,10 +57,10 @@ def stretches(events: Sequence[Residue]) -> list[Stretch]:
 def residue(request: NoiseRequest) -> int:
     """Raises SottovoceError. After Ctrl-C what was found until then is told."""
     from engine.noise_files import residue_of
-    from engine.soundfiles import SoundReader
+    from engine.soundfiles import SoundReader, check_target
 
-    if request.report is not None and not request.report.absolute().parent.is_dir():
-        raise AudioFileError(f"{request.report.parent} is not there; make it, or choose another --report")
+    if request.report is not None:
+        check_target(request.source, request.report, request.force)
     events: list[Residue] = []
     status = console.DONE
     with SoundReader(request.source) as reader:
@@ -99,9 +100,12 @@ def _draw(request: NoiseRequest, events: Sequence[Residue]) -> None:
     assert request.report is not None
     sound = _beginning(request.source)
     reader = ResidueReader()
-    distances = _distances(sound, reader.codebook, request.provider)
+    shown = tuple(event for event in events if event.time_s <= PICTURE_S)
+    distances = _distances(sound, reader.codebook, request.provider) if shown else {}
     title = f"{request.source.name}: what the recogniser's tokens leave over"
-    report = NoiseReport(title, SAMPLE_RATE_HZ, sound, tuple(events), reader.kinds, reader.clouds, distances)
+    if len(shown) < len(events):
+        title += f", the first {PICTURE_S:.0f} s"
+    report = NoiseReport(title, SAMPLE_RATE_HZ, sound, shown, reader.kinds, reader.clouds, distances)
     draw_noise_report(report, request.report)
     console.say(f"wrote {request.report}")
 
@@ -145,12 +149,10 @@ def _distances(sound: Samples, codebook: Samples, provider: str) -> dict[str, Sa
 
 def _codes(events: Sequence[Residue]) -> np.ndarray:
     """Codes on one clock of 40 ms; -1 where nothing was heard."""
-    from engine.residue import TOKEN_S
-
     last_s = max((event.time_s for event in events), default=0.0)
-    codes = np.full(round(last_s / TOKEN_S), -1, np.int64)
+    codes = np.full(round(last_s / RESIDUE_STEP_S), -1, np.int64)
     for event in events:
-        end = round(event.time_s / TOKEN_S)
+        end = round(event.time_s / RESIDUE_STEP_S)
         begin = max(0, end - len(event.codes))
         codes[begin:end] = event.codes[len(event.codes) - (end - begin) :]
     return codes

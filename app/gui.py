@@ -70,7 +70,8 @@ def run_gui(
     from engine.residue import read_clouds
     from engine.scenes import list_scenes
 
-    config = EngineConfig(provider=provider, captions=captions, background=background or Background())
+    chosen = background or Background()
+    config = EngineConfig(provider=provider, captions=captions, background=chosen, residue=True)
     bridge = Bridge(make_engine, list_devices, list_scenes, read_clouds)
     window = MainWindow(bridge, config, Choices(DEMO_INPUT if demo else None), ThemeChoice(theme))
     if size is not None:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.types import AudioFileError, Residue, Samples
+from app.clouds import CloudLike, outline
+from engine.soundfiles import partial_path
+from engine.types import RESIDUE_STEP_S, AudioFileError, Residue, Samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from engine.residue import Cloud
-
-TOKEN_S, EVENT_S = 0.04, 1.0
+EVENT_S = 1.0
 FARTHEST = 2.0  # between vectors of length one
 ENVELOPE_COLUMNS = 3000
 
@@ -32,7 +32,7 @@ class NoiseReport:
     sound: Samples
     events: tuple[Residue, ...]
     kinds: tuple[str, ...]
-    clouds: Mapping[str, Cloud]
+    clouds: Mapping[str, CloudLike]
     distances: Mapping[str, Samples]
 
 
@@ -40,9 +40,12 @@ def draw_noise_report(report: NoiseReport, path: Path) -> None:
     """Write the picture as a PNG; raises AudioFileError when it cannot be written."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     figure = build_noise_figure(report)
+    beside = partial_path(path)
     try:
-        figure.savefig(str(path), format="png")
+        figure.savefig(str(beside), format="png")
+        beside.replace(path)
     except OSError as error:
+        beside.unlink(missing_ok=True)
         raise AudioFileError(f"{path} cannot be written ({error.strerror}); choose another --report") from error
 
 
@@ -91,7 +94,7 @@ def _draw_kinds(axis: Axes, report: NoiseReport) -> None:
 def _draw_energy(axis: Axes, report: NoiseReport) -> None:
     for event in report.events:
         count = len(event.energy_db)
-        times = event.time_s - TOKEN_S * (count - 0.5 - np.arange(count))
+        times = event.time_s - RESIDUE_STEP_S * (count - 0.5 - np.arange(count))
         axis.plot(times, event.energy_db, linewidth=0.8, color="tab:red")
     axis.set_ylabel("residue (dB)")
 
@@ -106,20 +109,16 @@ def _draw_distances(axis: Axes, report: NoiseReport, figure: Figure) -> None:
     picture = np.full((len(report.distances), longest), np.nan)
     for row, values in enumerate(report.distances.values()):
         picture[row, : len(values)] = values
-    extent = (0.0, longest * TOKEN_S, len(picture) - 0.5, -0.5)
+    extent = (0.0, longest * RESIDUE_STEP_S, len(picture) - 0.5, -0.5)
     image = axis.imshow(picture, aspect="auto", extent=extent, cmap="magma", vmin=0.0, vmax=FARTHEST)
     axis.set_yticks(range(len(picture)), list(report.distances), fontsize=7)
     figure.colorbar(image, ax=axis, label="L2", pad=0.01)
 
 
 def _draw_plane(axis: Axes, report: NoiseReport) -> None:
-    turn = np.linspace(0.0, 2.0 * np.pi, 60)
     for row, (kind, cloud) in enumerate(report.clouds.items()):
-        values, axes = np.linalg.eigh(np.array(cloud.covariance))
-        ring = axes @ (np.sqrt(np.maximum(values, 0.0))[:, None] * np.stack([np.cos(turn), np.sin(turn)]))
-        x, y = cloud.mean
-        axis.fill(x + ring[0], y + ring[1], alpha=0.25, color=f"C{row % 10}")
-        axis.text(x, y, kind, fontsize=8, ha="center", va="center")
+        axis.fill(*outline(cloud), alpha=0.25, color=f"C{row % 10}")
+        axis.text(*cloud.mean, kind, fontsize=8, ha="center", va="center")
     points = np.array([event.point for event in report.events]).reshape(-1, 2)
     axis.plot(points[:, 0], points[:, 1], color="black", linewidth=0.6, alpha=0.4)
     axis.scatter(points[:, 0], points[:, 1], c=np.arange(len(points)), cmap="viridis", s=14, zorder=3)

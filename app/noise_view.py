@@ -5,38 +5,28 @@ Fed by Residue events, one a second while captions run; empty and quiet without 
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping
-from typing import Protocol
 
 import numpy as np
-from PySide6.QtCore import QPointF, QRectF, QSize, Qt
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt, QTimer
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
+from app.clouds import CloudLike, outline
 from app.controls import section_label
 from app.theme import DARK, Theme, scaled_font
-from engine.types import Residue
+from engine.types import RESIDUE_STEP_S, Residue
 
 TRAIL = 8  # former points that are still seen
-ENERGY_S, TOKEN_S = 12.0, 0.04
+ENERGY_S = 12.0
+GAP_S, FORGET_MS = 1.6, 3500  # between two events the line goes on; without any for so long nothing is known
 ENERGY_DB = (-18.0, 3.0)  # what the line spans: residues of unit vectors have at most 6 dB
 SURE = 0.5  # below it the kind is said with a question mark
 MARGIN = 10.0
 TITLES = {"clean": "Quiet", "babble": "Voices", "crowd": "Crowd", "unknown": "Mixed or unknown"}
 NO_CAPTIONS = "Turn captions on to see it"
 LISTENING = "Listening"
-
-
-class CloudLike(Protocol):
-    """engine.residue.Cloud, which this module must not load."""
-
-    @property
-    def mean(self) -> tuple[float, float]: ...
-
-    @property
-    def covariance(self) -> tuple[tuple[float, float], tuple[float, float]]: ...
 
 
 def title_of(kind: str) -> str:
@@ -53,8 +43,8 @@ class NoisePlane(QWidget):
         self._clouds: dict[str, CloudLike] = {}
         self._frame = QRectF(-1.0, -1.0, 2.0, 2.0)  # what of the plane is seen
         self.points: deque[tuple[float, float]] = deque(maxlen=TRAIL)
-        self.energies_db: deque[float] = deque(maxlen=round(ENERGY_S / TOKEN_S))
-        self.kind = ""
+        self.energies_db: deque[float] = deque(maxlen=round(ENERGY_S / RESIDUE_STEP_S))
+        self.kind, self._last_s = "", 0.0
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMinimumHeight(96)
         self.setAccessibleName("Kinds of noise")
@@ -78,6 +68,9 @@ class NoisePlane(QWidget):
 
     def show_residue(self, residue: Residue) -> None:
         """One event more."""
+        if abs(residue.time_s - self._last_s) > GAP_S:
+            self.energies_db.clear()
+        self._last_s = residue.time_s
         self.kind = residue.noise_class
         self.points.append(residue.point)
         self.energies_db.extend(residue.energy_db)
@@ -115,11 +108,7 @@ class NoisePlane(QWidget):
         return QPointF(plane.left() + across * plane.width(), plane.bottom() - up * plane.height())
 
     def _paint_cloud(self, painter: QPainter, plane: QRectF, cloud: CloudLike, here: bool) -> None:
-        values, axes = np.linalg.eigh(np.array(cloud.covariance))
-        turn = np.linspace(0.0, 2.0 * math.pi, 40)
-        circle = np.stack([np.cos(turn), np.sin(turn)])
-        ring = axes @ (np.sqrt(np.maximum(values, 1e-9))[:, None] * circle) + np.array(cloud.mean)[:, None]
-        corners = [self._placed(plane, (float(x), float(y))) for x, y in ring.T]
+        corners = [self._placed(plane, (float(x), float(y))) for x, y in outline(cloud).T]
         colour = QColor(self._theme.accent if here else self._theme.muted)
         edge, face = QColor(colour), QColor(colour)
         edge.setAlphaF(0.9 if here else 0.35)
@@ -141,7 +130,7 @@ class NoisePlane(QWidget):
         if len(self.energies_db) < 2:
             return
         low, high = ENERGY_DB
-        step = strip.width() / (ENERGY_S / TOKEN_S)
+        step = strip.width() / (ENERGY_S / RESIDUE_STEP_S)
         line = QPolygonF()
         for age, level_db in enumerate(reversed(self.energies_db)):
             share = min(max((level_db - low) / (high - low), 0.0), 1.0)
@@ -172,18 +161,27 @@ class NoiseView(QWidget):
         box.setSpacing(6)
         box.addLayout(head)
         box.addWidget(self.plane, 1)
+        self._forget = QTimer(self)
+        self._forget.setSingleShot(True)
+        self._forget.setInterval(FORGET_MS)
+        self._forget.timeout.connect(lambda: self.set_captions(self._on))
         self.set_captions(captions)
 
     def set_theme(self, theme: Theme) -> None:
         self.plane.set_theme(theme)
 
     def set_captions(self, on: bool) -> None:
-        """Without captions nobody listens for it."""
+        """Without captions nobody listens for it. What was known is forgotten."""
+        self._on = on
+        self._forget.stop()
         self.plane.clear()
         self._answer(LISTENING if on else NO_CAPTIONS, "muted")
 
     def show_residue(self, residue: Residue) -> None:
-        """One event more."""
+        """One event more; an engine that is on its way out may still have one."""
+        if not self._on:
+            return
+        self._forget.start()
         self.plane.show_residue(residue)
         name, share = title_of(residue.noise_class), round(100.0 * residue.confidence)
         self._answer(f"{name} {share} %" if residue.confidence >= SURE else f"{name}? {share} %", "")

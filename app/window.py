@@ -300,6 +300,7 @@ class MainWindow(QMainWindow):
             self.bridge.set(bypass=not self.choices.on, muted=self._muted)
         if state in (RunState.ON, RunState.OFF):  # the former engine has said its last words
             self.captions.text.drop_tails()
+            self.column.noise.set_captions(self.config.captions)
         if state is RunState.OFF:
             for meter in (self.level_in, self.level_out):
                 meter.show_level(LEVEL_FLOOR_DB, LEVEL_FLOOR_DB)

@@ -109,7 +109,8 @@ class Engine:
 
         scene: swap the background for it, at the level of the last swap. bypass=False also restarts models that failed.
         Devices change a moment later; how that went is a DeviceChange or a Problem. watched: somebody looks on, so that
-        the sound runs though no program listens to the virtual microphone. level: bring the voice to a steady level.
+        the sound runs though no program listens to the virtual microphone, and the noise around is told. level: bring
+        the voice to a steady level.
         """
         loop, ends, streams = self._need_running()
         wanted = streams.wanted(background, scene)
@@ -119,6 +120,8 @@ class Engine:
             loop.do(lambda: loop.stream.set_background(wanted))
         if watched is not None:
             ends.watched = watched
+            if self._side is not None:
+                self._side.watched = watched
         if level is not None:
             streams.level = loop.stream.level.wanted = level
         if muted is not None:

@@ -9,13 +9,14 @@ import numpy as np
 
 from engine.artefacts import Models
 from engine.mix import active_rms
-from engine.recognizer import FILE_LEAD_S, POLL_S, Recognizer
-from engine.residue import has_residue
+from engine.recognizer import POLL_S, Recognizer
+from engine.residue import ResidueReader
 from engine.scenes import ScenePlayer, load_scene
-from engine.types import ArtefactError, Residue, Samples, SottovoceError
+from engine.types import ArtefactError, Problem, Residue, Samples, SottovoceError
 from engine.vad import SAMPLE_RATE_HZ
 
 PIECE = SAMPLE_RATE_HZ // 2
+LEAD_S = 10.0  # how far a file may run ahead
 
 
 def residue_of(
@@ -26,9 +27,9 @@ def residue_of(
     Constant memory. Raises ArtefactError where Whisper or the residue's graph is missing, SottovoceError when the
     recogniser fails.
     """
-    if not has_residue():
-        raise ArtefactError("this installation cannot tell noises apart; install Sottovoce again")
     recognizer = Recognizer(None, live=False, threads=threads, residue=True)
+    if ResidueReader().recogniser != recognizer.model:
+        raise ArtefactError("noises are told apart with another Whisper than this installation has; install it again")
     recognizer.start()
     try:
         recognizer.wait_ready()
@@ -37,10 +38,10 @@ def residue_of(
                 part = piece[at : at + PIECE]
                 recognizer.leave_out(len(part))
                 recognizer.watch(part)
-            while recognizer.running and recognizer.lag_s > FILE_LEAD_S:
+                while recognizer.running and recognizer.lag_s > LEAD_S:
+                    yield from _told(recognizer, progress)
+                    time.sleep(POLL_S)
                 yield from _told(recognizer, progress)
-                time.sleep(POLL_S)
-            yield from _told(recognizer, progress)
         recognizer.end()
         while not recognizer.wait_done(0.25):
             yield from _told(recognizer, progress)
@@ -50,12 +51,15 @@ def residue_of(
 
 
 def _told(recognizer: Recognizer, progress: Callable[[float], None] | None) -> list[Residue]:
-    events = [event for event in recognizer.poll() if isinstance(event, Residue)]
+    events = recognizer.poll()
     if progress:
         progress(recognizer.heard_s)
-    if recognizer.failure:
-        raise SottovoceError(recognizer.failure)
-    return events
+    for event in events:
+        if isinstance(event, Problem):  # a process that died was given no sound a second time
+            raise SottovoceError(event.text)
+    if not recognizer.ready and recognizer.heard_s == 0.0 and not recognizer.running:
+        raise SottovoceError("the recogniser did not start; run sottovoce doctor")
+    return [event for event in events if isinstance(event, Residue)]
 
 
 def placed(sound: Samples, scene: str, models: Models, snr_db: float) -> Samples:

@@ -152,15 +152,13 @@ class Recognizer:
 
     def watch(self, samples: Samples) -> None:
         """The microphone's own samples [N], 16 kHz mono, up to where `feed` is; looked at for their noise."""
-        if self._state != "running" or not self._residue or not self.ready or self.lag_s > MAX_LAG_S / 2:
+        late = self._live and self.lag_s > MAX_LAG_S / 2
+        if self._state != "running" or not self._residue or not self.ready or late:
             return
         self._raw.append(np.asarray(samples, dtype=np.float32).copy())
-        if sum(map(len, self._raw)) < SEND_RAW_S * SAMPLE_RATE_HZ:
-            return
-        whole, self._raw = np.concatenate(self._raw), []
-        with self._lock:
-            self._unsent.append((b"R", struct.pack("<Q", self._fed) + whole.astype("<f4").tobytes()))
-            self._wake.set()
+        if sum(map(len, self._raw)) >= SEND_RAW_S * SAMPLE_RATE_HZ:
+            with self._lock:
+                self._flush_raw()
 
     def poll(self) -> list[Told]:
         """What was recognised since the last call, in order."""
@@ -182,6 +180,7 @@ class Recognizer:
         with self._lock:
             if self._state == "running":
                 self._flush_piece()
+                self._flush_raw()
                 self._state = "finishing"
                 self._post(b"F", b"")
 
@@ -241,6 +240,13 @@ class Recognizer:
             samples = np.concatenate(self._piece)
             self._piece = []
             self._post(b"A", samples.astype("<f4").tobytes())
+
+    def _flush_raw(self) -> None:
+        """Queue what is watched, which nobody asks for a second time; the lock is held."""
+        if self._raw:
+            whole, self._raw = np.concatenate(self._raw), []
+            self._unsent.append((b"R", struct.pack("<Q", self._fed) + whole.astype("<f4").tobytes()))
+            self._wake.set()
 
     def _post(self, kind: bytes, payload: bytes) -> None:
         """Queue a frame and keep it until it is final; the lock is held."""

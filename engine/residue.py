@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from engine.artefacts import FORMAT_VERSION, Session, checked_file, read_manifest
 from engine.paths import assets_dir
-from engine.types import ArtefactError, Residue, Samples
+from engine.types import RESIDUE_STEP_S, ArtefactError, Residue, Samples
 
 ROLE = "residue"
-TOKEN_S = 0.04
-WINDOW_S, STEP_S = 2.0, 1.0  # how much is looked at, how often
+WINDOW_S, STEP_S, LEAST_S = 2.0, 1.0, 0.2  # how much is looked at, how often, and at the end at the least
 SMOOTHED = 3  # looks whose mean is told
 SAMPLE_RATE_HZ = 16_000
 QUIET_DB = -70.0  # RMS below which there is nothing to tell a kind by
@@ -102,20 +101,22 @@ class ResidueWatch:
 
     def __init__(self, reader: ResidueReader) -> None:
         self.reader = reader
-        self._sound = np.zeros(round(WINDOW_S * SAMPLE_RATE_HZ), np.float32)
+        self._sound = np.zeros(0, np.float32)
         self._new = self._position = 0
         self._readings: deque[Reading] = deque(maxlen=SMOOTHED)
 
     def feed(self, samples: Samples, position: int) -> None:
         """The next samples [N]; position: where they end on the recogniser's clock, at SAMPLE_RATE_HZ."""
-        self._sound = np.concatenate([self._sound, samples])[-len(self._sound) :]
+        self._sound = np.concatenate([self._sound, samples])[-round(WINDOW_S * SAMPLE_RATE_HZ) :]
         self._new += len(samples)
         self._position = position
 
-    @property
-    def due(self) -> Samples | None:
-        """The sound to look at, where it is time: all that is new, and what is before it."""
-        if self._new < STEP_S * SAMPLE_RATE_HZ:
+    def take(self, last: bool = False) -> Samples | None:
+        """The sound to `look` at, where it is time: all that is new, and what is before it. None in silence, too.
+
+        last: no more sound comes, so that less will do.
+        """
+        if self._new < (LEAST_S if last else STEP_S) * SAMPLE_RATE_HZ:
             return None
         rms = float(np.sqrt(np.square(self._sound).mean()))
         if rms > 10 ** (QUIET_DB / 20):
@@ -125,14 +126,14 @@ class ResidueWatch:
         return None
 
     def look(self, frames: Samples) -> Residue:
-        """What the frames [T, width] of `due` say, the mean over the last looks."""
+        """What the frames [T, width] of what was taken say, the mean over the last looks."""
         self._readings.append(self.reader.read(frames))
         new = min(self._new, len(self._sound))
         self._new = 0
         chances = np.mean([reading.chances for reading in self._readings], axis=0)
         x, y = np.mean([reading.point for reading in self._readings], axis=0)
         best = int(chances.argmax())
-        latest = slice(-max(1, round(new / SAMPLE_RATE_HZ / TOKEN_S)), None)
+        latest = slice(-max(1, round(new / SAMPLE_RATE_HZ / RESIDUE_STEP_S)), None)
         return Residue(
             time_s=self._position / SAMPLE_RATE_HZ,
             noise_class=self.reader.kinds[best],

@@ -64,6 +64,7 @@ class Side:
         self._recorder: Recorder | None = None
         self.recognizer: Recognizer | None = None
         self.companion: Companion | None = None
+        self.watched = True  # set by anyone: whether somebody sees what noise there is
         self.captions_paused = False  # set by anyone: what is spoken meanwhile is not captioned
         self._uncaptioned = 0
         self._queue: queue.SimpleQueue[LiveHop] = queue.SimpleQueue()
@@ -94,7 +95,7 @@ class Side:
             return
         if self._config.tap is CaptionTap.TOKENS and not self._config.tokens_only:
             raise UsageError("live captions from tokens need --tokens-only; choose raw or enhanced")
-        recognizer = Recognizer(self._config.language, residue=True)
+        recognizer = Recognizer(self._config.language, residue=self._config.residue)
         try:
             recognizer.start()
         except ArtefactError as error:
@@ -199,7 +200,8 @@ class Side:
             self._uncaptioned = 0
         if not paused:
             recognizer.feed(heard)
-            recognizer.watch(hop.heard)
+            if self.watched:
+                recognizer.watch(hop.heard)
 
     def _record(self, recorder: Recorder, hop: LiveHop) -> None:
         try:

@@ -131,8 +131,8 @@ LEFT_FOR_RECOGNISER_DB = -10.5  # gain of the background under enhanced sound: W
 class EngineConfig:
     """All that a live run needs to know. Device ids are those of `engine.devices.list_devices`; None is the default.
 
-    level: bring the voice to a steady level. also: a second sound to caption, never mixed with the first: a device's
-    id, or "speakers" for what they play.
+    level: bring the voice to a steady level. residue: tell which noise there is while captions run. also: a second
+    sound to caption, never mixed with the first: a device's id, or "speakers" for what they play.
     """
 
     input: str | None = None
@@ -149,6 +149,7 @@ class EngineConfig:
     virtual_mic: bool = False
     also: str | None = None
     level: bool = False
+    residue: bool = False
     muted: bool = False
     block_ms: float = 5.0
 
@@ -189,12 +190,15 @@ class Tokens:
     background: str
 
 
+RESIDUE_STEP_S = 0.04
+
+
 @dataclass(frozen=True)
 class Residue:
     """What the recogniser's quantiser leaves over of the sound up to time_s: the kind of noise, and how sure that is.
 
-    energy_db: of the residue every 40 ms since the last event, and codes: the quantiser's; point: among the kinds'
-    clouds (engine.residue).
+    About one a second, none in silence. energy_db: of the residue, a value every RESIDUE_STEP_S of what was new; codes:
+    the quantiser's, as many; point: among the kinds' clouds (engine.residue).
     """
 
     time_s: float

@@ -29,6 +29,7 @@ from torch import Tensor
 from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
 
 from engine.alignment import align
+from engine.artefacts import ORT_ERRORS
 from engine.captions import Heard, loop_start, merge_pieces
 from engine.ct2 import read_tensors
 from engine.listener import LIVE, OFFLINE, Hypothesis, Listener, Update
@@ -41,6 +42,7 @@ AUDIO, RAW, GAP, FINISH = b"A", b"R", b"G", b"F"
 TRAILING_S = (0.5, 2.0)  # silence after the speech: with less Whisper base loops; more where it loops even so
 LOOP_CHECK_TOKENS = 8
 FRAMES_PER_S = 50  # of the encoder's output
+LOOK_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, RuntimeError, ValueError)
 
 
 def load_model(path: Path, format: str, name: str) -> Any:
@@ -351,13 +353,19 @@ def _tell_update(stream: BinaryIO, update: Update) -> None:
     )
 
 
-def _tell_residue(stream: BinaryIO, watch: ResidueWatch, decoder: WhisperDecoder) -> None:
-    """What noise there is, where it is time to look."""
-    if (sound := watch.due) is None:
-        return
-    with torch.inference_mode():
-        frames = decoder.encode(sound, trailing_s=0.0)[0].numpy()
-    _tell(stream, kind="residue", **asdict(watch.look(frames)))
+def _tell_residue(stream: BinaryIO, watch: ResidueWatch, decoder: WhisperDecoder, last: bool = False) -> bool:
+    """What noise there is, where it is time to look; False when that cannot be told any more. Captions go on."""
+    if (sound := watch.take(last)) is None:
+        return True
+    try:
+        with torch.inference_mode():
+            frames = decoder.encode(sound, trailing_s=0.0)[0].numpy()
+        residue = watch.look(frames)
+    except LOOK_ERRORS as error:
+        _tell(stream, kind="note", text=f"which noise there is cannot be told any more ({type(error).__name__})")
+        return False
+    _tell(stream, kind="residue", **asdict(residue))
+    return True
 
 
 def _watch_for(stream: BinaryIO, name: str, wanted: bool) -> ResidueWatch | None:
@@ -384,11 +392,13 @@ def _serve(
             elif kind == RAW:
                 if watch is not None:
                     watch.feed(np.frombuffer(payload[8:], dtype="<f4"), struct.unpack("<Q", payload[:8])[0])
-                    _tell_residue(out, watch, decoder)
+                    watch = watch if _tell_residue(out, watch, decoder) else None
             elif kind == GAP:
                 listener.gap(struct.unpack("<Q", payload)[0])
             elif kind == FINISH:
                 listener.finish()
+                if watch is not None:
+                    _tell_residue(out, watch, decoder, last=True)
                 while (update := listener.advance()) is not None:
                     _tell_update(out, update)
                 _tell(out, kind="finished", heard_to=listener.fed_to)

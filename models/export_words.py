@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine.artefacts import load_onnx
+from engine.artefacts import ORT_ERRORS, load_onnx
 from engine.paths import assets_dir, cache_dir
 from engine.residue import ROLE
 from engine.types import SottovoceError
@@ -35,7 +35,7 @@ from models.noise_vq import NoiseVq, VqConfig
 from models.shards import load
 from models.word_pairs import KINDS, Heard, folder, language_of, read_blocks
 
-PLANE_S, FRAMES_PER_S = 2.0, 50  # pairs are looked at as the engine does: this long at a time
+PLANE_S, FRAMES_PER_S = 2.0, 50  # pairs are looked at so long at a time, which is what the engine has of a sound
 RECOGNISER = "base"  # whose frames the pairs hold
 RIDGE = 1e-3
 TOLERANCE = 2e-3
@@ -83,7 +83,10 @@ def snap(model: NoiseVq) -> None:
 
 @torch.no_grad()
 def summaries(model: NoiseVq, pairs: Sequence[Heard]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """What the kind is decided by [N, 2 * latent] of pieces of PLANE_S of the noisy sounds, and their kinds [N]."""
+    """What the kind is decided by [N, 2 * latent] of pieces of PLANE_S of the noisy sounds, and their kinds [N].
+
+    Whisper heard each piece with the rest of its pair around it; in the engine it hears the piece alone.
+    """
     size = round(PLANE_S * FRAMES_PER_S)
     rows, kinds = [], []
     for pair in pairs:
@@ -173,7 +176,10 @@ def _require_parity(graph: ResidueGraph, path: Path, pairs: Sequence[Heard]) -> 
     session = load_onnx(path)
     for pair in pairs[:4]:
         frames = pair.noisy[: len(pair.noisy) // 2 * 2].astype(np.float32)[None]
-        there = session.run({"frames": frames})
+        try:
+            there = session.run({"frames": frames})
+        except ORT_ERRORS as error:
+            raise SottovoceError(f"not exported: the graph does not run ({error}); look for what changed") from error
         here = graph(torch.from_numpy(frames))
         for name, value in zip(session.outputs, here, strict=True):
             worst = float(np.abs(there[name] - value.numpy()).max())

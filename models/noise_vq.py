@@ -75,7 +75,8 @@ def rotated(x: Tensor) -> Tensor:
     """Queries or keys [B, heads, T, D] turned by their place."""
     half = x.shape[3] // 2
     rate = ROPE_BASE ** (-torch.arange(half, device=x.device) / half)
-    angle = torch.arange(x.shape[2], device=x.device)[:, None] * rate
+    place = (x[0, 0, :, 0] * 0.0 + 1.0).cumsum(0) - 1.0  # from the values: an exported graph takes any length then
+    angle = place[:, None] * rate
     a, b = x[..., :half], x[..., half : 2 * half]
     return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], dim=3)
 

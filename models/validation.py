@@ -55,7 +55,8 @@ def read_babble(count: int) -> list[Mixture]:
     """`count` mixtures of READERS, one at a time before the three others, who are its noise.
 
     Validation's own talkers are actors, and among actors enhancers rank otherwise than among people who read (DTLN
-    loses 9.5 dB there and gains here). So these readers are kept from training. Raises SottovoceError without shards.
+    loses 9.5 dB there and gains here). So these readers are kept from training from now on; what the shipped networks
+    began from had heard them, beside 40 others. Raises SottovoceError without shards.
     """
     talkers = _by([clip for clip in load("train", "speech") if clip.speaker in READERS], "speaker")
     if len(talkers) < len(READERS):

@@ -63,7 +63,7 @@ def test_the_picture_shows_kinds_residue_and_distances(tmp_path: Path) -> None:
 
 def test_a_picture_of_nothing_is_drawn_and_one_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     draw_noise_report(report((), {}), tmp_path / "x.png")
-    with pytest.raises(AudioFileError, match="--report"):
+    with pytest.raises(AudioFileError, match="cannot be written"):
         draw_noise_report(report((), {}), tmp_path / "none" / "x.png")
 
 
@@ -86,12 +86,17 @@ def test_what_was_found_is_printed(
     assert told["stretches"][1]["end_s"] == 2.0
 
 
-def test_a_folder_that_is_not_there_is_told_before_the_work(
-    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["none/x.png", "in.wav", "kept.png"])
+def test_a_report_that_cannot_be_is_told_before_the_work_and_nothing_is_lost(
+    name: str, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(noise_files, "residue_of", lambda *_: pytest.fail("it listened"))
-    assert cli.run(["residue", str(source), "--report", str(source.parent / "none" / "x.png")]) == 1
-    assert "--report" in capsys.readouterr().err
+    (source.parent / "kept.png").write_bytes(b"mine")
+    before = source.read_bytes()
+    assert cli.run(["residue", str(source), "--report", str(source.parent / name)]) in (1, 2)
+    assert name.split("/")[0] in capsys.readouterr().err
+    assert source.read_bytes() == before
+    assert (source.parent / "kept.png").read_bytes() == b"mine"
 
 
 def test_a_voice_is_put_in_a_place_at_its_level() -> None:

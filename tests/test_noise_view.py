@@ -78,9 +78,23 @@ def test_only_the_latest_points_and_seconds_are_kept(view: NoiseView) -> None:
     assert len(view.plane.energies_db) == 300
 
 
+def test_after_a_gap_the_line_begins_anew(view: NoiseView) -> None:
+    view.show_residue(event("rain", (0.0, 0.0), time_s=1.0))
+    view.show_residue(event("rain", (0.0, 0.0), time_s=9.0))
+    assert len(view.plane.energies_db) == 25
+
+
+def test_what_is_old_is_forgotten(view: NoiseView, qtbot: QtBot) -> None:
+    view._forget.setInterval(50)
+    view.show_residue(event("rain", (0.0, 0.0)))
+    qtbot.waitUntil(lambda: view.answer.text() == LISTENING)
+    assert not view.plane.points
+
+
 def test_without_captions_it_says_what_to_do_and_forgets(view: NoiseView) -> None:
     view.show_residue(event("rain", (0.0, 0.0)))
     view.set_captions(False)
+    view.show_residue(event("rain", (0.0, 0.0)))  # the engine's last words
     assert view.answer.text() == NO_CAPTIONS
     assert not view.plane.points
 

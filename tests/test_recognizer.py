@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jiwer
 import numpy as np
@@ -195,6 +196,8 @@ if (folder / "deaf").exists():
 def tell(**message):
     sys.stdout.write(json.dumps(message) + chr(10)); sys.stdout.flush()
 tell(kind="ready")
+if (folder / "note").exists():
+    tell(kind="note", text="no noises today")
 at, head = settings["start"], struct.Struct("<cQ")
 with (folder / "starts").open("a") as file:
     file.write(str(at) + chr(10))
@@ -204,6 +207,7 @@ while len(frame := sys.stdin.buffer.read(head.size)) == head.size:
     if kind == b"F":
         tell(kind="finished", heard_to=at); break
     if kind == b"R":
+        time.sleep(0.02 if (folder / "slow").exists() else 0)
         (seen,), count = struct.unpack("<Q", payload[:8]), (length - 8) // 4
         tell(kind="residue", time_s=seen / 16000, noise_class="rain", confidence=count / 8000, energy_db=[-3.0],
              codes=[settings["residue"]], point=[1.0, 2.0])
@@ -275,13 +279,34 @@ def test_nobody_watches_where_it_is_not_asked_for(stand_in: Path) -> None:
     assert not any(isinstance(event, Residue) for event in recognizer.finish())
 
 
-def test_the_noise_of_a_recording_is_told_every_second(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise_files, "has_residue", lambda: True)
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise_files, "ResidueReader", lambda: SimpleNamespace(recogniser="base"))
+
+
+def test_all_of_a_long_recording_is_looked_at(stand_in: Path, reader: None) -> None:
+    """Whatever the pieces, and although the stand-in is far slower than the disk."""
+    (stand_in / "slow").touch()
     done_s: list[float] = []
-    pieces = [np.full(size, 0.1, np.float32) for size in (100, 40_000, 23_900)]
+    pieces = [np.full(size, 0.1, np.float32) for size in (100, 40_000, 23_900, 45 * SAMPLE_RATE_HZ, 1000)]
     events = list(noise_files.residue_of(pieces, done_s.append))
-    assert [event.time_s for event in events] == pytest.approx([0.5 * n for n in range(1, 8)], abs=0.1)
-    assert done_s[-1] == pytest.approx(4.0)
+    total_s = sum(map(len, pieces)) / SAMPLE_RATE_HZ
+    steps_s = np.diff([0.0, *(event.time_s for event in events)])
+    assert steps_s.max() < 1.1
+    assert events[-1].time_s == pytest.approx(total_s)
+    assert done_s[-1] == pytest.approx(total_s)
+
+
+def test_a_recogniser_that_cannot_tell_noises_is_no_silence(stand_in: Path, reader: None) -> None:
+    (stand_in / "note").touch()
+    with pytest.raises(SottovoceError, match="no noises today"):
+        list(noise_files.residue_of([np.full(SAMPLE_RATE_HZ, 0.1, np.float32)]))
+
+
+def test_another_whisper_than_the_residues_is_told(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise_files, "ResidueReader", lambda: SimpleNamespace(recogniser="small"))
+    with pytest.raises(SottovoceError, match="another Whisper"):
+        list(noise_files.residue_of([np.zeros(100, np.float32)]))
 
 
 def test_a_death_is_survived_once_and_no_word_is_lost(stand_in: Path) -> None:
