@@ -26,17 +26,18 @@ from rich.progress import track
 
 from engine.captions import join_words
 from engine.listener import LIVE, OFFLINE, Listener, Pace
-from engine.residue import ResidueReader
+from engine.residue import ResidueReader, ResidueWatch
 from engine.types import Samples, SottovoceError, Word
 from engine.vad import SileroVad
 from models.metrics import word_errors
 from models.shards import RATE_HZ, Clip, load, to_float
 from models.tables import table
 from models.testset import Mixture, build
-from models.word_pairs import CLEAN, KINDS, UNKNOWN, Heard, read_blocks
+from models.word_pairs import CLEAN, UNKNOWN, Pair, PairMaker, pairs_of
 
 PARTS = ("kinds", "streaming", "silence")
 PIECE = RATE_HZ // 10
+BLOCKS = 6  # of validation pairs
 PAUSE_S, UTTERANCES = 1.2, 60
 SILENT_S, STRETCH_S = 600.0, 20.0
 SNR_BANDS_DB = ((-np.inf, -100.0), (-100.0, 0.0), (0.0, 5.0), (5.0, 10.0), (10.0, 15.0), (15.0, 100.0))
@@ -46,14 +47,16 @@ console = Console(stderr=True)
 # Kinds of noise -------------------------------------------------------------------------------------------------------
 
 
-def kinds(pairs: Sequence[Heard], reader: ResidueReader) -> dict[str, Any]:
-    """Percent of pairs whose kind is told, of those told clean or not rightly, and of equal tokens; and over SNR."""
+def kinds(pairs: Sequence[Pair], reader: ResidueReader, decoder: Any) -> dict[str, Any]:
+    """Percent of pairs whose kind is told, of those told clean or not rightly, and of equal tokens; and over SNR.
+
+    The kind is what a live run would show at the pair's end, from two seconds at a time.
+    """
     rows = []
     for pair in track(pairs, "kinds", console=console):
-        noisy, clean = (reader.read(frames.astype(np.float32)) for frames in (pair.noisy, pair.clean))
-        told = reader.kinds[int(noisy.chances.argmax())]
-        equal = float(np.mean(noisy.codes == clean.codes)) if np.isfinite(pair.snr_db) else np.nan
-        rows.append((pair.snr_db, KINDS[pair.kind], told, equal))
+        noisy, clean = (reader.read(frames_of(sound, decoder)).codes for sound in (pair.noisy, pair.clean))
+        equal = float(np.mean(noisy == clean)) if np.isfinite(pair.snr_db) else np.nan
+        rows.append((pair.snr_db, pair.kind, shown_at_the_end(pair.noisy, reader, decoder), equal))
     known = [row for row in rows if row[1] != UNKNOWN]
     by_snr: dict[str, Any] = {}
     for low, high in SNR_BANDS_DB:
@@ -61,6 +64,23 @@ def kinds(pairs: Sequence[Heard], reader: ResidueReader) -> dict[str, Any]:
             name = "no voice" if high < 0 and low < -100 else f"{low:g} to {high:g} dB"
             by_snr[name] = _shares(band)
     return {"all": _shares(rows), "without unknown": _shares(known), "by_snr": by_snr}
+
+
+@torch.inference_mode()
+def frames_of(sound: Samples, decoder: Any) -> Samples:
+    """What Whisper's encoder makes of a sound [N], as captions run it: [T, width]."""
+    frames: Samples = decoder.encode(sound, trailing_s=0.0)[0].numpy()
+    return frames
+
+
+def shown_at_the_end(sound: Samples, reader: ResidueReader, decoder: Any) -> str:
+    """The kind of noise that is shown when a sound [N] has been heard; clean where nothing was to be told."""
+    watch, told = ResidueWatch(reader), CLEAN
+    for end in range(PIECE, len(sound) + PIECE, PIECE):
+        watch.feed(sound[end - PIECE : end], min(end, len(sound)))
+        if (taken := watch.take(last=end >= len(sound))) is not None:
+            told = watch.look(frames_of(taken, decoder)).noise_class
+    return told
 
 
 def _shares(rows: Sequence[tuple[float, str, str, float]]) -> dict[str, float]:
@@ -183,22 +203,18 @@ def markdown(found: dict[str, Any]) -> str:
 def measure(parts: Sequence[str]) -> dict[str, Any]:
     """The figures of these parts. Raises SottovoceError where something they need is missing."""
     found: dict[str, Any] = {}
+    decoder = whisper_decoder()
     if "kinds" in parts:
-        pairs = list(read_blocks("validation"))
-        if not pairs:
-            raise SottovoceError("there are no validation pairs; run python -m models.word_pairs --split validation")
-        found["kinds"] = kinds(pairs, ResidueReader())
-    if {"streaming", "silence"} & set(parts):
-        decoder = whisper_decoder()
-        if "streaming" in parts:
-            said = [mixture for mixture in build("mixtures") if mixture.transcript]
-            chosen = np.linspace(0, len(said) - 1, min(UTTERANCES, len(said))).astype(int)
-            found["streaming"] = streaming([said[number] for number in chosen], decoder)
-        if "silence" in parts:
-            clips = [
-                clip for clip in load("validation", "background") if clip.class_name != "crowd"
-            ]  # people speak there
-            found["silence"] = silence(clips, decoder)
+        maker = PairMaker(load("validation", "speech"), load("validation", "background"))
+        pairs = [pair for number in range(BLOCKS) for pair in pairs_of(maker, number)]
+        found["kinds"] = kinds(pairs, ResidueReader(), decoder)
+    if "streaming" in parts:
+        said = [mixture for mixture in build("mixtures") if mixture.transcript]
+        chosen = np.linspace(0, len(said) - 1, min(UTTERANCES, len(said))).astype(int)
+        found["streaming"] = streaming([said[number] for number in chosen], decoder)
+    if "silence" in parts:
+        clips = [clip for clip in load("validation", "background") if clip.class_name != "crowd"]  # people speak there
+        found["silence"] = silence(clips, decoder)
     return found
 
 

@@ -208,10 +208,15 @@ class FrozenWhisper:
         return [*(tokenizer.encode(" " + text) if text else ()), tokenizer.eot]
 
 
-def make_block(maker: PairMaker, whisper: Any, number: int) -> bytes:
-    """A block's file; the same number gives the same pairs."""
+def pairs_of(maker: PairMaker, number: int) -> list[Pair]:
+    """A block's pairs; the same number gives the same ones."""
     random = np.random.default_rng([7, number])
-    pairs = [maker.draw(random) for _ in range(BLOCK_PAIRS)]
+    return [maker.draw(random) for _ in range(BLOCK_PAIRS)]
+
+
+def make_block(maker: PairMaker, whisper: Any, number: int) -> bytes:
+    """A block's file."""
+    pairs = pairs_of(maker, number)
     heard = [(whisper.frames(pair.clean), whisper.frames(pair.noisy)) for pair in pairs]
     tokens = [whisper.tokens(pair.text, pair.language) for pair in pairs]
     out = io.BytesIO()

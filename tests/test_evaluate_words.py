@@ -5,52 +5,59 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from engine.captions import Heard as HeardWord
 from engine.listener import LIVE, Hypothesis
+from engine.residue import Reading
 from engine.types import SottovoceError
 from models import evaluate, evaluate_words
 from models.evaluate_words import kinds, markdown, nobody_speaks, stream_of
 from models.shards import RATE_HZ, Clip
 from models.testset import Mixture
-from models.word_pairs import KINDS, Heard
-
-RAIN, WIND, CLEAN = (KINDS.index(name) for name in ("rain", "wind", "clean"))
+from models.word_pairs import KINDS, Pair
 
 
-def pair(kind: int, told: int, snr_db: float, equal: float = 1.0) -> Heard:
-    """Frames that carry what the reader below will say of them."""
-    noisy = np.full((20, 2), told, np.float16)
+def pair(kind: str, told: str, snr_db: float, equal: float = 1.0) -> Pair:
+    """Sounds that carry what the reader below will say of them: the kind as their level."""
+    noisy = np.full(3 * RATE_HZ, 0.01 * (1 + KINDS.index(told)), np.float32)
     clean = noisy.copy()
-    clean[: round(20 * (1 - equal))] += 100
-    return Heard(clean, noisy, np.array([1]), kind, snr_db, "en")
+    clean[: round(len(clean) * (1 - equal))] += 0.5
+    return Pair(clean, noisy, "words", "en", kind, snr_db)
 
 
 class Reader:
     kinds = KINDS
 
-    def read(self, frames: np.ndarray) -> SimpleNamespace:
-        return SimpleNamespace(chances=np.eye(len(KINDS))[int(frames[-1, 0])], codes=frames[:, 0])
+    def read(self, frames: np.ndarray) -> Reading:
+        chances = np.eye(len(KINDS))[round(float(frames[-1, 0]) * 100) - 1]
+        return Reading(frames[::2, 0], np.zeros(len(frames) // 2), chances, (0.0, 0.0))
+
+
+class Encoder:
+    def encode(self, sound: np.ndarray, trailing_s: float) -> torch.Tensor:
+        assert trailing_s == 0.0
+        return torch.from_numpy(sound[::320, None])[None]
 
 
 def test_kinds_are_counted_and_clean_is_told_from_noisy() -> None:
     pairs = [
-        pair(RAIN, RAIN, 3.0, 0.5),
-        pair(RAIN, WIND, 12.0),
-        pair(WIND, CLEAN, 17.0),
-        pair(CLEAN, CLEAN, np.inf),
-        pair(RAIN, RAIN, -np.inf),
-        pair(KINDS.index("unknown"), RAIN, 3.0),
+        pair("rain", "rain", 3.0, 0.5),
+        pair("rain", "wind", 12.0),
+        pair("wind", "clean", 17.0),
+        pair("clean", "clean", np.inf),
+        pair("rain", "rain", -np.inf),
+        pair("unknown", "rain", 3.0),
     ]
-    found = kinds(pairs, Reader())  # type: ignore[arg-type]
+    found = kinds(pairs, Reader(), Encoder())  # type: ignore[arg-type]
     assert found["all"]["pairs"] == 6
     assert found["without unknown"]["kind"] == 60.0
     assert found["without unknown"]["clean or not"] == 80.0
-    assert found["by_snr"]["0 to 5 dB"] == {"kind": 100.0, "clean or not": 100.0, "equal tokens": 50.0, "pairs": 1}
+    assert found["by_snr"]["0 to 5 dB"]["equal tokens"] == pytest.approx(50.0, abs=1.0)
+    assert found["by_snr"]["10 to 15 dB"] == {"kind": 0.0, "clean or not": 100.0, "equal tokens": 100.0, "pairs": 1}
     assert found["by_snr"]["no voice"]["kind"] == 100.0
     assert "| no voice" in markdown({"kinds": found}).replace("noisy, no voice", "no voice")
 
@@ -113,9 +120,7 @@ def test_what_was_measured_before_stays(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(split: str) -> list[Heard]:
-        return []
-
-    monkeypatch.setattr(evaluate_words, "read_blocks", missing)
-    with pytest.raises(SottovoceError, match="word_pairs"):
+    monkeypatch.setattr(evaluate_words, "whisper_decoder", lambda: None)
+    monkeypatch.setattr(evaluate_words, "load", lambda split, kind: [])
+    with pytest.raises(SottovoceError, match=r"models\.data"):
         evaluate_words.measure(["kinds"])
