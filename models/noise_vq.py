@@ -212,10 +212,13 @@ class NoiseVq(nn.Module):
         done: Quantised = self.codebook(self.encoder(x, there), downsampled(there))
         return done
 
-    def forward(self, x: Tensor, there: Tensor) -> tuple[Tensor, Quantised, Tensor]:
-        """-> (in W's place [B, T, width], what became of the latents, noise logits [B, classes])."""
+    def forward(self, x: Tensor, there: Tensor, heard: Tensor | None = None) -> tuple[Tensor, Quantised, Tensor]:
+        """-> (in W's place [B, T, width], what became of the latents, noise logits [B, classes]).
+
+        heard: the tokens [B, ceil(T / 2)] that the kind of noise is told from; all where None.
+        """
         quantised = self.quantise(x, there)
-        logits = self.classifier(quantised.residue, downsampled(there))
+        logits = self.classifier(quantised.residue, downsampled(there) if heard is None else heard)
         return self.decoder(quantised.codes, there), quantised, logits
 
 

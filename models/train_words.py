@@ -37,6 +37,7 @@ SEED = 3
 BATCH, NEAR = 12, 48  # pairs of a step, drawn from so many of about one length
 RATE, WARMUP_STEPS, BETAS = 1e-3, 500, (0.9, 0.95)
 GRAD_CLIP = 1.0
+KIND_TOKENS = 50  # two seconds, as live
 EVALUATE_EVERY = 200
 IGNORED = -100  # targets that count for nothing
 
@@ -105,12 +106,22 @@ class Losses:
         return self.words + held + noise_weight(weights, told) * self.noise
 
 
-def losses(model: NoiseVq, words: Words, batch: Batch) -> Losses:
-    """All four on a batch; beta is a mean over Whisper's dimensions."""
-    decoded, quantised, logits = model(batch.noisy, batch.there)
+def stretch_of(there: Tensor, random: np.random.Generator | None) -> Tensor:
+    """A mask of KIND_TOKENS in a row of those there are [B, T]: anywhere, or without `random` the last ones."""
+    counts = there.sum(1)
+    spare = (counts - KIND_TOKENS).clamp(min=0)
+    if random is not None:
+        spare = torch.from_numpy(random.integers(0, spare.numpy() + 1))
+    place = torch.arange(there.shape[1])[None]
+    return there & (place >= spare[:, None]) & (place < spare[:, None] + KIND_TOKENS)
+
+
+def losses(model: NoiseVq, words: Words, batch: Batch, random: np.random.Generator | None = None) -> Losses:
+    """All four on a batch; beta is a mean over Whisper's dimensions. The kind is told from KIND_TOKENS of each pair."""
+    said = downsampled(batch.there)
+    decoded, quantised, logits = model(batch.noisy, batch.there, stretch_of(said, random))
     with torch.no_grad():
         clean = model.encoder(batch.clean, batch.there)
-    said = downsampled(batch.there)
     return Losses(
         words.loss(decoded, batch),
         alpha_loss(clean, quantised, said),
@@ -172,7 +183,7 @@ class Training:
         near = range(first, min(first + NEAR, len(self.train)))
         chosen = self._random.choice(near, min(BATCH, len(near)), replace=False)
         self.model.train()
-        found = losses(self.model, self.words, self.words.batch([self.train[i] for i in chosen]))
+        found = losses(self.model, self.words, self.words.batch([self.train[i] for i in chosen]), self._random)
         self.optimizer.zero_grad()
         found.total(self.weights, self.told).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRAD_CLIP)

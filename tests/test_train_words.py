@@ -12,7 +12,7 @@ from whisper.model import ModelDimensions, Whisper
 
 from engine.types import SottovoceError
 from models.noise_vq import VqConfig, VqWeights
-from models.train_words import IGNORED, Batch, Losses, Training, Words, losses, rate_at
+from models.train_words import IGNORED, KIND_TOKENS, Batch, Losses, Training, Words, losses, rate_at, stretch_of
 from models.word_pairs import Heard
 
 WIDTH, VOCABULARY, END = 16, 40, 39
@@ -132,3 +132,17 @@ def test_frames_that_are_not_there_do_not_count(whisper: Whisper, tmp_path: Path
         one, two = losses(training.model, words, batch), losses(training.model, words, other)
     assert float(one.beta) == float(two.beta)
     assert float(one.words) == float(two.words)
+
+
+def test_the_kind_is_told_from_two_seconds_that_are_there() -> None:
+    there = torch.zeros(3, 2 * KIND_TOKENS, dtype=torch.bool)
+    for row, count in enumerate((2 * KIND_TOKENS, KIND_TOKENS + 5, 7)):
+        there[row, :count] = True
+    last = stretch_of(there, None)
+    assert last.sum(1).tolist() == [KIND_TOKENS, KIND_TOKENS, 7]
+    assert last[0, -1]
+    assert not last[1, KIND_TOKENS + 5 :].any()
+    drawn = [stretch_of(there, np.random.default_rng(seed)) for seed in range(20)]
+    assert all(mask.sum(1).tolist() == [KIND_TOKENS, KIND_TOKENS, 7] for mask in drawn)
+    assert len({int(mask[0].int().argmax()) for mask in drawn}) > 5
+    assert all(not (mask & ~there).any() for mask in drawn)
