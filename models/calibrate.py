@@ -47,7 +47,7 @@ class Setting:
 
 SETTINGS = tuple(
     Setting(scale, gain_shift, share_shift)
-    for scale, gain_shift in ((1.0, 0.0), (1.0, 0.4), (0.85, 0.25), (0.85, 0.6), (0.7, 0.5), (0.7, 0.9))
+    for scale, gain_shift in ((1.0, 0.0), (0.85, 0.25), (0.85, 0.6), (0.85, 0.75), (0.85, 0.9))
     for share_shift in (0.0, 0.35)
 )
 
@@ -63,8 +63,8 @@ def apply(refiner: Refiner, setting: Setting) -> None:
 
 
 def worth(found: dict[str, float]) -> float:
-    """One figure from four: a point of PESQ or OVRL counts as much as 5 dB or a fifth of ESTOI."""
-    return found["pesq"] + found["ovrl"] + found["gain_db"] / 5 + 5 * found["estoi"]
+    """One figure from four: a point of PESQ or OVRL counts as much as 2 dB or a fifth of ESTOI."""
+    return found["pesq"] + found["ovrl"] + found["gain_db"] / 2 + 5 * found["estoi"]
 
 
 @torch.no_grad()

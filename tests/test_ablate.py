@@ -114,7 +114,7 @@ def test_what_lets_noise_alone_through_is_worth_less(monkeypatch: pytest.MonkeyP
     for left in (-60.0, -50.0, -45.0):
         monkeypatch.setattr(calibrate, "noise_left_db", lambda *_, left=left: left)
         found.append(calibrate.measured(Bundle.new(CONFIG), {"noise": torch.zeros(1)}, torch.zeros(1))[0])
-    assert found == pytest.approx([7.5, 7.5, 6.5])
+    assert found == pytest.approx([9.0, 9.0, 8.0])
 
 
 @pytest.mark.parametrize("module", [calibrate, ablate])
