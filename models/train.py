@@ -174,9 +174,7 @@ class Training:
         folder = cache_dir() / "training"
         folder.mkdir(parents=True, exist_ok=True)
         self.full = folder / "full.pt"
-        mix = MixConfig(seconds=settings.clip_s, babble=settings.babble)
-        self.mix = replace(mix, babble_snr_db=(settings.babble_lowest_db, mix.babble_snr_db[1]))
-        self.weights = LossWeights(spectral=settings.spectral, heard=settings.heard)
+        self.mix = MixConfig(seconds=settings.clip_s)
         clips = training_clips()
         self.bundle, optimizer_state = begin(fresh, self.full)
         self.bundle.codec.to(self.device), self.bundle.refiner.to(self.device)
@@ -187,7 +185,7 @@ class Training:
             save_bundle(self.bundle, self.full.with_suffix(".npz"))
         save_bundle(self.bundle, self.frozen)  # what the workers hear through
         self.warm_from = 0 if optimizer_state else self.bundle.step
-        self.judge = Judge(self.bundle, MixConfig(seconds=settings.clip_s), settings.validation_clips, self.device)
+        self.judge = Judge(self.bundle, self.mix, settings.validation_clips, self.device)
         self.optimizer = torch.optim.AdamW(
             self.bundle.refiner.parameters(),
             lr=settings.learning_rate,
@@ -208,7 +206,7 @@ class Training:
         """One step on clips [SIGNALS, B, N]; a loss or a gradient that is no number changes nothing."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = loss_of(self.bundle, clips.to(self.device), self.ear, self.weights)
+        loss = loss_of(self.bundle, clips.to(self.device), self.ear)
         self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.bundle.refiner.parameters(), self.settings.grad_clip)

@@ -21,9 +21,6 @@ SECONDS = (4.0, 6.0)
 PAUSE = round(0.3 * RATE_HZ)
 BABBLE_EVERY = 6  # each sixth mixture has other voices in place of noise
 LEVELS_DB = (-32.0, -20.0)
-READERS = ("kokoro/af_sky", "kokoro/am_michael", "kokoro/bf_lily", "kokoro/bm_lewis")  # of the training shards' voices
-READ_SNRS_DB = (0, 5, 10, 15)
-READ_S = 5.0
 PEAK = 0.95
 
 
@@ -49,30 +46,6 @@ def mixtures(count: int = COUNT) -> Iterator[Mixture]:
             noise = _stretch(noises[kind], length, random)
         level = float(random.uniform(*LEVELS_DB))
         yield _mix(f"{number:02d}-{kind}{snr:+03d}", speech, noise, float(snr), kind, text, level)
-
-
-def read_babble(count: int) -> list[Mixture]:
-    """`count` mixtures of READERS, one at a time before the three others, who are its noise.
-
-    Validation's own talkers are actors, and among actors enhancers rank otherwise than among people who read (DTLN
-    loses 9.5 dB there and gains here). So these readers are kept from training from now on; what the shipped networks
-    began from had heard them, beside 40 others. Raises SottovoceError without shards.
-    """
-    talkers = _by([clip for clip in load("train", "speech") if clip.speaker in READERS], "speaker")
-    if len(talkers) < len(READERS):
-        raise SottovoceError("the voices that read are not in the training shards; run python -m models.data")
-    random = np.random.default_rng(SEED)
-    length = round(READ_S * RATE_HZ)
-    made = []
-    for number in range(count):
-        who = READERS[number % len(READERS)]
-        speech, text = _speak(talkers[who], length, random)
-        others = [_speak(talkers[name], length, random)[0] for name in READERS if name != who]
-        snr = READ_SNRS_DB[number // len(READERS) % len(READ_SNRS_DB)]
-        level = float(random.uniform(*LEVELS_DB))
-        noise, name = sum(others[1:], others[0]), f"{number:02d}-read{snr:+03d}"
-        made.append(_mix(name, speech, noise, snr, "babble", text, level))
-    return made
 
 
 def _by(clips: Sequence[Clip], field: str) -> dict[str, list[Clip]]:
