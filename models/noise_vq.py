@@ -108,7 +108,7 @@ class LatentEncoder(nn.Module):
         else:
             y = x[:, ::2] + self.stride(x.transpose(1, 2)).transpose(1, 2)
         y = self.block(y, downsampled(there)) if self.sampling == "transformer" else y + self.mlp(self.norm(y))
-        return functional.normalize(self.project(y), dim=2)
+        return functional.normalize(self.project(y).float(), dim=2)
 
 
 class Codebook(nn.Module):
@@ -127,7 +127,8 @@ class Codebook(nn.Module):
 
     def forward(self, z: Tensor, there: Tensor) -> Quantised:
         """z [B, T, latent] of length one, there [B, T]. In training the codes move, and gradients pass them by."""
-        indices = (z @ self.vectors.T).argmax(2)
+        with torch.autocast(z.device.type, enabled=False):  # neighbours are told apart in floats
+            indices = (z @ self.vectors.T).argmax(2)
         if self.training:
             self._follow(z[there].detach(), indices[there])
         nearest = self.vectors[indices]
@@ -148,7 +149,8 @@ class Codebook(nn.Module):
         count = chosen.sum(0)
         self.uses.lerp_(count / count.sum(), 1.0 - self.decay)
         used = count > 0
-        mean = functional.normalize((chosen.T @ z)[used], dim=1)
+        with torch.autocast(z.device.type, enabled=False):
+            mean = functional.normalize((chosen.T @ z)[used], dim=1)
         self.vectors[used] = functional.normalize(torch.lerp(self.vectors[used], mean, 1.0 - self.decay), dim=1)
         forgotten = torch.nonzero(self.uses * self.size < FORGOTTEN)[:, 0]
         if len(forgotten):
@@ -194,7 +196,8 @@ class NoiseClassifier(nn.Module):
 
     def summary(self, residue: Tensor, there: Tensor) -> Tensor:
         """What the kind is decided by: [B, 2 * latent]."""
-        heard = self.listen(residue.transpose(1, 2)).transpose(1, 2) * there[..., None]
+        one = residue * residue.shape[2] ** 0.5  # about one in each dimension: what is left of a unit vector is small
+        heard = self.listen(one.transpose(1, 2)).transpose(1, 2) * there[..., None]
         return heard.sum(1) / there.sum(1, keepdim=True).clamp(min=1)
 
 

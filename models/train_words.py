@@ -35,7 +35,7 @@ from models.word_pairs import KINDS, Heard, read_blocks
 
 SEED = 3
 BATCH, NEAR = 12, 48  # pairs of a step, drawn from so many of about one length
-RATE, WARMUP_STEPS, BETAS = 1e-3, 500, (0.9, 0.95)
+RATE, WARMUP_STEPS, BETAS = 1e-3, 100, (0.9, 0.95)
 GRAD_CLIP = 1.0
 KIND_TOKENS = 50  # two seconds, as live
 EVALUATE_EVERY = 200
@@ -106,6 +106,11 @@ class Losses:
         return self.words + held + noise_weight(weights, told) * self.noise
 
 
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16, so that it pays."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def stretch_of(there: Tensor, random: np.random.Generator | None) -> Tensor:
     """A mask of KIND_TOKENS in a row of those there are [B, T]: anywhere, or without `random` the last ones."""
     counts = there.sum(1)
@@ -119,11 +124,14 @@ def stretch_of(there: Tensor, random: np.random.Generator | None) -> Tensor:
 def losses(model: NoiseVq, words: Words, batch: Batch, random: np.random.Generator | None = None) -> Losses:
     """All four on a batch; beta is a mean over Whisper's dimensions. The kind is told from KIND_TOKENS of each pair."""
     said = downsampled(batch.there)
-    decoded, quantised, logits = model(batch.noisy, batch.there, stretch_of(said, random))
-    with torch.no_grad():
-        clean = model.encoder(batch.clean, batch.there)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bfloat16()):  # 5.3 s of a step become 2.2
+        decoded, quantised, logits = model(batch.noisy, batch.there, stretch_of(said, random))
+        with torch.no_grad():
+            clean = model.encoder(batch.clean, batch.there)
+        written = words.loss(decoded, batch)
+    decoded, logits = decoded.float(), logits.float()
     return Losses(
-        words.loss(decoded, batch),
+        written,
         alpha_loss(clean, quantised, said),
         beta_loss(batch.clean, decoded, batch.there) / batch.clean.shape[2],
         functional.cross_entropy(logits, batch.kinds),
