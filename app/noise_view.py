@@ -24,7 +24,7 @@ GAP_S, FORGET_MS = 1.6, 3500  # between two events the line goes on; without any
 ENERGY_DB = (-18.0, 3.0)  # what the line spans: residues of unit vectors have at most 6 dB
 SURE = 0.5  # below it the kind is said with a question mark
 MARGIN = 10.0
-TITLES = {"clean": "Quiet", "babble": "Voices", "crowd": "Crowd", "unknown": "Mixed or unknown"}
+TITLES = {"clean": "Quiet", "voices": "Other voices", "unknown": "Mixed or unknown"}
 NO_CAPTIONS = "Turn captions on to see it"
 LISTENING = "Listening"
 

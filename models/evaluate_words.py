@@ -33,7 +33,7 @@ from models.metrics import word_errors
 from models.shards import RATE_HZ, Clip, load, to_float
 from models.tables import table
 from models.testset import Mixture, build
-from models.word_pairs import CLEAN, UNKNOWN, Pair, PairMaker, pairs_of
+from models.word_pairs import CLEAN, KIND_OF, UNKNOWN, Pair, PairMaker, pairs_of
 
 PARTS = ("kinds", "streaming", "silence")
 PIECE = RATE_HZ // 10
@@ -56,7 +56,7 @@ def kinds(pairs: Sequence[Pair], reader: ResidueReader, decoder: Any) -> dict[st
     for pair in track(pairs, "kinds", console=console):
         noisy, clean = (reader.read(frames_of(sound, decoder)).codes for sound in (pair.noisy, pair.clean))
         equal = float(np.mean(noisy == clean)) if np.isfinite(pair.snr_db) else np.nan
-        rows.append((pair.snr_db, pair.kind, shown_at_the_end(pair.noisy, reader, decoder), equal))
+        rows.append((pair.snr_db, KIND_OF[pair.noise], shown_at_the_end(pair.noisy, reader, decoder), equal))
     known = [row for row in rows if row[1] != UNKNOWN]
     by_snr: dict[str, Any] = {}
     for low, high in SNR_BANDS_DB:

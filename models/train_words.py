@@ -38,6 +38,7 @@ BATCH, NEAR = 12, 48  # pairs of a step, drawn from so many of about one length
 RATE, WARMUP_STEPS, BETAS = 1e-3, 100, (0.9, 0.95)
 GRAD_CLIP = 1.0
 KIND_TOKENS = 50  # two seconds, as live
+SETTLE_ROUNDS, SETTLE_BATCH, SETTLE_DECAY = 20, 64, 0.1
 EVALUATE_EVERY = 200
 IGNORED = -100  # targets that count for nothing
 
@@ -77,10 +78,13 @@ class Words:
         clean, noisy = (_side_by_side([getattr(pair, name) for pair in pairs], longest) for name in ("clean", "noisy"))
         return Batch(clean, noisy, there, tokens, targets, torch.tensor([pair.kind for pair in pairs]))
 
-    def loss(self, sound: Tensor, batch: Batch) -> Tensor:
-        """Cross entropy of the words, in nats a token, given [B, T, width] in place of W(X)."""
-        logits = self._decoder(batch.tokens, sound)
-        return functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
+    def loss(self, sound: Tensor, batch: Batch, every: int = 1) -> Tensor:
+        """Cross entropy of the words, in nats a token, given [B, T, width] in place of W(X).
+
+        every: only each so many rows are asked; the decoder is most of what a step costs.
+        """
+        logits = self._decoder(batch.tokens[::every], sound[::every])
+        return functional.cross_entropy(logits.flatten(0, 1), batch.targets[::every].flatten(), ignore_index=IGNORED)
 
 
 def _side_by_side(rows: Sequence[np.ndarray], longest: int) -> Tensor:
@@ -121,6 +125,17 @@ def stretch_of(there: Tensor, random: np.random.Generator | None) -> Tensor:
     return there & (place >= spare[:, None]) & (place < spare[:, None] + KIND_TOKENS)
 
 
+def _stretches(rows: Sequence[Tensor], random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """KIND_TOKENS from anywhere in each residue [T, latent] -> [B, KIND_TOKENS, latent] and where they are there."""
+    residues = torch.zeros(len(rows), KIND_TOKENS, rows[0].shape[1])
+    there = torch.zeros(len(rows), KIND_TOKENS, dtype=torch.bool)
+    for place, row in enumerate(rows):
+        start = int(random.integers(max(1, len(row) - KIND_TOKENS + 1)))
+        piece = row[start : start + KIND_TOKENS]
+        residues[place, : len(piece)], there[place, : len(piece)] = piece, True
+    return residues, there
+
+
 def losses(model: NoiseVq, words: Words, batch: Batch, random: np.random.Generator | None = None) -> Losses:
     """All four on a batch; beta is a mean over Whisper's dimensions. The kind is told from KIND_TOKENS of each pair."""
     said = downsampled(batch.there)
@@ -128,7 +143,7 @@ def losses(model: NoiseVq, words: Words, batch: Batch, random: np.random.Generat
         decoded, quantised, logits = model(batch.noisy, batch.there, stretch_of(said, random))
         with torch.no_grad():
             clean = model.encoder(batch.clean, batch.there)
-        written = words.loss(decoded, batch)
+        written = words.loss(decoded, batch, every=2 if random is not None else 1)
     decoded, logits = decoded.float(), logits.float()
     return Losses(
         written,
@@ -223,6 +238,28 @@ class Training:
             batches = [self.words.batch(self.validation[at : at + 1]) for at in range(len(self.validation))]
             return float(np.mean([float(self.words.loss(batch.noisy, batch)) for batch in batches]))
 
+    def settle(self) -> None:
+        """The classifier alone, on residues that stand still now: many quick rounds over all pairs."""
+        self.model.eval()
+        with torch.no_grad():
+            rows = [self._residue_of(pair) for pair in self.train]
+        kinds = torch.tensor([pair.kind for pair in self.train])
+        optimizer = torch.optim.AdamW(self.model.classifier.parameters(), lr=RATE, weight_decay=SETTLE_DECAY)
+        for turn in range(SETTLE_ROUNDS):
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * rate_at(WARMUP_STEPS, turn / SETTLE_ROUNDS)
+            for chosen in torch.from_numpy(self._random.permutation(len(rows))).split(SETTLE_BATCH):
+                residues, there = _stretches([rows[i] for i in chosen.tolist()], self._random)
+                loss = functional.cross_entropy(self.model.classifier(residues, there), kinds[chosen])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    def _residue_of(self, pair: Heard) -> Tensor:
+        """The residue of a noisy sound [T, latent]."""
+        frames = torch.from_numpy(pair.noisy.astype(np.float32))[None]
+        return self.model.quantise(frames, torch.ones(frames.shape[:2], dtype=torch.bool)).residue[0]
+
     def report(self, seconds: float) -> None:
         """Judge, log and save."""
         figures = self.judge()
@@ -244,6 +281,7 @@ class Training:
                     self.report(time.monotonic() - began)
         except KeyboardInterrupt:
             print("stopped", flush=True)
+        self.settle()
         self.report(time.monotonic() - began)
 
 

@@ -15,8 +15,10 @@ from models.word_pairs import (
     BABBLE,
     BLOCK_PAIRS,
     CLEAN,
+    KIND_OF,
     KINDS,
     NOISES,
+    SOUNDS,
     PairMaker,
     make_block,
     read_blocks,
@@ -61,7 +63,7 @@ def test_pairs_are_whole_utterances_of_a_talker_whose_words_are_known(maker: Pai
         assert set(words[::2]) == ({"words"} if pair.language == "en" else {"slova"})
         assert len(pair.clean) / RATE_HZ >= 0.5 + len(words) / 2 * 1.2
     assert {pair.language for pair in pairs} == {"en", "ru"}
-    assert {pair.kind for pair in pairs} == set(KINDS)
+    assert {pair.noise for pair in pairs} == set(SOUNDS)
 
 
 def test_noise_alone_comes_too_with_nothing_to_write(maker: PairMaker) -> None:
@@ -71,7 +73,7 @@ def test_noise_alone_comes_too_with_nothing_to_write(maker: PairMaker) -> None:
     for pair in alone:
         assert not pair.clean.any()
         assert pair.snr_db == -np.inf
-        assert pair.noisy.any() == (pair.kind != CLEAN)
+        assert pair.noisy.any() == (pair.noise != CLEAN)
         assert np.abs(pair.noisy).max() <= 1.0
 
 
@@ -82,7 +84,7 @@ def test_noise_is_as_loud_as_it_says_and_clean_pairs_have_none(
     random = np.random.default_rng(2)
     for pair in (maker.draw(random) for _ in range(60)):
         noise = pair.noisy - pair.clean
-        if pair.kind == CLEAN:
+        if pair.noise == CLEAN:
             assert not noise.any()
             assert pair.snr_db == (np.inf if pair.text else -np.inf)
         elif pair.text:
@@ -121,7 +123,7 @@ def test_a_block_comes_back_as_it_was_made_and_is_the_same_each_time(
         np.testing.assert_array_equal(heard.noisy, Whisper().frames(pair.noisy))
         np.testing.assert_array_equal(heard.clean, Whisper().frames(pair.clean))
         assert heard.tokens.tolist() == [len(pair.text), len(pair.language), 99]
-        assert (KINDS[heard.kind], heard.language) == (pair.kind, pair.language)
+        assert (KINDS[heard.kind], heard.language) == (KIND_OF[pair.noise], pair.language)
 
 
 def test_blocks_that_are_there_are_left_alone(
