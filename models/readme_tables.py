@@ -51,8 +51,6 @@ def _short(value: float, figure: str) -> str:
 def _title(row: str, known: dict[str, Any]) -> str:
     if row == "ours":
         return "**Sottovoce**, drop"
-    if row == "captions":
-        return "**Sottovoce**, as captions hear it"
     if row.startswith("tokens-"):
         return f"**Sottovoce**, tokens only, {known[row]['kbps']:.1f} kbit/s"
     return PEERS[row].title
@@ -63,7 +61,7 @@ def _systems(systems: dict[str, Any], known: dict[str, Any], title: str, full: b
     peers = [name for name in PEERS if name in systems and name != "noisy"]
     header = [title, *COLUMNS.values(), *(["delay, ms", "CPU time / time"] if full else [])]
     lines = []
-    for row in [name for name in ("noisy", "ours", "captions", *tokens, *peers) if name in systems]:
+    for row in [name for name in ("noisy", "ours", *tokens, *peers) if name in systems]:
         cells = [_title(row, known), *(_cell(systems[row]["all"], figure) for figure in COLUMNS)]
         if full:
             cells += [f"{known[row]['latency_ms']:.0f}", f"{known[row]['rtf']:.3f}".removeprefix("0")]

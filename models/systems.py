@@ -5,7 +5,6 @@ Each system takes a whole mixture and gives one or more outputs, late by its own
     ours        drop, with the refiner                  tokens-N   drop from the tokens of N quantizers alone
     keep-N      speech and background from the tokens   speech-N   clean speech through its speech tokens alone
     clean-in    clean speech, drop, with the refiner    probes     what should get worse, be silent, or be swapped
-    captions    what the recogniser hears: as ours, with some of the background left
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 from engine.artefacts import CodecInfo, Models, load_models
 from engine.paths import assets_dir
 from engine.pipeline import Pipeline
-from engine.side import LEFT_FOR_RECOGNISER
 from engine.types import Background, Codes, Provider, Samples
 from models import metrics
 from models.peers import PEERS, load_peer
@@ -215,14 +213,13 @@ def our_systems(ours: Ours, count_codes: Callable[[Streams], None]) -> Iterator[
     def natural(sound: Sound) -> list[Output]:
         streams = ours.stream(padded(sound.mixture), "drop")
         count_codes(streams)
-        captions = streams.speech + LEFT_FOR_RECOGNISER * streams.background
-        return [Output("ours", streams.out, streams.cpu_s, streams.background), Output("captions", captions)]
+        return [Output("ours", streams.out, streams.cpu_s, streams.background)]
 
     def clean_in(sound: Sound) -> list[Output]:
         streams = ours.stream(padded(sound.speech), "drop")
         return [Output("clean-in", streams.out, streams.cpu_s)]
 
-    yield System("ours", ("ours", "captions"), ours.identity, refined, size, natural)
+    yield System("ours", ("ours",), ours.identity, refined, size, natural)
     yield from (_token_system(ours, depth, tokens, size) for depth in ours.depths)
     yield from (_speech_system(ours, depth, tokens, size) for depth in ours.depths)
     yield System("clean-in", ("clean-in",), ours.identity, refined, size, clean_in, main_only=True)
