@@ -6,7 +6,8 @@
 
 The four losses of the paper: the words, written by Whisper's own decoder (frozen, as its encoder is) from what the
 latent decoder gives it; alpha and beta, which hold a noisy sound's codes to the clean one's; and the kind of noise,
-told from the residue, with less weight the better that is told on validation. Ctrl-C or SIGTERM saves; the same command
+told from the residue, with less weight the better that is told on validation. In the last quarter of the time the kind
+and alpha go on alone. Ctrl-C or SIGTERM saves; the same command
 goes on.
 """
 
@@ -38,7 +39,8 @@ BATCH, NEAR = 12, 48  # pairs of a step, drawn from so many of about one length
 RATE, WARMUP_STEPS, BETAS = 1e-3, 100, (0.9, 0.95)
 GRAD_CLIP = 1.0
 KIND_TOKENS = 50  # two seconds, as live
-SETTLE_ROUNDS, SETTLE_BATCH, SETTLE_DECAY = 20, 64, 0.1
+SETTLE_SHARE = 0.25  # of the minutes, at the end, for kinds and codes without words
+SETTLE_RATE, SETTLE_BATCH, SETTLE_DECAY, SETTLE_ALPHA = 1e-3, 48, 0.05, 0.1
 EVALUATE_EVERY = 200
 IGNORED = -100  # targets that count for nothing
 
@@ -125,15 +127,18 @@ def stretch_of(there: Tensor, random: np.random.Generator | None) -> Tensor:
     return there & (place >= spare[:, None]) & (place < spare[:, None] + KIND_TOKENS)
 
 
-def _stretches(rows: Sequence[Tensor], random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """KIND_TOKENS from anywhere in each residue [T, latent] -> [B, KIND_TOKENS, latent] and where they are there."""
-    residues = torch.zeros(len(rows), KIND_TOKENS, rows[0].shape[1])
-    there = torch.zeros(len(rows), KIND_TOKENS, dtype=torch.bool)
-    for place, row in enumerate(rows):
-        start = int(random.integers(max(1, len(row) - KIND_TOKENS + 1)))
-        piece = row[start : start + KIND_TOKENS]
-        residues[place, : len(piece)], there[place, : len(piece)] = piece, True
-    return residues, there
+def _pieces(pairs: Sequence[Heard], random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """The same two seconds from anywhere in both sounds of each pair -> clean, noisy [B, T, width], there [B, T]."""
+    size = 2 * KIND_TOKENS
+    starts = [int(random.integers(max(1, len(pair.noisy) - size + 1))) for pair in pairs]
+    there = torch.zeros(len(pairs), size, dtype=torch.bool)
+    for row, pair in enumerate(pairs):
+        there[row, : len(pair.noisy)] = True
+    cut = [
+        _side_by_side([getattr(p, name)[at : at + size] for p, at in zip(pairs, starts, strict=True)], size)
+        for name in ("clean", "noisy")
+    ]
+    return cut[0], cut[1], there
 
 
 def losses(model: NoiseVq, words: Words, batch: Batch, random: np.random.Generator | None = None) -> Losses:
@@ -238,27 +243,39 @@ class Training:
             batches = [self.words.batch(self.validation[at : at + 1]) for at in range(len(self.validation))]
             return float(np.mean([float(self.words.loss(batch.noisy, batch)) for batch in batches]))
 
-    def settle(self) -> None:
-        """The classifier alone, on residues that stand still now: many quick rounds over all pairs."""
-        self.model.eval()
-        with torch.no_grad():
-            rows = [self._residue_of(pair) for pair in self.train]
-        kinds = torch.tensor([pair.kind for pair in self.train])
-        optimizer = torch.optim.AdamW(self.model.classifier.parameters(), lr=RATE, weight_decay=SETTLE_DECAY)
-        for turn in range(SETTLE_ROUNDS):
-            for group in optimizer.param_groups:
-                group["lr"] = RATE * rate_at(WARMUP_STEPS, turn / SETTLE_ROUNDS)
-            for chosen in torch.from_numpy(self._random.permutation(len(rows))).split(SETTLE_BATCH):
-                residues, there = _stretches([rows[i] for i in chosen.tolist()], self._random)
-                loss = functional.cross_entropy(self.model.classifier(residues, there), kinds[chosen])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+    def settle(self, minutes: float) -> None:
+        """Encoder and classifier alone, on two seconds of many pairs: the kind, and codes that stay the clean sound's.
 
-    def _residue_of(self, pair: Heard) -> Tensor:
-        """The residue of a noisy sound [T, latent]."""
-        frames = torch.from_numpy(pair.noisy.astype(np.float32))[None]
-        return self.model.quantise(frames, torch.ones(frames.shape[:2], dtype=torch.bool)).residue[0]
+        A step of this costs a tenth of one with words, and telling kinds needs many. The codes stand still: where they
+        move, so does the residue, and on validation .50 of the kinds were told in place of .67.
+        """
+        parts = [*self.model.encoder.parameters(), *self.model.classifier.parameters()]
+        optimizer = torch.optim.AdamW(parts, lr=SETTLE_RATE, weight_decay=SETTLE_DECAY)
+        began, step = time.monotonic(), 0
+        self.model.train()
+        self.model.codebook.eval()
+        while (done := (time.monotonic() - began) / (60 * minutes)) < 1.0:
+            for group in optimizer.param_groups:
+                group["lr"] = SETTLE_RATE * rate_at(2 * step, done)
+            chosen = [self.train[i] for i in self._random.choice(len(self.train), SETTLE_BATCH)]
+            loss = self._kinds_of(chosen)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parts, GRAD_CLIP)
+            optimizer.step()
+            step += 1
+
+    def _kinds_of(self, pairs: Sequence[Heard]) -> Tensor:
+        """The loss of a step of `settle`."""
+        clean, noisy, there = _pieces(pairs, self._random)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bfloat16()):
+            quantised = self.model.quantise(noisy, there)
+            said = downsampled(there)
+            logits = self.model.classifier(quantised.residue, said)
+            with torch.no_grad():
+                target = self.model.encoder(clean, there)
+        held = SETTLE_ALPHA * alpha_loss(target, quantised, said)
+        return held + functional.cross_entropy(logits.float(), torch.tensor([pair.kind for pair in pairs]))
 
     def report(self, seconds: float) -> None:
         """Judge, log and save."""
@@ -275,13 +292,13 @@ class Training:
         began = time.monotonic()
         print(json.dumps({"whisper_alone": round(self.plain(), 4)}), flush=True)
         try:
-            while (done := (time.monotonic() - began) / (60 * minutes)) < 1.0:
+            while (done := (time.monotonic() - began) / (60 * minutes * (1.0 - SETTLE_SHARE))) < 1.0:
                 self.one_step(rate_at(self.step, done))
                 if self.step % EVALUATE_EVERY == 0:
                     self.report(time.monotonic() - began)
+            self.settle(minutes * SETTLE_SHARE)
         except KeyboardInterrupt:
             print("stopped", flush=True)
-        self.settle()
         self.report(time.monotonic() - began)
 
 

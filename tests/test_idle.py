@@ -115,6 +115,8 @@ def test_captions_are_told_of_the_silence_and_not_fed_with_it(tiny: Models, monk
         def feed(self, heard: Samples) -> None:
             self.fed += len(heard)
 
+        def watch(self, heard: Samples) -> None: ...
+
         def leave_out(self, samples: int) -> None:
             self.left_out += samples
 

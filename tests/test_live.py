@@ -255,14 +255,18 @@ class Scribe:
 
     lag_s = 0.5
 
-    def __init__(self, language: str | None) -> None:
+    def __init__(self, language: str | None, residue: bool = False) -> None:
         self._fed, self._told, self.running = 0, 0, False
+        self.watched = 0
 
     def start(self) -> None:
         self.running = True
 
     def feed(self, samples: Samples) -> None:
         self._fed += len(samples)
+
+    def watch(self, samples: Samples) -> None:
+        self.watched += len(samples)
 
     def leave_out(self, count: int) -> None:
         self._fed += count
