@@ -87,11 +87,11 @@ def shown_at_the_end(sound: Samples, reader: ResidueReader, decoder: Any) -> str
     return told
 
 
-def _shares(rows: Sequence[tuple[float, str, str, float]]) -> dict[str, float]:
+def _shares(rows: Sequence[tuple[float, str, str, float]]) -> dict[str, Any]:
     right = np.mean([kind == told for _, kind, told, _ in rows])
     parted = np.mean([(kind == CLEAN) == (told == CLEAN) for _, kind, told, _ in rows])
     equal = [row[3] for row in rows if np.isfinite(row[3])]
-    shares = {"kind": right, "clean or not": parted, "equal tokens": np.mean(equal) if equal else np.nan}
+    shares = {"kind": right, "clean or not": parted} | ({"equal tokens": np.mean(equal)} if equal else {})
     return {name: round(100.0 * float(value), 1) for name, value in shares.items()} | {"pairs": len(rows)}
 
 
@@ -202,8 +202,9 @@ def markdown(found: dict[str, Any]) -> str:
     if "kinds" in found:
         groups = {"all": found["kinds"]["all"], "without unknown": found["kinds"]["without unknown"]}
         groups |= {f"noisy, {name}": row for name, row in found["kinds"]["by_snr"].items()}
-        header = ["validation pairs", *next(iter(groups.values()))]
-        text.append(table(header, [[name, *(f"{v:g}" for v in row.values())] for name, row in groups.items()]))
+        names = ("pairs", "kind", "clean or not", "equal tokens")
+        lines = [[title, *(f"{row[name]:g}" if name in row else "" for name in names)] for title, row in groups.items()]
+        text.append(table(["validation", *names], lines))
     if "streaming" in found:
         rows = {name: row for name, row in found["streaming"].items() if isinstance(row, dict)}
         names = ("word_errors_percent", "words", "final_s_median", "final_s_p95")

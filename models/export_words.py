@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from engine.paths import assets_dir, cache_dir
 from engine.residue import ROLE
 from engine.types import SottovoceError
 from models.checkpoint import snapped
-from models.config import FORMAT_VERSION
+from models.config import FORMAT_VERSION, LOG_NAME
 from models.export import OPSET, pack
 from models.manifest import update_row
 from models.noise_vq import NoiseVq, VqConfig
@@ -39,10 +40,11 @@ PLANE_S, FRAMES_PER_S = 2.0, 50  # pairs are looked at so long at a time, which 
 RECOGNISER = "base"  # whose frames the pairs hold
 RIDGE = 1e-3
 TOLERANCE = 2e-3
+WORDS_LOG = "words.jsonl"
 LEAST_PIECES = 16  # of a kind, for its cloud to mean anything
 COMMAND = (
     "python -m models.word_pairs --blocks {blocks} && python -m models.word_pairs --blocks {checks} --split validation"
-    " && python -m models.train_words && python -m models.export_words"
+    " && python -m models.train_words --minutes 36 --sampling {sampling} && python -m models.export_words"
 )
 
 
@@ -151,6 +153,7 @@ def write(model: NoiseVq, pairs: Sequence[Heard], path: Path) -> None:
             output_names=outputs,
             dynamic_axes={"frames": {1: "frames"}, "codes": half, "energy_db": half},
             opset_version=OPSET,
+            do_constant_folding=False,  # weights would be stored turned round, off their rows' grid
             dynamo=False,
         )
     whole = onnx.load(str(path))
@@ -226,9 +229,13 @@ def main(arguments: list[str] | None = None) -> int:
             license="MIT",
             ancestors=["Whisper base (Radford et al. 2022, MIT): its encoder's frames are what this was trained on"],
             data=sorted(sources),
-            command=COMMAND.format(blocks=blocks, checks=checks),
+            command=COMMAND.format(blocks=blocks, checks=checks, sampling=model.config.sampling),
             manifest=assets_dir() / "manifest.toml",
         )
+        if (log := args.checkpoint.with_name(LOG_NAME)).is_file():
+            shutil.copy(log, target.with_name(WORDS_LOG))
+            row = {"name": "words", "file": WORDS_LOG, "kind": "log", "license": "MIT"}
+            update_row(manifest=assets_dir() / "manifest.toml", **row, command="python -m models.train_words")
     except SottovoceError as problem:
         print(problem, file=sys.stderr)
         return 1
