@@ -141,7 +141,7 @@ def _distances(sound: Samples, codebook: Samples, provider: str) -> dict[str, Sa
         with working(f"in {scene.title.lower()}", None) as progress:
             progress(number, len(scenes))
             other = _codes(list(residue_of([placed(sound, scene.name, models, PLACES_SNR_DB)])))
-        both = np.minimum(len(own), len(other))
+        both = min(len(own), len(other))
         rows[scene.title] = np.linalg.norm(codebook[own[:both]] - codebook[other[:both]], axis=1)
         rows[scene.title][(own[:both] < 0) | (other[:both] < 0)] = np.nan
     return rows

@@ -40,7 +40,7 @@ class NoisePlane(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._theme = DARK
-        self._clouds: dict[str, CloudLike] = {}
+        self._outlines: dict[str, list[tuple[float, float]]] = {}
         self._frame = QRectF(-1.0, -1.0, 2.0, 2.0)  # what of the plane is seen
         self.points: deque[tuple[float, float]] = deque(maxlen=TRAIL)
         self.energies_db: deque[float] = deque(maxlen=round(ENERGY_S / RESIDUE_STEP_S))
@@ -56,9 +56,14 @@ class NoisePlane(QWidget):
         self._theme = theme
         self.update()
 
+    @property
+    def has_clouds(self) -> bool:
+        """Whether it is known where the kinds lie."""
+        return bool(self._outlines)
+
     def set_clouds(self, clouds: Mapping[str, CloudLike]) -> None:
         """Where the kinds lie; the plane is fitted to two standard deviations of all of them."""
-        self._clouds = dict(clouds)
+        self._outlines = {name: [(x, y) for x, y in outline(cloud).T.tolist()] for name, cloud in clouds.items()}
         if clouds:
             means = np.array([cloud.mean for cloud in clouds.values()])
             spread = np.array([np.sqrt(np.diag(cloud.covariance)) for cloud in clouds.values()])
@@ -94,8 +99,8 @@ class NoisePlane(QWidget):
         plane = area.adjusted(MARGIN, MARGIN, -MARGIN, -MARGIN - strip)
         painter.save()
         painter.setClipRect(area)
-        for name, cloud in self._clouds.items():
-            self._paint_cloud(painter, plane, cloud, name == self.kind)
+        for name, line in self._outlines.items():
+            self._paint_cloud(painter, plane, line, name == self.kind)
         self._paint_points(painter, plane)
         painter.restore()
         self._paint_energy(painter, QRectF(plane.left(), area.bottom() - strip - 4, plane.width(), strip))
@@ -107,8 +112,8 @@ class NoisePlane(QWidget):
         across, up = min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)
         return QPointF(plane.left() + across * plane.width(), plane.bottom() - up * plane.height())
 
-    def _paint_cloud(self, painter: QPainter, plane: QRectF, cloud: CloudLike, here: bool) -> None:
-        corners = [self._placed(plane, (float(x), float(y))) for x, y in outline(cloud).T]
+    def _paint_cloud(self, painter: QPainter, plane: QRectF, line: list[tuple[float, float]], here: bool) -> None:
+        corners = [self._placed(plane, point) for point in line]
         colour = QColor(self._theme.accent if here else self._theme.muted)
         edge, face = QColor(colour), QColor(colour)
         edge.setAlphaF(0.9 if here else 0.35)

@@ -154,7 +154,6 @@ class MainWindow(QMainWindow):
         """List devices and scenes; when they are known, choose sensibly and start."""
         self._begun = False
         self.bridge.refresh_scenes()
-        self.bridge.refresh_clouds()
         self.bridge.refresh_devices()
 
     def _first_choices(self) -> None:
@@ -298,6 +297,8 @@ class MainWindow(QMainWindow):
     def _show_run_state(self, state: RunState) -> None:
         if state is RunState.ON and (self._muted or not self.choices.on):
             self.bridge.set(bypass=not self.choices.on, muted=self._muted)
+        if state is RunState.ON and not self.column.noise.plane.has_clouds:  # not before: the sound comes first
+            self.bridge.refresh_clouds()
         if state in (RunState.ON, RunState.OFF):  # the former engine has said its last words
             self.captions.text.drop_tails()
             self.column.noise.set_captions(self.config.captions)

@@ -19,15 +19,13 @@ PIECE = SAMPLE_RATE_HZ // 2
 LEAD_S = 10.0  # how far a file may run ahead
 
 
-def residue_of(
-    sound: Iterable[Samples], progress: Callable[[float], None] | None = None, threads: int = 1
-) -> Iterator[Residue]:
+def residue_of(sound: Iterable[Samples], progress: Callable[[float], None] | None = None) -> Iterator[Residue]:
     """What is left over of a recording, 16 kHz mono in pieces of any length: an event a second where it sounds.
 
     Constant memory. Raises ArtefactError where Whisper or the residue's graph is missing, SottovoceError when the
     recogniser fails.
     """
-    recognizer = Recognizer(None, live=False, threads=threads, residue=True)
+    recognizer = Recognizer(None, live=False, residue=True)
     if ResidueReader().recogniser != recognizer.model:
         raise ArtefactError("noises are told apart with another Whisper than this installation has; install it again")
     recognizer.start()
