@@ -141,9 +141,7 @@ def encode_together(quantizers: Sequence[BandQuantizer], frames: Sequence[Tensor
         bands, width = padded[0].shape[1], padded[0].shape[3]
         part = slots[:, :, at : at + bands * width].unflatten(2, (bands, width))
         at += bands * width
-        stages = [
-            torch.cat([books[stage] for books in padded if stage < len(books)]) for stage in range(first.stages)
-        ]
+        stages = [torch.cat([books[stage] for books in padded if stage < len(books)]) for stage in range(first.stages)]
         found = _nearest_of_all(part.transpose(1, 2).flatten(0, 1), stages)
         for stream, quantizer in enumerate(quantizers):
             own = [code[stream * bands : (stream + 1) * bands] for code in found[: quantizer.stages]]
