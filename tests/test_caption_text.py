@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytestqt.qtbot import QtBot
 
-from app.caption_view import CaptionText
+from app.caption_text import CaptionText
 from app.theme import LIGHT
 from engine.types import Caption, Word
 
