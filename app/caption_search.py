@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from PySide6.QtCore import QEvent, QObject, QPoint, Qt
+from PySide6.QtCore import QEvent, QObject, QPoint, Qt, QTimer
 from PySide6.QtGui import QColor, QKeyEvent, QTextBlock, QTextCharFormat, QTextCursor
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QTextEdit, QWidget
 
@@ -118,7 +118,10 @@ class SearchBar(QWidget):
         self.done.clicked.connect(self.close_search)
         text.shown.connect(self._follow_text)
         text.replaced.connect(self._begin_anew)
-        text.verticalScrollBar().valueChanged.connect(self._mark)
+        self._soon = QTimer(self)  # however much changes at once, what is in sight is marked once
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._mark)
+        text.verticalScrollBar().valueChanged.connect(lambda: self.isHidden() or self._soon.start(0))
         text.zoomed.connect(self._mark)
         self.hide()
 
@@ -184,7 +187,7 @@ class SearchBar(QWidget):
         self._finder.update(gone, first, _texts(self._text.document().findBlockByNumber(first)))
         if self._current is not None and not self._current.hasSelection():  # it stood in what went
             self._current = None
-        self._mark()
+        self._soon.start(0)
 
     def _here(self, at_end: bool) -> tuple[int, int]:
         """Where the search stands: at the current match, else at the first line in sight."""

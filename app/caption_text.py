@@ -32,7 +32,8 @@ from engine.types import OTHERS, SPEECH, Caption, Word
 PARAGRAPH_PAUSE_S = 1.5
 LONG_PARAGRAPH, LONGEST_PARAGRAPH = 500, 1500  # characters after which it ends with a sentence, or anyhow
 LINE_PERCENT = 125.0
-MOST_PARAGRAPHS = 5000
+MOST_PARAGRAPHS = 3000
+SLACK = 20  # so many at a time go, as a share of the most: what takes one away takes as long as what takes many
 MARGIN = 2
 FONT_FACTOR, ZOOM_STEP = 1.35, 1.12
 LEAST_ZOOM, MOST_ZOOM = -4, 10
@@ -261,9 +262,9 @@ class CaptionText(QTextEdit):
     def _drop_oldest(self) -> tuple[int, int]:
         """Let go of the oldest paragraphs beyond the most -> how many, and how high they were, in pixels."""
         document = self.document()
-        gone = document.blockCount() - self._most
-        if gone <= 0:
+        if document.blockCount() <= self._most + self._most // SLACK:
             return 0, 0
+        gone = document.blockCount() - self._most
         first = document.findBlockByNumber(gone)
         height, state = round(document.documentLayout().blockBoundingRect(first).top()), first.userState()
         cursor = QTextCursor(document)

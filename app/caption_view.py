@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtGui import QAction, QGuiApplication, QKeySequence, QShortcut
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QToolButton, QVBoxLayout
+from PySide6.QtGui import QAction, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QSizePolicy, QToolButton, QVBoxLayout
 
 from app.caption_history import Blocks, History
 from app.caption_overlay import CaptionOverlay, desktop_note
@@ -20,8 +20,32 @@ from engine.types import Caption
 
 UNDO_S = 30.0
 NOTE_S = 8.0
-NOTE_CHARS = 34
 LOST = "The oldest captions went to make room for the newest; save them more often to keep all."
+
+
+class Note(QLabel):
+    """A few words in the room that is left; what has none is cut in the middle, and seen by who points at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._words = ""
+        self.setProperty("tone", "muted")
+        self.setFont(scaled_font(0.9))
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+
+    def say(self, words: str, whole: str) -> None:
+        """Show the words. whole: more of it."""
+        self._words = words
+        self.setToolTip(whole)
+        self.setAccessibleName(whole)
+        self._cut()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._cut()
+
+    def _cut(self) -> None:
+        self.setText(self.fontMetrics().elidedText(self._words, Qt.TextElideMode.ElideMiddle, self.width()))
 
 
 class CaptionView(QFrame):
@@ -37,6 +61,7 @@ class CaptionView(QFrame):
         self.history = History()
         self.text = CaptionText()
         self.search = SearchBar(self.text)
+        self.note = Note()
         self.saver = CaptionSaver(self)
         self._overlay: CaptionOverlay | None = None
         self._aside: Page | None = None  # what the last clear took
@@ -106,20 +131,15 @@ class CaptionView(QFrame):
     def _arrange(self) -> None:
         title = QLabel("Captions")
         title.setFont(scaled_font(0.95, bold=True))
-        self.note = QLabel()
-        self.note.setProperty("tone", "muted")
-        self.note.setFont(scaled_font(0.9))
-        self.note.hide()
         head = QHBoxLayout()
         head.setSpacing(2)
         head.addWidget(title)
         head.addSpacing(8)
-        head.addWidget(self.note)
-        head.addStretch(1)
-        for widget in (self.switch, self.others, self.overlay_button, self.seek, self.save, self.copy, self.empty):
+        head.addWidget(self.note, 1)
+        buttons = (self.switch, self.others, self.overlay_button, self.seek, self.save, self.copy, self.empty)
+        for widget in (*buttons, self.undo, self.more):
+            widget.setProperty("narrow", True)
             head.addWidget(widget)
-        head.addWidget(self.undo)
-        head.addWidget(self.more)
         box = QVBoxLayout(self)
         box.setContentsMargins(16, 8, 10, 10)
         box.setSpacing(2)
@@ -206,10 +226,7 @@ class CaptionView(QFrame):
 
     def _say(self, text: str, whole: str = "") -> None:
         """A few words beside the heading, for some seconds. whole: more of it, for who points at it."""
-        short = text if len(text) <= NOTE_CHARS else text[: NOTE_CHARS - 1] + "…"
-        self.note.setText(short)
-        self.note.setToolTip(whole or text)
-        self.note.setVisible(bool(text))
+        self.note.say(text, whole or text)
         if text:
             self._note_ends.start()
 
