@@ -40,7 +40,7 @@ def heard(words: tuple[Word, ...], source: str = SPEECH) -> Caption:
     return Caption(words[-1].end_s if words else 0.0, words, (), 0.5, "en", source)
 
 
-SAID = clocked([(text, 0.3, 0.1) for text in "Good morning. What is it?".split()])
+SAID = clocked([(text, 0.3, 0.1) for text in ["Good", "morning.", "What", "is", "it?"]])
 
 
 @given(timed, st.sampled_from(FORMATS))
