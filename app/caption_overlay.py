@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from PySide6.QtCore import QPoint, QPointF, QRect, Qt, Signal
 from PySide6.QtGui import (
@@ -41,8 +41,11 @@ PADDING, RADIUS = 14, 12
 FONT_FACTOR, LEAST_ZOOM, MOST_ZOOM = 1.9, -5, 9
 LINE_FACTOR = 1.25
 SMALLEST_WIDTH, USUAL_WIDTH, EDGE = 240, 900, 48
+NO_LINE = -1
 STEP = 16  # pixels, by an arrow key
-TENTATIVE_ALPHA = 0.62
+TENTATIVE_ALPHA = 0.68
+OUTLINED_BELOW_PERCENT = 60  # a backdrop that lets more through leaves words that need an edge of its colour
+OUTLINE = [QPointF(x, y) for x in (-1.5, 0.0, 1.5) for y in (-1.5, 0.0, 1.5) if x or y]
 OPACITIES_PERCENT = (0, 25, 50, 75, 90, 100)
 INKS = {"White": "#ffffff", "Yellow": "#ffe680", "Green": "#a5f0b4", "Cyan": "#a0ecf5", "Black": "#111111"}
 BACKDROPS = {"Black": "#000000", "Grey": "#3a4046", "Blue": "#10203c", "White": "#ffffff"}
@@ -69,6 +72,14 @@ class Look:
     zoom: int = 0
 
 
+class Row(NamedTuple):
+    """A line to show: its paragraph, the same in the colour of its edge, its number there; NO_LINE is left empty."""
+
+    layout: QTextLayout
+    edge: QTextLayout | None
+    number: int
+
+
 def desktop_note(platform: str) -> str:
     """What must be said about staying on top on this platform (QGuiApplication.platformName()); empty for nothing."""
     return WAYLAND if platform.startswith("wayland") else ""
@@ -83,7 +94,7 @@ class CaptionOverlay(QWidget):
         super().__init__(None, Qt.WindowType.FramelessWindowHint | Qt.WindowType.WindowStaysOnTopHint)
         self.look = Look()
         self._text = text
-        self._rows: list[tuple[QTextLayout, int]] = []  # of each line to show: its layout and number there
+        self._rows: list[Row] = []
         self._held = (-1, 0)  # the last paragraph's number, and how many lines it has had
         self._grabbed: QPoint | None = None
         self._placed = False
@@ -161,19 +172,21 @@ class CaptionOverlay(QWidget):
 
     def shown_lines(self) -> list[str]:
         """The lines that are on the screen, oldest first; an empty one is kept for words that may come back."""
-        return [_line_text(layout, number) for layout, number in self._rows]
+        return [_line_text(row) for row in self._rows]
 
     def refresh(self) -> None:
         """Lay out the newest words anew."""
         width = self.width() - 2.0 * PADDING
         font = self._font()
-        rows: list[tuple[QTextLayout, int]] = []
+        rows: list[Row] = []
+        outlined = self.look.opacity_percent < OUTLINED_BELOW_PERCENT
         paragraphs = self._text.last_paragraphs(self.lines)
         for at, (text, final) in enumerate(paragraphs):
-            layout = self._laid_out(text, final, font, width)
-            rows += [(layout, number) for number in range(layout.lineCount())]
+            layout = _laid_out(text, final, font, width, _with_alpha(self.look.ink, TENTATIVE_ALPHA))
+            edge = _laid_out(text, 0, font, width, QColor(self.look.backdrop)) if outlined else None
+            rows += [Row(layout, edge, number) for number in range(layout.lineCount())]
             if at == len(paragraphs) - 1:
-                rows += [(layout, -1)] * self._held_back(layout.lineCount())
+                rows += [Row(layout, edge, NO_LINE)] * self._held_back(layout.lineCount())
         self._rows = rows[-self.lines :]
         self.update()
 
@@ -185,36 +198,23 @@ class CaptionOverlay(QWidget):
         self._held = (now, most)
         return most - lines
 
-    def _laid_out(self, text: str, final: int, font: QFont, width: float) -> QTextLayout:
-        layout = QTextLayout(text, font)
-        tentative = QTextLayout.FormatRange()
-        tentative.start, tentative.length = final, len(text) - final
-        form = QTextCharFormat()
-        ink = QColor(self.look.ink)
-        ink.setAlphaF(TENTATIVE_ALPHA)
-        form.setForeground(ink)
-        tentative.format = form
-        layout.setFormats([tentative])
-        layout.beginLayout()
-        while (line := layout.createLine()).isValid():
-            line.setLineWidth(width)
-            line.setPosition(QPointF(0.0, 0.0))
-        layout.endLayout()
-        return layout
-
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        backdrop = QColor(self.look.backdrop)
-        backdrop.setAlphaF(max(self.look.opacity_percent, 1) / 100.0)  # what is not there at all takes no mouse
+        backdrop = _with_alpha(self.look.backdrop, max(self.look.opacity_percent, 1) / 100.0)  # nothing takes no mouse
         painter.setPen(QPen(QColor(128, 128, 128), 1.0) if self.hasFocus() else Qt.PenStyle.NoPen)
         painter.setBrush(backdrop)
         painter.drawRoundedRect(self.rect().adjusted(0, 0, -1, -1), RADIUS, RADIUS)
         painter.setPen(QColor(self.look.ink))
         height, top = self._line_height(), self.height() - PADDING - len(self._rows) * self._line_height()
-        for row, (layout, number) in enumerate(self._rows):
-            if number >= 0:
-                layout.lineAt(number).draw(painter, QPointF(PADDING, top + row * height))
+        for at, row in enumerate(self._rows):
+            if row.number == NO_LINE:
+                continue
+            place = QPointF(PADDING, top + at * height)
+            if row.edge is not None:
+                for offset in OUTLINE:
+                    row.edge.lineAt(row.number).draw(painter, place + offset)
+            row.layout.lineAt(row.number).draw(painter, place)
 
     # Mouse and keys ---------------------------------------------------------------------------------------------------
 
@@ -331,8 +331,30 @@ class CaptionOverlay(QWidget):
         self.setMaximumHeight(self._height(MOST_LINES))
 
 
-def _line_text(layout: QTextLayout, number: int) -> str:
-    if number < 0:
+def _with_alpha(colour: str, alpha: float) -> QColor:
+    made = QColor(colour)
+    made.setAlphaF(alpha)
+    return made
+
+
+def _laid_out(text: str, from_: int, font: QFont, width: float, colour: QColor) -> QTextLayout:
+    """A paragraph broken into lines of this width; from a character on it has the colour, before it the painter's."""
+    layout = QTextLayout(text, font)
+    coloured = QTextLayout.FormatRange()
+    coloured.start, coloured.length = from_, len(text) - from_
+    coloured.format = QTextCharFormat()
+    coloured.format.setForeground(colour)
+    layout.setFormats([coloured])
+    layout.beginLayout()
+    while (line := layout.createLine()).isValid():
+        line.setLineWidth(width)
+        line.setPosition(QPointF(0.0, 0.0))
+    layout.endLayout()
+    return layout
+
+
+def _line_text(row: Row) -> str:
+    if row.number == NO_LINE:
         return ""
-    line = layout.lineAt(number)
-    return layout.text()[line.textStart() : line.textStart() + line.textLength()].rstrip()
+    line = row.layout.lineAt(row.number)
+    return row.layout.text()[line.textStart() : line.textStart() + line.textLength()].rstrip()

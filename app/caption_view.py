@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -172,6 +173,7 @@ class CaptionView(QFrame):
     def end_run(self) -> None:
         """The engine that spoke so far says no more: its tentative words go."""
         self.history.end_run()
+        self._since = [(dataclasses.replace(caption, tentative=()), at_s) for caption, at_s in self._since]
         self.text.drop_tails()
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QMenu
 from pytestqt.qtbot import QtBot
 
-from app import caption_view
+from app import caption_overlay, caption_view
 from app.caption_overlay import BACKDROPS, INKS, LEAST_LINES, MOST_LINES, CaptionOverlay, desktop_note
 from app.caption_view import CaptionView
 from engine.types import Caption, Word
@@ -88,7 +88,7 @@ def test_hidden_it_does_nothing(overlay: CaptionOverlay, view: CaptionView, monk
     view.overlay_button.click()
     assert not overlay.isVisible()
     laid_out = []
-    monkeypatch.setattr(CaptionOverlay, "_laid_out", lambda self, *_: laid_out.append(1))
+    monkeypatch.setattr(caption_overlay, "_laid_out", lambda *_: laid_out.append(1))
     say(view, "Two.", at_s=10.0)
     view.clear()
     assert laid_out == []

@@ -62,6 +62,15 @@ def test_clear_can_be_undone_and_what_came_since_is_behind_it(view: CaptionView)
     assert view.text.toPlainText() == "One.\nTwo. or three."
 
 
+def test_undo_does_not_bring_back_what_nobody_will_finish(view: CaptionView) -> None:
+    say(view, "One.")
+    view.clear()
+    say(view, "Two.", "never", at_s=10.0)
+    view.end_run()
+    view.undo_clear()
+    assert view.text.toPlainText() == "One.\nTwo."
+
+
 def test_what_was_cleared_goes_for_good_after_a_while(
     view: CaptionView, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
