@@ -243,9 +243,10 @@ class CaptionOverlay(QWidget):
     def keyPressEvent(self, event: QKeyEvent) -> None:
         key, modifiers = Qt.Key(event.key()), event.modifiers()
         control = bool(modifiers & Qt.KeyboardModifier.ControlModifier)
+        shift = bool(modifiers & Qt.KeyboardModifier.ShiftModifier)
         if key in MOVES:
             by = MOVES[key]
-            if modifiers & Qt.KeyboardModifier.ShiftModifier:
+            if shift:
                 self.resize(self.width() + by.x(), self.height() + by.y())
             else:
                 self.move(self.pos() + by)
@@ -255,7 +256,7 @@ class CaptionOverlay(QWidget):
             self.set_look(replace(self.look, zoom=self.look.zoom - 1))
         elif control and key == Qt.Key.Key_0:
             self.set_look(replace(self.look, zoom=0))
-        elif key == Qt.Key.Key_Escape or (control and key == Qt.Key.Key_O):
+        elif key == Qt.Key.Key_Escape or (control and shift and key == Qt.Key.Key_O):
             self.closed.emit()
         else:
             super().keyPressEvent(event)

@@ -47,6 +47,7 @@ class Page(NamedTuple):
     document: QTextDocument
     speaker: str
     final_end_s: float | None
+    gone: int
 
 
 class CaptionText(QTextEdit):
@@ -58,7 +59,8 @@ class CaptionText(QTextEdit):
 
     def __init__(self, most_paragraphs: int = MOST_PARAGRAPHS) -> None:
         super().__init__()
-        self._most = most_paragraphs
+        self.most_paragraphs = most_paragraphs
+        self.gone = 0  # paragraphs of this text that are no longer there, because newer ones are
         self._zoom = self._wheel = 0
         self._follows, self._placing = True, False
         self._final_end_s: float | None = None
@@ -146,8 +148,8 @@ class CaptionText(QTextEdit):
     def put_aside(self) -> Page:
         """Empty the panel; returns what it showed, which `bring_back` shows again or `deleteLater` frees."""
         self.drop_tails()
-        page = Page(self.document(), self._speaker, self._final_end_s)
-        self._speaker, self._final_end_s = SPEECH, None
+        page = Page(self.document(), self._speaker, self._final_end_s, self.gone)
+        self._speaker, self._final_end_s, self.gone = SPEECH, None, 0
         self._show_document(self._fresh_document())
         return page
 
@@ -156,7 +158,7 @@ class CaptionText(QTextEdit):
         self.drop_tails()
         now = self.document()
         page.document.setDefaultFont(self.font())
-        self._speaker, self._final_end_s = page.speaker, page.final_end_s
+        self._speaker, self._final_end_s, self.gone = page.speaker, page.final_end_s, page.gone
         self._show_document(page.document)
         self._recolour()
         now.deleteLater()
@@ -262,15 +264,16 @@ class CaptionText(QTextEdit):
     def _drop_oldest(self) -> tuple[int, int]:
         """Let go of the oldest paragraphs beyond the most -> how many, and how high they were, in pixels."""
         document = self.document()
-        if document.blockCount() <= self._most + self._most // SLACK:
+        if document.blockCount() <= self.most_paragraphs + self.most_paragraphs // SLACK:
             return 0, 0
-        gone = document.blockCount() - self._most
+        gone = document.blockCount() - self.most_paragraphs
         first = document.findBlockByNumber(gone)
         height, state = round(document.documentLayout().blockBoundingRect(first).top()), first.userState()
         cursor = QTextCursor(document)
         cursor.setPosition(first.position(), QTextCursor.MoveMode.KeepAnchor)
         cursor.removeSelectedText()
         document.firstBlock().setUserState(state)  # the time of the paragraph that is first now
+        self.gone += gone
         return gone, height
 
     def _append(self, word: Word, source: str) -> None:

@@ -102,7 +102,7 @@ class CaptionView(QFrame):
         self.save.clicked.connect(self.ask_where_to_save)
         self.copy = quiet_button("Copy", "Put all final words on the clipboard (Ctrl+Shift+C)", "Copy all captions")
         self.copy.setShortcut("Ctrl+Shift+C")
-        self.copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.text.final_text.strip()))
+        self.copy.clicked.connect(self.copy_all)
         self.empty = quiet_button("Clear", "Empty this panel; you can undo that for 30 seconds", "Clear captions")
         self.empty.clicked.connect(self.clear)
         self.undo = quiet_button("Undo", "Bring back what was cleared (Ctrl+Z)", "Undo clearing", "Ctrl+Z")
@@ -114,7 +114,7 @@ class CaptionView(QFrame):
         button = quiet_button("⋯", "How the captions are shown", "How captions are shown")
         button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(button)
-        self.times = _action(menu, "Times", "")
+        self.times = _action(menu, "Times")
         self.times.setCheckable(True)
         self.times.toggled.connect(self.text.show_times)
         menu.addSeparator()
@@ -206,6 +206,13 @@ class CaptionView(QFrame):
         self._undo_ends.stop()
         self.undo.hide()
 
+    def copy_all(self) -> None:
+        """Put the final text on the clipboard, without what may still change."""
+        QGuiApplication.clipboard().setText(self.text.final_text.strip())
+        self._say(
+            f"Copied the newest {self.text.most_paragraphs} paragraphs; Save holds all" if self.text.gone else "Copied"
+        )
+
     # Files ------------------------------------------------------------------------------------------------------------
 
     def ask_where_to_save(self) -> None:
@@ -287,5 +294,5 @@ def _once(parent: CaptionView, seconds: float, then: Callable[[], None]) -> QTim
 
 def _action(menu: QMenu, label: str, *keys: str) -> QAction:
     action = menu.addAction(label)
-    action.setShortcuts([QKeySequence(key) for key in keys if key])
+    action.setShortcuts([QKeySequence(key) for key in keys])
     return action

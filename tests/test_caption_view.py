@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QApplication, QToolButton
+from PySide6.QtGui import QGuiApplication, QShortcut
+from PySide6.QtWidgets import QAbstractButton, QApplication, QToolButton
 from pytestqt.qtbot import QtBot
 
 from app import caption_view
@@ -44,6 +44,21 @@ def test_copy_leaves_out_what_may_still_change(view: CaptionView) -> None:
     say(view, "Good morning", "to you")
     view.copy.click()
     assert QGuiApplication.clipboard().text() == "Good morning"
+    assert view.note.toolTip() == "Copied"
+
+
+def test_copy_says_when_the_panel_no_longer_holds_all(view: CaptionView) -> None:
+    view.text.most_paragraphs = 3
+    for number in range(6):
+        say(view, f"p{number}", at_s=10.0 * number)
+    view.copy.click()
+    assert QGuiApplication.clipboard().text() == "p3\np4\np5"
+    assert "newest 3" in view.note.toolTip()
+    assert len(view.history) == 6
+    view.clear()
+    say(view, "new", at_s=100.0)
+    view.copy.click()
+    assert view.note.toolTip() == "Copied"
 
 
 def test_clear_can_be_undone_and_what_came_since_is_behind_it(view: CaptionView) -> None:
@@ -190,3 +205,15 @@ def test_nothing_is_laid_out_for_an_overlay_nobody_opened(view: CaptionView) -> 
     say(view, "One.")
     assert view.overlay is None
     assert len([w for w in QApplication.topLevelWidgets() if w.windowTitle() == "Sottovoce captions"]) == 0
+
+
+def test_in_the_window_its_words_go_to_the_message_bar_and_no_key_has_two_meanings(stages: Any) -> None:
+    window = stages().window
+    window.captions.told.emit("the disk is full; make room")
+    assert window.message.text() == "The disk is full; make room"
+    keys = [shortcut.key().toString() for shortcut in window.findChildren(QShortcut)]
+    keys += [button.shortcut().toString() for button in window.findChildren(QAbstractButton)]
+    keys += [key.toString() for action in window.captions.actions() for key in action.shortcuts()]
+    keys = [key for key in keys if key]
+    assert {"Ctrl+F", "F3", "Ctrl+S", "Ctrl+Z", "Ctrl+Shift+O", "Ctrl++", "Ctrl+-", "Ctrl+0"} <= set(keys)
+    assert sorted(keys) == sorted(set(keys))
