@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Collection, Iterator
+from itertools import chain, islice
 
 from engine.captions import Spoken
 from engine.types import OTHERS, SPEECH, Caption, Word
@@ -59,12 +59,23 @@ class WordBlock:
             begin = end
 
 
-Blocks = tuple[WordBlock, ...]
+class Kept(Collection[Spoken]):
+    """Words as they were at one moment, in the order they became final; each is made anew whenever it is asked for.
 
+    A day of them at once, as objects, would hold up the sound for as long as Python takes to look through them all.
+    """
 
-def words_of(blocks: Iterable[WordBlock]) -> list[Spoken]:
-    """The words of a snapshot, in the order they became final."""
-    return [word for block in blocks for word in block]
+    def __init__(self, blocks: tuple[WordBlock, ...]) -> None:
+        self._blocks = blocks
+
+    def __len__(self) -> int:
+        return sum(len(block) for block in self._blocks)
+
+    def __iter__(self) -> Iterator[Spoken]:
+        return chain.from_iterable(self._blocks)
+
+    def __contains__(self, word: object) -> bool:
+        return any(one == word for one in self)
 
 
 class History:
@@ -110,9 +121,9 @@ class History:
         """The engine was stopped: the next caption comes from another, whose clock begins at 0 again."""
         self._shift_s = None
 
-    def snapshot(self) -> Blocks:
+    def snapshot(self) -> Kept:
         """What is kept now, for another thread; costs little however much it is."""
-        return (*self._blocks[:-1], *(block.copy() for block in self._blocks[-1:]))
+        return Kept((*self._blocks[:-1], *(block.copy() for block in self._blocks[-1:])))
 
     def clear(self) -> None:
         """Empty it; the words wait for `undo_clear` or `forget_cleared`. Emptying what is empty changes nothing."""

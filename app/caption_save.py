@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from PySide6.QtCore import QDir, QObject, QStandardPaths, QTimer, Signal
 from PySide6.QtWidgets import QFileDialog, QWidget
 
-from app.caption_history import Blocks, words_of
+from app.caption_history import Kept
 from engine.captions import FORMATS, format_named, write_captions
 from engine.types import SottovoceError
 
@@ -40,7 +40,7 @@ class CaptionSaver(QObject):
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._drain)
 
-    def ask(self, take: Callable[[], tuple[Blocks, str | None]]) -> QFileDialog:
+    def ask(self, take: Callable[[], tuple[Kept, str | None]]) -> QFileDialog:
         """Show the dialog. take: the words and their language, at the moment a name was chosen."""
         dialog = QFileDialog(self._window, "Save captions")
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
@@ -54,12 +54,12 @@ class CaptionSaver(QObject):
         dialog.open()
         return dialog
 
-    def write(self, blocks: Blocks, language: str | None, path: Path, format: str) -> None:
+    def write(self, words: Kept, language: str | None, path: Path, format: str) -> None:
         """Write a file on a thread of its own; `saved` or `failed` follows. The program's end waits for it."""
 
         def work() -> None:
             try:
-                write_captions(words_of(blocks), path, format, language)
+                write_captions(words, path, format, language)
             except SottovoceError as error:
                 text = str(error)
                 self._answers.put(lambda: self.failed.emit(text))
@@ -70,15 +70,15 @@ class CaptionSaver(QObject):
         threading.Thread(target=work, name="sottovoce-save").start()
         self._timer.start(POLL_MS)
 
-    def _chosen(self, dialog: QFileDialog, take: Callable[[], tuple[Blocks, str | None]]) -> None:
+    def _chosen(self, dialog: QFileDialog, take: Callable[[], tuple[Kept, str | None]]) -> None:
         chosen = Path(dialog.selectedFiles()[0])
         self._folder, self._filter = str(chosen.parent), dialog.selectedNameFilter() or self._filter
         target = with_extension(chosen, FILTERS[self._filter])
         if target != chosen and target.exists():  # the dialog asked about another name
             self.failed.emit(f"{target} is there already; choose it in the dialog to replace it, or another name")
             return
-        blocks, language = take()
-        self.write(blocks, language, target, format_named(target) or FILTERS[self._filter])
+        words, language = take()
+        self.write(words, language, target, format_named(target) or FILTERS[self._filter])
 
     def _drain(self) -> None:
         while not self._answers.empty():

@@ -10,7 +10,7 @@ from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QSizePolicy, QToolButton, QVBoxLayout
 
-from app.caption_history import Blocks, History
+from app.caption_history import History, Kept
 from app.caption_overlay import CaptionOverlay, desktop_note
 from app.caption_save import CaptionSaver
 from app.caption_search import SearchBar
@@ -222,7 +222,7 @@ class CaptionView(QFrame):
             return
         self.saver.ask(self._to_save)
 
-    def _to_save(self) -> tuple[Blocks, str | None]:
+    def _to_save(self) -> tuple[Kept, str | None]:
         self._say("Saving …")
         return self.history.snapshot(), self.history.language
 

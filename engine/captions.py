@@ -10,7 +10,7 @@ import os
 import tempfile
 import unicodedata
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -300,7 +300,7 @@ def _unspaced(line: str) -> str:
     return "\n".join(line[at : at + LINE_CHARS] for at in range(0, len(line), LINE_CHARS))
 
 
-def group(words: Sequence[Word]) -> list[Cue]:
+def group(words: Collection[Word]) -> list[Cue]:
     """Words -> captions that can be read: broken at pauses, after sentences, and where they would grow too long.
 
     Where others were captioned, too, each speaker has captions of their own that begin with who it is, by their start.
@@ -309,7 +309,7 @@ def group(words: Sequence[Word]) -> list[Cue]:
         return _grouped(words, ())
     cues = []
     for source, name in SPEAKERS.items():
-        said = [word for word in words if _source(word) == source]
+        said = (word for word in words if _source(word) == source)
         cues += _grouped(said, (Word(f"{name}:", 0.0, 0.0),))
     return sorted(cues, key=lambda cue: cue.start_s)
 
@@ -322,7 +322,7 @@ def _others_spoke(words: Iterable[Word]) -> bool:
     return any(_source(word) == OTHERS for word in words)
 
 
-def _grouped(words: Sequence[Word], label: tuple[Word, ...]) -> list[Cue]:
+def _grouped(words: Iterable[Word], label: tuple[Word, ...]) -> list[Cue]:
     """One speaker's captions; each begins with the label."""
     cues: list[Cue] = []
     held: list[Word] = []
@@ -351,7 +351,7 @@ def _cue(words: Sequence[Word], next_start_s: float, label: tuple[Word, ...]) ->
     return Cue(start, min(end, max(start + CUE_S, words[0].end_s)), wrap([*label, *words]))
 
 
-def format_captions(words: Sequence[Word], format: str, language: str | None = None) -> str:
+def format_captions(words: Collection[Word], format: str, language: str | None = None) -> str:
     """Captions as the text of a file in one of FORMATS; raises UsageError for another."""
     if format not in FORMATS:
         raise UsageError(f"captions are written as {', '.join(FORMATS)}, not {format!r}; choose one with --format")
@@ -368,7 +368,7 @@ def format_captions(words: Sequence[Word], format: str, language: str | None = N
     return str(subtitles.to_string(format))
 
 
-def _json(words: Sequence[Word], language: str | None) -> str:
+def _json(words: Collection[Word], language: str | None) -> str:
     grouped = group(words)
     cues = [
         {"start_s": round(cue.start_s, 3), "end_s": round(cue.end_s, 3), "text": "\n".join(cue.lines)}
@@ -397,7 +397,7 @@ def format_named(path: Path) -> str | None:
 
 
 def write_captions(
-    words: Sequence[Word], path: str | Path, format: str | None = None, language: str | None = None
+    words: Collection[Word], path: str | Path, format: str | None = None, language: str | None = None
 ) -> None:
     """Write a caption file beside and rename it; the format is the extension's unless told. Raises SottovoceError."""
     target = Path(path)

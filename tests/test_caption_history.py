@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.caption_history import History, words_of
+from app.caption_history import History
 from engine.captions import Spoken
 from engine.types import OTHERS, SPEECH, Caption, Word
 
@@ -39,7 +39,7 @@ def test_what_is_kept_is_what_was_final_in_order(events: list[Caption]) -> None:
     history = History(block_words=7)
     for event in events:
         assert history.add(event, event.time_s) == event  # the first run is on its own clock
-    assert words_of(history.snapshot()) == [word for event in events for word in spoken(event)]
+    assert list(history.snapshot()) == [word for event in events for word in spoken(event)]
     assert len(history) == sum(len(event.final) for event in events)
     assert history.lost == 0
 
@@ -63,7 +63,7 @@ def test_undo_brings_back_all_that_the_last_clear_took(steps: list[Caption | str
         else:
             history.forget_cleared()
             aside = None
-        assert words_of(history.snapshot()) == kept
+        assert list(history.snapshot()) == kept
 
 
 @given(st.lists(st.tuples(times, times), min_size=2, max_size=12))
@@ -74,7 +74,7 @@ def test_times_of_later_runs_never_lie_before_those_of_earlier_ones(runs: list[t
     for start_s, at_s in runs:
         shown.append(say(history, "word", start_s, at_s).final[0])
         history.end_run()
-    assert shown == [Word(w.text, w.start_s, w.end_s, w.probability) for w in words_of(history.snapshot())]
+    assert shown == [Word(w.text, w.start_s, w.end_s, w.probability) for w in list(history.snapshot())]
     for first, second in itertools.pairwise(shown):
         assert first.end_s <= second.start_s
 
@@ -95,7 +95,7 @@ def test_a_snapshot_stays_as_it_was() -> None:
     before = history.snapshot()
     say(history, "later", 9.0, 9.0)
     history.clear()
-    assert [word.text for word in words_of(before)] == ["0", "1", "2", "3"]
+    assert [word.text for word in before] == ["0", "1", "2", "3"]
 
 
 def test_the_oldest_go_only_beyond_the_bound_and_are_counted() -> None:
@@ -104,7 +104,7 @@ def test_the_oldest_go_only_beyond_the_bound_and_are_counted() -> None:
         say(history, str(number), float(number), float(number))
         assert len(history) + history.lost == number + 1
         assert min(number + 1, 31) <= len(history) <= 40
-    assert [word.text for word in words_of(history.snapshot())] == [str(n) for n in range(history.lost, 95)]
+    assert [word.text for word in history.snapshot()] == [str(n) for n in range(history.lost, 95)]
 
 
 def test_a_day_of_speech_is_kept_whole_in_little_memory() -> None:
@@ -121,4 +121,4 @@ def test_a_day_of_speech_is_kept_whole_in_little_memory() -> None:
 def test_letters_that_no_file_takes_do_not_stop_it() -> None:
     history = History()
     say(history, "a\ud800b", 0.0, 0.0)
-    assert [word.text for word in words_of(history.snapshot())] == ["a?b"]
+    assert [word.text for word in history.snapshot()] == ["a?b"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pytestqt.qtbot import QtBot
 
 from app import caption_save
-from app.caption_history import History, words_of
+from app.caption_history import History
 from app.caption_save import CaptionSaver, default_name, with_extension
 from app.caption_view import CaptionView
 from engine.captions import CUE_S, FORMATS, LINE_CHARS, LINES, format_captions, group, write_captions
@@ -49,7 +49,7 @@ def test_what_is_saved_is_what_the_command_would_write(parts: list[tuple[str, fl
     words = clocked(parts)
     for at in range(0, len(words), 3):
         history.add(heard(words[at : at + 3]), 100.0)
-    assert format_captions(words_of(history.snapshot()), form, "en") == format_captions(words, form, "en")
+    assert format_captions(history.snapshot(), form, "en") == format_captions(words, form, "en")
 
 
 @given(timed, timed)
@@ -60,7 +60,7 @@ def test_two_speakers_are_told_apart_and_nothing_is_lost(
     ours, others = clocked(mine), clocked(theirs)
     history.add(heard(ours), 100.0)
     history.add(heard(others, OTHERS), 100.0)
-    words = words_of(history.snapshot())
+    words = list(history.snapshot())
     cues = group(words)
     assert [cue.start_s for cue in cues] == sorted(cue.start_s for cue in cues)
     for cue in cues:

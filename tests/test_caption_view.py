@@ -14,7 +14,6 @@ from PySide6.QtWidgets import QAbstractButton, QApplication, QToolButton
 from pytestqt.qtbot import QtBot
 
 from app import caption_view
-from app.caption_history import words_of
 from app.caption_view import CaptionView
 from app.theme import DARK, LIGHT
 from engine.types import OTHERS, SPEECH, Caption, Word
@@ -71,7 +70,7 @@ def test_clear_can_be_undone_and_what_came_since_is_behind_it(view: CaptionView)
     view.undo.click()
     assert view.text.toPlainText() == "One.\nTwo. or"
     assert view.text.tentative_text == " or"
-    assert [word.text for word in words_of(view.history.snapshot())] == ["One.", "Two."]
+    assert [word.text for word in view.history.snapshot()] == ["One.", "Two."]
     assert view.undo.isHidden()
     say(view, "or three.", at_s=10.3)
     assert view.text.toPlainText() == "One.\nTwo. or three."
@@ -116,7 +115,7 @@ def test_the_panel_and_what_would_be_saved_agree(steps: list[str]) -> None:
             view.undo_clear()
         else:
             say(view, step, "tail", at_s=10.0 * number)
-        kept = [word.text for word in words_of(view.history.snapshot())]
+        kept = [word.text for word in view.history.snapshot()]
         assert view.text.final_text.split() == kept
     view.deleteLater()
 
@@ -126,7 +125,7 @@ def test_another_run_goes_on_in_the_same_history(view: CaptionView) -> None:
     view.end_run()
     assert view.text.toPlainText() == "One."
     say(view, "Two.", at_s=1.0)
-    words = words_of(view.history.snapshot())
+    words = list(view.history.snapshot())
     assert [word.text for word in words] == ["One.", "Two."]
     assert words[1].start_s >= words[0].end_s
 
