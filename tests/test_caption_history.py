@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.caption_history import History
@@ -34,6 +34,7 @@ def say(history: History, text: str, start_s: float, at_s: float) -> Caption:
     return history.add(Caption(start_s + 1.0, (Word(text, start_s, start_s + 0.5),), (), 0.5, "en"), at_s)
 
 
+@settings(deadline=None)
 @given(st.lists(captions, max_size=30))
 def test_what_is_kept_is_what_was_final_in_order(events: list[Caption]) -> None:
     history = History(block_words=7)
@@ -44,6 +45,7 @@ def test_what_is_kept_is_what_was_final_in_order(events: list[Caption]) -> None:
     assert history.lost == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(captions, st.sampled_from(["clear", "undo", "forget"])), max_size=40))
 def test_undo_brings_back_all_that_the_last_clear_took(steps: list[Caption | str]) -> None:
     history = History(block_words=5)
@@ -66,6 +68,7 @@ def test_undo_brings_back_all_that_the_last_clear_took(steps: list[Caption | str
         assert list(history.snapshot()) == kept
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(times, times), min_size=2, max_size=12))
 def test_times_of_later_runs_never_lie_before_those_of_earlier_ones(runs: list[tuple[float, float]]) -> None:
     """Whatever the clock on the wall does."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pysubs2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytestqt.qtbot import QtBot
 
@@ -43,6 +43,7 @@ def heard(words: tuple[Word, ...], source: str = SPEECH) -> Caption:
 SAID = clocked([(text, 0.3, 0.1) for text in ["Good", "morning.", "What", "is", "it?"]])
 
 
+@settings(deadline=None)
 @given(timed, st.sampled_from(FORMATS))
 def test_what_is_saved_is_what_the_command_would_write(parts: list[tuple[str, float, float]], form: str) -> None:
     history = History(block_words=8)
@@ -52,6 +53,7 @@ def test_what_is_saved_is_what_the_command_would_write(parts: list[tuple[str, fl
     assert format_captions(history.snapshot(), form, "en") == format_captions(words, form, "en")
 
 
+@settings(deadline=None)
 @given(timed, timed)
 def test_two_speakers_are_told_apart_and_nothing_is_lost(
     mine: list[tuple[str, float, float]], theirs: list[tuple[str, float, float]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
@@ -49,6 +49,7 @@ def everything(finder: Finder, count: int) -> list[list[tuple[int, int]]]:
     return [list(finder.in_paragraph(number)) for number in range(count)]
 
 
+@settings(deadline=None)
 @given(needles, lines)
 def test_it_finds_all_and_only_what_matches(needle: str, text: list[str]) -> None:
     finder = Finder()
@@ -57,6 +58,7 @@ def test_it_finds_all_and_only_what_matches(needle: str, text: list[str]) -> Non
     assert finder.total == sum(len(slowly(needle, line)) for line in text)
 
 
+@settings(deadline=None)
 @given(needles, lines, st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), lines), max_size=6))
 def test_it_stays_right_as_paragraphs_come_and_go(
     needle: str, text: list[str], changes: list[tuple[int, int, list[str]]]
@@ -74,6 +76,7 @@ def test_it_stays_right_as_paragraphs_come_and_go(
         assert finder.total == whole.total
 
 
+@settings(deadline=None)
 @given(needles, lines)
 def test_next_and_before_go_round_through_every_match(needle: str, text: list[str]) -> None:
     finder = Finder()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication, QShortcut
@@ -105,8 +105,11 @@ def test_clearing_again_lets_the_former_go(view: CaptionView) -> None:
     assert view.text.toPlainText() == "Two."
 
 
-@given(st.lists(st.one_of(st.sampled_from(["clear", "undo"]), st.text("ab", min_size=1, max_size=3)), max_size=14))
-def test_the_panel_and_what_would_be_saved_agree(steps: list[str]) -> None:
+@settings(deadline=None, max_examples=40)
+@given(
+    steps=st.lists(st.one_of(st.sampled_from(["clear", "undo"]), st.text("ab", min_size=1, max_size=3)), max_size=14)
+)
+def test_the_panel_and_what_would_be_saved_agree(qapp: QApplication, steps: list[str]) -> None:
     view = CaptionView(True, False)
     for number, step in enumerate(steps):
         if step == "clear":
