@@ -32,7 +32,7 @@ from engine.types import OTHERS, SPEECH, Caption, Word
 PARAGRAPH_PAUSE_S = 1.5
 LONG_PARAGRAPH, LONGEST_PARAGRAPH = 500, 1500  # characters after which it ends with a sentence, or anyhow
 LINE_PERCENT = 125.0
-MOST_PARAGRAPHS = 3000
+MOST_PARAGRAPHS = 5000
 SLACK = 20  # so many at a time go, as a share of the most: what takes one away takes as long as what takes many
 MARGIN = 2
 FONT_FACTOR, ZOOM_STEP = 1.35, 1.12
@@ -48,6 +48,7 @@ class Page(NamedTuple):
     speaker: str
     final_end_s: float | None
     gone: int
+    colours: tuple[QColor, QColor]
 
 
 class CaptionText(QTextEdit):
@@ -148,7 +149,7 @@ class CaptionText(QTextEdit):
     def put_aside(self) -> Page:
         """Empty the panel; returns what it showed, which `bring_back` shows again or `deleteLater` frees."""
         self.drop_tails()
-        page = Page(self.document(), self._speaker, self._final_end_s, self.gone)
+        page = Page(self.document(), self._speaker, self._final_end_s, self.gone, self._colours)
         self._speaker, self._final_end_s, self.gone = SPEECH, None, 0
         self._show_document(self._fresh_document())
         return page
@@ -160,7 +161,8 @@ class CaptionText(QTextEdit):
         page.document.setDefaultFont(self.font())
         self._speaker, self._final_end_s, self.gone = page.speaker, page.final_end_s, page.gone
         self._show_document(page.document)
-        self._recolour()
+        if page.colours != self._colours:
+            self._recolour()
         now.deleteLater()
 
     def zoom(self, steps: int | None) -> None:
