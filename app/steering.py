@@ -27,17 +27,24 @@ class Steering(QObject):
         self._stats: Stats | None = None
         self._closing = False
         window.bridge.stats.connect(self._keep)
+        window.bridge.caption.connect(server.publish)
         window.bridge.run_state.connect(self._forget)
         window.closing.connect(self._refuse)
         window.closed.connect(self.close)
         self._timer = QTimer(self)
-        self._timer.timeout.connect(lambda: server.pump(self.carry_out))
+        self._timer.timeout.connect(self._pump)
         self._timer.start(PUMP_MS)
 
     def close(self) -> None:
         """Take no more requests."""
         self._timer.stop()
         self._server.close()
+
+    def _pump(self) -> None:
+        if self._window.bridge.state in (RunState.ON, RunState.OFF):  # between them it is about to be known
+            on = self._window.bridge.state is RunState.ON and self._window.config.captions
+            self._server.tell_captions(on)
+        self._server.pump(self.carry_out)
 
     def _refuse(self) -> None:
         """The window has gone and the engine goes; until then no other may start."""
