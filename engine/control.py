@@ -149,7 +149,7 @@ class ControlServer:
         self._path: Path | None = None
         self._waiting: queue.SimpleQueue[tuple[Request, queue.SimpleQueue[Answer]]] = queue.SimpleQueue()
         self._newcomers: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
-        self._followers = Followers()
+        self.followers = Followers()
         self._halt = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sottovoce control", daemon=True)
 
@@ -180,7 +180,7 @@ class ControlServer:
             self._socket = None
         while not self._newcomers.empty():
             self._newcomers.get().close()
-        self._followers.close()
+        self.followers.close()
         if self._path is not None and self._lock is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
@@ -203,22 +203,22 @@ class ControlServer:
                 answers.put(carry_out(request))
             except SottovoceError as error:
                 answers.put(Answer(False, str(error)))
-        self._followers.look_after()
+        self.followers.look_after()
         while not self._newcomers.empty():
             self._welcome(self._newcomers.get())
 
     def publish(self, event: Event) -> None:
         """Tell followers what the engine says, where it is for them."""
         if isinstance(event, Caption):
-            self._followers.publish(event)
+            self.followers.publish(event)
 
     def tell_captions(self, on: bool) -> None:
         """Tell followers whether captions are written, when that has changed."""
-        self._followers.tell_captions(on)
+        self.followers.tell_captions(on)
 
     def _welcome(self, peer: socket.socket) -> None:
-        if not self._followers.full:
-            self._followers.add(peer, Answer(True, "captions follow").encode())
+        if not self.followers.full:
+            self.followers.add(peer, Answer(True, "captions follow").encode())
             return
         with peer, contextlib.suppress(OSError):
             peer.setblocking(False)

@@ -51,7 +51,7 @@ class Followers:
         peer.setblocking(False)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         self._peers.append(peer)
-        self._send([peer], greeting + b"".join(map(_line, [self._state(), *self._recap()])))
+        self._send([peer], greeting + b"".join(map(event_line, [self._state(), *self._recap()])))
 
     def tell_captions(self, on: bool) -> None:
         """Say whether captions are written; nothing is sent when that is known already."""
@@ -59,13 +59,15 @@ class Followers:
             return
         self._captions = on
         self._tails.clear()
-        self._send(self._peers, _line(self._state()))
+        self._send(self._peers, event_line(self._state()))
 
     def publish(self, caption: Caption) -> None:
         """Send a caption to all, and keep the last words for who comes later."""
         self._said.extend((caption.source, word) for word in caption.final)
         self._tails[caption.source] = caption.tentative
-        self._send(self._peers, _line(_event(caption.source, caption.final, caption.tentative, caption.lag_s)))
+        self._send(
+            self._peers, event_line(caption_event(caption.source, caption.final, caption.tentative, caption.lag_s))
+        )
 
     def look_after(self) -> None:
         """Let go who has hung up; who says anything more after `follow` goes too."""
@@ -89,8 +91,8 @@ class Followers:
     def _recap(self) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = [{"event": "recap"}] if self._said else []
         for source, said in itertools.groupby(self._said, key=lambda one: one[0]):
-            events.append(_event(source, [word for _, word in said], (), 0.0))
-        return events + [_event(source, (), tail, 0.0) for source, tail in self._tails.items() if tail]
+            events.append(caption_event(source, [word for _, word in said], (), 0.0))
+        return events + [caption_event(source, (), tail, 0.0) for source, tail in self._tails.items() if tail]
 
     def _send(self, peers: Iterable[socket.socket], line: bytes) -> None:
         for peer in list(peers):
@@ -110,7 +112,8 @@ class Followers:
         peer.close()
 
 
-def _event(source: str, final: Iterable[Word], tentative: Iterable[Word], lag_s: float) -> dict[str, Any]:
+def caption_event(source: str, final: Iterable[Word], tentative: Iterable[Word], lag_s: float) -> dict[str, Any]:
+    """What followers get for a caption."""
     words = {"final": list(map(_word, final)), "tentative": list(map(_word, tentative))}
     return {"event": "caption", "source": source, **words, "lag_s": round(lag_s, 2)}
 
@@ -119,5 +122,6 @@ def _word(word: Word) -> dict[str, Any]:
     return {"text": word.text, "start_s": round(word.start_s, 3), "end_s": round(word.end_s, 3)}
 
 
-def _line(event: dict[str, Any]) -> bytes:
+def event_line(event: dict[str, Any]) -> bytes:
+    """An event as it is sent."""
     return json.dumps(event).encode() + b"\n"

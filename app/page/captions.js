@@ -45,9 +45,9 @@ function span(text, kind) {
 
 function draw() {
   const rows = [...lines.values()].map((line) => ({ source: line.source, parts: [span(line.text, "final")] }));
+  const last = rows[rows.length - 1];
   for (const [source, text] of Object.entries(tails)) {
     if (!text) continue;
-    const last = rows[rows.length - 1];
     if (last && last.source === source) last.parts.push(" ", span(text, "tentative"));
     else rows.push({ source, parts: [span(text, "tentative")] });
   }
