@@ -47,7 +47,6 @@ async def _serve(host: str, port: int, token: str, as_json: bool) -> int:
         for number in console.STOPS:  # in place of an exception in the midst of the loop
             loop.add_signal_handler(number, stopped.set)
         _tell_address(server, as_json)
-        console.say(feed.said or "captions come in")
         stopping = asyncio.create_task(stopped.wait())
         await asyncio.wait({stopping, following}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()

@@ -19,6 +19,7 @@ from engine.types import SottovoceError
 RETRY_S = 1.0
 MOST_LINE_BYTES = 1 << 20
 NOT_RUNNING = "Sottovoce is not running; captions appear when it starts"
+NO_ANSWER = "the running Sottovoce does not answer; captions appear when it does"
 
 
 class CaptionFeed:
@@ -26,7 +27,7 @@ class CaptionFeed:
 
     def __init__(self, tell: Callable[[dict[str, Any]], None], retry_s: float = RETRY_S) -> None:
         self.lines = CaptionLines()
-        self.state, self.said = "waiting", NOT_RUNNING
+        self.state, self.said = "waiting", ""  # until the first attempt there is nothing to say
         self._tell, self._retry_s = tell, retry_s
 
     def greeting(self) -> list[dict[str, Any]]:
@@ -57,7 +58,9 @@ class CaptionFeed:
                 return
             while (line := await reader.readline()).endswith(b"\n"):
                 self._take(parse_event(line))
-        except (OSError, ValueError):  # it went, took too long (a TimeoutError), or sent a line without an end
+        except TimeoutError:
+            said = NO_ANSWER
+        except (OSError, ValueError):  # it went, or sent a line without an end
             pass
         except SottovoceError as error:
             said = str(error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -30,23 +32,31 @@ class Browser:
     def __init__(self, program: str, folder: Path) -> None:
         self.says: list[str] = []
         self.asked: list[str] = []  # addresses of all that it fetched
-        self._process = subprocess.Popen(
-            [program, *OPTIONS, f"--user-data-dir={folder}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self._program, self._folder = program, folder
         self._number = 0
-        try:
-            self._tab = connect(self._tab_address(folder), max_size=None, compression=None)
-        except BaseException:
-            self.close()
-            raise
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.command(f"{domain}.enable")
-        self.command("Emulation.setDefaultBackgroundColorOverride", color={"r": 0, "g": 0, "b": 0, "a": 0})
+        self._at_end = contextlib.ExitStack()
 
-    def _tab_address(self, folder: Path) -> str:
-        port_file, deadline = folder / "DevToolsActivePort", time.monotonic() + START_S
+    def __enter__(self) -> Browser:
+        with contextlib.ExitStack() as at_end:
+            arguments = [self._program, *OPTIONS, f"--user-data-dir={self._folder}"]
+            own = dict(os.environ) | {"HOME": str(self._folder.parent)}  # not the person's
+            process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=own)
+            at_end.callback(_end, process)
+            address = self._tab_address(process)
+            self._tab = at_end.enter_context(connect(address, max_size=None, compression=None, proxy=None))
+            for domain in ("Page", "Runtime", "Network", "Log"):
+                self.command(f"{domain}.enable")
+            self.command("Emulation.setDefaultBackgroundColorOverride", color={"r": 0, "g": 0, "b": 0, "a": 0})
+            self._at_end = at_end.pop_all()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._at_end.close()
+
+    def _tab_address(self, process: subprocess.Popen[bytes]) -> str:
+        port_file, deadline = self._folder / "DevToolsActivePort", time.monotonic() + START_S
         while not port_file.exists() or not port_file.read_text():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 pytest.skip("Chromium does not start here")
             time.sleep(0.05)
         port = port_file.read_text().split()[0]
@@ -80,8 +90,9 @@ class Browser:
         return result.get("value")
 
     def until(self, script: str, done: Callable[[Any], bool], wait_s: float = 30.0) -> Any:
+        """The script's worth once it is as wanted; while the page comes it is worth nothing."""
         deadline = time.monotonic() + wait_s
-        while not done(found := self.value(script)):
+        while (found := self.value(script)) is None or not done(found):
             assert time.monotonic() < deadline, (found, self.says)
             time.sleep(0.05)
         return found
@@ -90,15 +101,14 @@ class Browser:
         """What is seen, as PNG."""
         return base64.b64decode(self.command("Page.captureScreenshot", format="png")["data"])
 
-    def close(self) -> None:
-        if hasattr(self, "_tab"):
-            self._tab.close()
-        self._process.terminate()
-        try:
-            self._process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
@@ -106,6 +116,5 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip("no Chromium here: sudo apt install chromium")
-    made = Browser(program, tmp_path / "profile")
-    yield made
-    made.close()
+    with Browser(program, tmp_path / "profile") as made:
+        yield made

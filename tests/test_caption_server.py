@@ -217,6 +217,7 @@ async def test_readers_are_few_and_have_nothing_to_say() -> None:
 
 def test_connections_that_say_nothing_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caption_server, "MOST_CONNECTIONS", 5)
+    monkeypatch.setattr(caption_server, "OPEN_S", 300.0)
 
     async def crowd() -> None:
         async with serving() as server:
