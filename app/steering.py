@@ -41,9 +41,7 @@ class Steering(QObject):
         self._server.close()
 
     def _pump(self) -> None:
-        if self._window.bridge.state in (RunState.ON, RunState.OFF):  # between them it is about to be known
-            on = self._window.bridge.state is RunState.ON and self._window.config.captions
-            self._server.tell_captions(on)
+        self._server.tell_captions(self._window.config.captions)
         self._server.pump(self.carry_out)
 
     def _refuse(self) -> None:
@@ -56,6 +54,8 @@ class Steering(QObject):
     def _forget(self, state: RunState) -> None:
         if state is not RunState.ON:
             self._stats = None
+        if state in (RunState.ON, RunState.OFF):  # the former engine has said its last words
+            self._server.drop_tails()
 
     def carry_out(self, asked: Request) -> Answer:
         """Raises UsageError for what cannot be, and then nothing has changed."""

@@ -137,7 +137,7 @@ class ControlServer:
     """Takes requests while it is open. `pump` is called by the engine's owner, often; it alone touches the engine.
 
     The owner tells what followers are to know, too: `publish` the engine's events, `tell_captions` whether there are
-    any. Neither waits for anybody.
+    any, `drop_tails` when another run begins. None of them waits for anybody.
 
     `open` raises AlreadyRunning when another run of this person holds the lock, and SottovoceError when the folder
     cannot be used.
@@ -215,6 +215,10 @@ class ControlServer:
     def tell_captions(self, on: bool) -> None:
         """Tell followers whether captions are written, when that has changed."""
         self.followers.tell_captions(on)
+
+    def drop_tails(self) -> None:
+        """Tell followers that what was tentative will not become final: the run that said it has ended."""
+        self.followers.drop_tails()
 
     def _welcome(self, peer: socket.socket) -> None:
         if not self.followers.full:

@@ -69,6 +69,12 @@ class Followers:
             self._peers, event_line(caption_event(caption.source, caption.final, caption.tentative, caption.lag_s))
         )
 
+    def drop_tails(self) -> None:
+        """What is tentative now will not become final."""
+        for source in [source for source, tail in self._tails.items() if tail]:
+            self._tails[source] = ()
+            self._send(self._peers, event_line(caption_event(source, (), (), 0.0)))
+
     def look_after(self) -> None:
         """Let go who has hung up; who says anything more after `follow` goes too."""
         for peer in list(self._peers):

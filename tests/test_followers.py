@@ -164,6 +164,18 @@ def test_captions_that_come_and_go_are_told_once(running: Running) -> None:
     assert [reader.read()["captions"] for _ in range(3)] == [False, True, False]
 
 
+def test_a_tail_goes_with_the_run_that_said_it(running: Running) -> None:
+    reader = running.reader()
+    reader.read()
+    running.server.publish(caption(1, OTHERS))
+    assert len(reader.read()["tentative"]) == 2
+    running.server.drop_tails()
+    running.server.drop_tails()
+    assert reader.read() == {"event": "caption", "source": "others", "final": [], "tentative": [], "lag_s": 0.0}
+    running.server.publish(caption(2))
+    assert reader.finals(1) == [word(2).text]
+
+
 def test_places_are_few_and_are_free_again(running: Running) -> None:
     readers = [running.reader() for _ in range(MOST_FOLLOWERS)]
     one_more = Reader()

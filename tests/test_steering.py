@@ -46,6 +46,7 @@ class Reader:
     def __init__(self) -> None:
         self.captions: list[bool] = []
         self.finals: list[str] = []
+        self.tail: list[str] = []
         self._data = b""
         self.line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.line.connect(str(runtime_folder() / "control"))
@@ -58,6 +59,7 @@ class Reader:
         *whole, self._data = self._data.split(b"\n")
         for told in map(json.loads, whole):
             self.captions += [told["captions"]] if told.get("event") == "state" else []
+            self.tail = [word["text"] for word in told.get("tentative", self.tail)]
             self.finals += [word["text"] for word in told.get("final", [])]
 
 
@@ -120,6 +122,9 @@ def test_captions_are_followed_while_they_are_on(steered: Steered, qtbot: QtBot)
     steered.stage.window.bridge.frame.connect(told.look)
     qtbot.waitUntil(lambda: len(told.finals) >= 3, timeout=WAIT_MS)
     assert told.captions == [True]
+    steered.stage.engine.pause()
+    steered.stage.window.start()  # a tail that the former engine left is not there for ever
+    qtbot.waitUntil(lambda: told.tail == [], timeout=WAIT_MS)
     assert told.finals[:3] == ["quiet", "please", "the"]
     steered.stage.window.captions.switch.click()
     qtbot.waitUntil(lambda: told.captions == [True, False], timeout=WAIT_MS)
