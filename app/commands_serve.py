@@ -24,7 +24,10 @@ FRONT = "captions.html"
 
 
 def serve(host: str, port: int, new_link: bool, as_json: bool) -> int:
-    """Serve until Ctrl-C. Raises SottovoceError when nothing can listen there."""
+    """Serve until Ctrl-C. Raises SottovoceError when nothing can listen there, or no app can be attached to here."""
+    from engine.control import runtime_folder
+
+    runtime_folder()
     return asyncio.run(_serve(host, port, link_token(new_link), as_json))
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from engine import caption_server
 from engine.caption_server import QUEUE_MESSAGES, CaptionServer, Page
 from engine.types import SottovoceError
+from tests.test_fuzz import COUNT, mutated
 
 TOKEN = "t" * 32
 WAIT_S = 20.0
@@ -253,6 +255,26 @@ def test_junk_is_borne_without_a_word_and_words_stay_out_of_the_log(
     told = [record for record in caplog.records if record.name == "sottovoce.serve"]
     assert told == []
     assert capsys.readouterr() == ("", "")
+
+
+@in_loop
+async def test_broken_requests_never_get_the_page() -> None:
+    async with serving() as server:
+        address, port = server.places[0]
+        for seed in range(COUNT):
+            draw = random.Random(seed)
+            token = TOKEN if draw.random() < 0.3 else "x" * 32
+            head = f"GET /{token}/ HTTP/1.1\r\nHost: {address}:{port}\r\nOrigin: http://evil.example\r\n"
+            raw = mutated(head.encode(), draw) + b"\r\n"
+            reader, writer = await asyncio.open_connection(address, port)
+            with contextlib.suppress(OSError):  # it may have hung up
+                writer.write(raw)
+                writer.write_eof()
+                answer = await reader.read()
+                wanted = TOKEN.encode() in raw and b"Origin: http://evil" not in raw
+                assert wanted or b"<p>page" not in answer, raw
+            writer.close()
+        assert (await asked(server, f"/{TOKEN}/"))[0] == 200
 
 
 @in_loop

@@ -26,6 +26,7 @@ from websockets.sync.client import connect
 
 from app import cli
 from app.commands_serve import TOKEN, link_token, pages
+from engine.control import runtime_folder
 from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage, stimulus
 from engine.types import OTHERS
 from engine.weights import find_weights
@@ -145,6 +146,13 @@ def test_a_port_that_is_taken_is_told_in_one_line(served: Serve) -> None:
     assert (second.returncode, out) == (1, "")
     assert "--port" in only_line(err)
     assert cli.run(["serve", "--port", "70000"]) == 2
+
+
+def test_a_place_that_others_may_enter_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    runtime_folder().chmod(0o755)
+    assert cli.run(["serve", "--port", "0"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "open to others" in only_line(err)
 
 
 def test_the_link_is_kept_for_the_person_alone(own_settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
