@@ -235,8 +235,11 @@ def test_the_page_looks_as_the_address_says(served: Serve, browser: Browser) -> 
         last = "document.querySelector('#captions p:last-child').getBoundingClientRect().bottom"
         assert browser.value(f"{box}.bottom - {last}") == pytest.approx(0.0, abs=1.0)  # the newest is what is seen
         assert browser.value("getComputedStyle(document.getElementById('box')).color") == "rgb(255, 128, 0)"
-        shown = browser.value("getComputedStyle(document.querySelector('.final')).backgroundColor")
+        shown = browser.value("getComputedStyle(document.querySelector('.said')).backgroundColor")
         assert shown == "rgb(0, 0, 128)"
+        browser.open(served.address + "?size=60&lines=20&position=top")  # more than there is room for
+        browser.until(FINAL, lambda found: "word59" in found)
+        assert browser.value(f"{last} - innerHeight") <= 0.0
         browser.open(served.address + "?size=huge&lines=-1&colour=url(x)&position=%3Cb%3E&background=;}&status=off")
         browser.until(FINAL, lambda found: "word59" in found)
         assert browser.value("getComputedStyle(document.getElementById('box')).fontSize") == "36px"

@@ -34,6 +34,7 @@ set("--size", size && size + "px");
 set("--lines", number("lines", 1, 20));
 set("--colour", colour("colour", "color"));
 set("--background", colour("background"));
+set("--outline", colour("background") && "none"); // it is there to be read over a picture
 set("--place", PLACES[asked.get("position")] ?? null);
 
 function span(text, kind) {
@@ -54,7 +55,9 @@ function draw() {
   captions.replaceChildren(...rows.map(({ source, parts }) => {
     const row = document.createElement("p");
     if (source === "others") row.className = "others";
-    row.append(...parts);
+    const said = span("", "said");
+    said.append(...parts);
+    row.append(said);
     return row;
   }));
   captions.classList.remove("gone");
