@@ -133,6 +133,23 @@ class Engine:
                 fresh.pipeline.refining = loop.stream.pipeline.refining
                 loop.do(lambda: loop.revive(fresh))
 
+    def record(self, folder: str) -> None:
+        """Begin to record into a folder, which is made when missing; RecordingChange tells where on the clock.
+
+        Raises UsageError (one runs already, or lies there), AudioFileError, and then nothing has changed.
+        """
+        _, ends, _ = self._need_running()
+        assert self._side is not None
+        self._side.record(folder)
+        ends.recording = True
+
+    def end_recording(self) -> None:
+        """End the recording with what is heard now; RecordingChange tells when it can be played. Raises UsageError."""
+        _, ends, _ = self._need_running()
+        assert self._side is not None
+        self._side.recordings.end()
+        ends.recording = False
+
     def stop(self, drain_s: float = DRAIN_TIMEOUT_S) -> None:
         """End the run, complete the recording and the captions, give the devices back. What is left to poll stays.
 
