@@ -205,13 +205,14 @@ class Batch(QObject):
 
     def _ended(self) -> None:
         self._read()
-        if self._item is not None and not self._told:
+        if self._item is not None:
             self._clear_up(self._item)
-            self._set(self._item, ItemState.FAILED, "The work on it ended unexpectedly; try it again")
+            if not self._told:
+                self._set(self._item, ItemState.FAILED, "The work on it ended unexpectedly; try it again")
         self._let_go()
 
     def _clear_up(self, item: Item) -> None:
-        """A process that was killed left what it had begun."""
+        """A process that was killed leaves what it had begun."""
         assert item.job is not None
         for path in Path(item.job.target).parent.glob(f".*.{self._number}.part.*"):
             with contextlib.suppress(OSError):

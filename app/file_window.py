@@ -67,6 +67,27 @@ def words_of(item: Item) -> str:
     return f"{name} — {item.text}" if item.text else name
 
 
+def style_sheet(t: Theme) -> str:
+    """Of what only this window has."""
+    return f"""
+QTableWidget {{ background: {t.panel}; border: 1px solid {t.line}; border-radius: 8px; padding: 4px;
+  selection-background-color: {t.raised}; selection-color: {t.text}; }}
+QTableWidget:focus {{ border-color: {t.accent}; }}
+QTableWidget::item {{ padding: 5px; }}
+QHeaderView::section {{ background: {t.panel}; color: {t.muted}; border: none; padding: 5px; }}
+QProgressBar {{ background: {t.raised}; border: none; border-radius: 3px; max-height: 7px; }}
+QProgressBar::chunk {{ background: {t.accent}; border-radius: 3px; }}
+QPushButton {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 6px; padding: 5px 11px; }}
+QPushButton:hover {{ border-color: {t.muted}; }}
+QPushButton:focus {{ border-color: {t.accent}; }}
+QPushButton:disabled {{ color: {t.muted}; background: transparent; }}
+QPushButton#main:enabled {{ background: {t.accent}; color: {t.on_accent}; }}
+QCheckBox::indicator {{ width: 13px; height: 13px; border: 1px solid {t.muted}; border-radius: 3px; }}
+QCheckBox::indicator:checked {{ background: {t.accent}; border-color: {t.accent}; }}
+QCheckBox:focus {{ color: {t.accent}; }}
+"""
+
+
 class FileWindow(QWidget):
     """output: gives the id of where to play, None for the default. `batch` may be one that works on made-up files."""
 
@@ -107,8 +128,10 @@ class FileWindow(QWidget):
         self.message.setProperty("tone", "warning")
         self.message.hide()
         self.listening = Listening(output, open_player)
+        self.start.setObjectName("main")
         self._arrange()
         self._connect()
+        self.add.setFocus()
         self.resize(*SIZE)
         self.setMinimumSize(*SMALLEST)
         self._show_all()
@@ -128,9 +151,11 @@ class FileWindow(QWidget):
         header.setSectionResizeMode(FILE, QHeaderView.ResizeMode.Interactive)
         header.setSectionResizeMode(DONE, QHeaderView.ResizeMode.Fixed)
         header.setSectionResizeMode(STATE, QHeaderView.ResizeMode.Stretch)
-        header.resizeSection(FILE, 190)
-        header.resizeSection(DONE, 96)
+        header.resizeSection(FILE, 160)
+        header.resizeSection(DONE, 84)
         header.setHighlightSections(False)
+        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft)
+        table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         return table
 
     def _arrange(self) -> None:
@@ -144,10 +169,8 @@ class FileWindow(QWidget):
         side.addSpacing(8)
         side.addWidget(section_label("Where to"))
         side.addWidget(self.where)
-        places = QHBoxLayout()
-        places.addWidget(self.choose)
-        places.addWidget(self.beside)
-        side.addLayout(places)
+        side.addWidget(self.choose)
+        side.addWidget(self.beside)
         side.addStretch(1)
         left = QWidget()
         left.setLayout(side)
@@ -191,6 +214,7 @@ class FileWindow(QWidget):
 
     def set_theme(self, theme: Theme) -> None:
         self.background.set_theme(theme)
+        self.setStyleSheet(style_sheet(theme))
 
     # What the person does ---------------------------------------------------------------------------------------------
 
@@ -255,7 +279,7 @@ class FileWindow(QWidget):
         self.empty.setVisible(not items)
         self.table.setVisible(bool(items))
         self.listening.setVisible(bool(items))
-        self._show_pair()
+        self._show_buttons()
 
     def _append(self, item: Item) -> None:
         row = self.table.rowCount()
@@ -268,7 +292,11 @@ class FileWindow(QWidget):
         bar.setTextVisible(False)
         bar.setAccessibleName(f"Progress of {item.source.name}")
         self.table.setItem(row, FILE, name)
-        self.table.setCellWidget(row, DONE, bar)
+        room = QWidget()
+        middle = QVBoxLayout(room)
+        middle.setContentsMargins(0, 7, 12, 7)
+        middle.addWidget(bar)
+        self.table.setCellWidget(row, DONE, room)
         self.table.setItem(row, STATE, QTableWidgetItem())
 
     def _item_at(self, row: int) -> Item | None:
@@ -278,15 +306,17 @@ class FileWindow(QWidget):
     def _show_item(self, item: Item) -> None:
         row = next((row for row in range(self.table.rowCount()) if self._item_at(row) is item), None)
         if row is not None:
-            bar = self.table.cellWidget(row, DONE)
-            if isinstance(bar, QProgressBar):
-                bar.setValue(round(1000 * item.part))
+            self.progress(row).setValue(round(1000 * item.part))
             words, cell = words_of(item), self.table.item(row, STATE)
             if cell is not None and cell.text() != words:
                 cell.setText(words)
                 cell.setToolTip(words)
-                self.table.resizeRowToContents(row)
         self._show_buttons()
+
+    def progress(self, row: int) -> QProgressBar:
+        """The bar of a row."""
+        bar: QProgressBar = self.table.cellWidget(row, DONE).findChild(QProgressBar)
+        return bar
 
     def _show_working(self) -> None:
         for item in self.batch.items:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSlider, QWidget
 
 from app.bridge import CommandThread
@@ -58,16 +59,16 @@ class Listening(QWidget):
         self._player: Playing | None = None
         self._owned: Playing | None = None  # the command thread's view
         self._commands: CommandThread | None = None
-        self.play = quiet_button("Play", f"Play or pause (P). {TIP}", shortcut="P")
-        self.which = quiet_button("Original", "From the original to the result and back (A)", shortcut="A")
-        self.which.setCheckable(True)
+        self.play = quiet_button("Play", f"Play or pause (P). {TIP}")
+        self.which = quiet_button("", "From the original to the result and back (A)", checkable=True)
+        for key, button in (("P", self.play), ("A", self.which)):  # a button's own shortcut would take 100 ms
+            QShortcut(QKeySequence(key), self).activated.connect(button.click)
         self.place = QSlider(Qt.Orientation.Horizontal)
         self.place.setTracking(False)
         self.place.setAccessibleName("Position")
         self.place.setPageStep(5 * STEPS_PER_S)
         self.time = QLabel()
         self.time.setProperty("tone", "muted")
-        self.time.setMinimumWidth(self.fontMetrics().horizontalAdvance("00:00:00 / 00:00:00"))
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.play)
@@ -157,12 +158,10 @@ class Listening(QWidget):
         if self.play.text() != text:
             self.play.setText(text)
             self.play.setAccessibleName(f"{text} the comparison")
-            self.play.setShortcut("P")  # it goes with the text
-        which = "Result" if self.which.isChecked() else "Original"
+        which = "Hearing the result" if self.which.isChecked() else "Hearing the original"
         if self.which.text() != which:
             self.which.setText(which)
-            self.which.setShortcut("A")
-        self.which.setAccessibleName(f"Hearing the {which.lower()}")
+            self.which.setAccessibleName(which)
         at_s, all_s = (player.position_s, player.duration_s) if player is not None else (0.0, 0.0)
         self.time.setText(f"{clock(at_s)[:-2]} / {clock(all_s)[:-2]}" if player is not None else "")
         if not self.place.isSliderDown():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QSize, QStandardPaths, Qt, QTimer, QUrl
-from PySide6.QtGui import QDesktopServices, QResizeEvent
+from PySide6.QtGui import QDesktopServices, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QSizePolicy
 
 from app.bridge import Bridge, RunState
@@ -42,7 +42,7 @@ def open_folder(folder: Path) -> None:
 
 
 class Elided(QLabel):
-    """One line that is shortened in its middle where there is no room; the whole of it is its tooltip."""
+    """One line that is shortened at its end where there is no room; the whole of it is its tooltip."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Elided(QLabel):
         self._fit()
 
     def _fit(self) -> None:
-        self.setText(self.fontMetrics().elidedText(self._whole, Qt.TextElideMode.ElideMiddle, max(0, self.width() - 2)))
+        self.setText(self.fontMetrics().elidedText(self._whole, Qt.TextElideMode.ElideRight, max(0, self.width() - 2)))
 
 
 class RecordBar(QFrame):
@@ -87,7 +87,8 @@ class RecordBar(QFrame):
         self._running: RecordingChange | None = None
         self._last: RecordingChange | None = None
         self._now_s = 0.0
-        self.record = quiet_button("Record", "Record (Ctrl+R)", shortcut="Ctrl+R", checkable=True)
+        self.record = quiet_button("Record", "Record (Ctrl+R)", checkable=True)
+        QShortcut(QKeySequence("Ctrl+R"), self).activated.connect(self.record.click)
         self.time = QLabel()
         self.time.setFont(scaled_font(1.0, bold=True))
         self.time.setProperty("tone", "accent")
@@ -199,10 +200,8 @@ class RecordBar(QFrame):
         self.record.setChecked(self._wanted)
         self.record.setEnabled(on or self._wanted)
         text = "Stop recording" if self._wanted else "Record"
-        if self.record.text() != text:
-            self.record.setText(text)
-            self.record.setShortcut("Ctrl+R")  # it goes with the text
-            self.record.setAccessibleName(text)
+        self.record.setText(f"{'■' if self._wanted else '●'} {text}")
+        self.record.setAccessibleName(text)
         self.record.setToolTip(f"{text} (Ctrl+R)" if on or self._wanted else "Switch the sound on to record it")
         self.time.setVisible(self._wanted)
         self._show_time()
