@@ -57,14 +57,13 @@ def words_of(item: Item) -> str:
     if item.state is ItemState.WORKING:
         left_s = item.left_s
         return "Begun" if left_s is None else f"{clock(left_s)[:-2]} left"
+    text = item.text.replace(str(item.source), item.source.name)
     if item.state is ItemState.FAILED:
-        return item.text[:1].upper() + item.text[1:]
+        return text if text.startswith(item.source.name) else text[:1].upper() + text[1:]
     name = item.result.name if item.result is not None else ""
     if item.state is ItemState.STOPPED:
-        return (
-            f"Stopped; {name} holds the first {clock(item.sound_s)}" if name else item.text or "Stopped; nothing kept"
-        )
-    return f"{name} — {item.text}" if item.text else name
+        return f"Stopped; {name} holds the first {clock(item.sound_s)}" if name else text or "Stopped; nothing kept"
+    return f"{name} — {text}" if text else name
 
 
 def style_sheet(t: Theme) -> str:
