@@ -314,7 +314,8 @@ class FileWindow(QWidget):
 
     def progress(self, row: int) -> QProgressBar:
         """The bar of a row."""
-        bar: QProgressBar = self.table.cellWidget(row, DONE).findChild(QProgressBar)
+        bar = self.table.cellWidget(row, DONE).findChild(QProgressBar)
+        assert bar is not None
         return bar
 
     def _show_working(self) -> None:

@@ -11,11 +11,13 @@ import pytest
 from PySide6.QtCore import QStandardPaths, Qt
 from pytestqt.qtbot import QtBot
 
+from app.bridge import RunState
 from app.desk import Desk, RecoveredBar
 from app.file_window import FileWindow
 from app.record_bar import default_folder, short
 from app.window import Choices
 from engine.ports import NO_OUTPUT
+from engine.types import Problem, RecordingChange
 from engine.unfinished import Repaired
 from tests.stage import WAIT_MS, Stage
 from tests.test_file_window import drop, put
@@ -78,6 +80,20 @@ def test_what_cannot_be_recorded_is_told_and_the_sound_goes_on(recording: Stage,
     qtbot.waitUntil(lambda: "disk is full" in window.message.text(), timeout=WAIT_MS)
     assert window.desk.bar.record.accessibleName() == "Record"
     assert recording.engine.state == "running"
+
+
+def test_a_disk_that_fills_is_told_and_the_sound_goes_on(recording: Stage, qtbot: QtBot) -> None:
+    window, engine = recording.window, recording.engine
+    window.desk.bar.record.click()
+    qtbot.waitUntil(lambda: window.desk.bar.time.text() == "0:01", timeout=WAIT_MS)
+    engine.extra += [
+        Problem(1.0, "the recording stopped: input.wav cannot be written; make room or record elsewhere", "running"),
+        RecordingChange(1.0, engine.recorded, 0.0, 1.0),
+    ]
+    qtbot.waitUntil(lambda: "make room" in window.message.text(), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: window.desk.bar.notice.whole().startswith("Saved 0:01 in"), timeout=WAIT_MS)
+    assert window.desk.bar.record.accessibleName() == "Record" and not window.message.retry.isVisible()
+    assert recording.bridge.state is RunState.ON
 
 
 def test_a_recording_goes_on_in_another_part_when_the_sound_begins_anew(recording: Stage, qtbot: QtBot) -> None:

@@ -16,13 +16,27 @@ import soundfile
 
 from engine.artefacts import Models
 from engine.live import Engine
+from engine.meters import LiveHop
 from engine.paths import config_dir
 from engine.recorder import WAV_NAMES, WavWriter
+from engine.recording import LiveRecording, Recordings
 from engine.tokens import read_svt
-from engine.types import Event, Levels, Problem, RecordingChange, Samples, Stats, UsageError
+from engine.types import (
+    Caption,
+    EngineConfig,
+    Event,
+    Levels,
+    Problem,
+    RecordingChange,
+    Samples,
+    Stats,
+    UsageError,
+    Word,
+)
 from engine.unfinished import NOTES, OpenNote, repair_unfinished
 from tests.live_run import DROP, events_until, last_stats, memory_engine, noise, tiny
 from tests.pulse import RATE_HZ
+from tests.test_recorder import INFO, recorder
 
 __all__ = ["tiny"]
 RUN = """
@@ -148,6 +162,35 @@ def test_a_full_disk_is_told_and_the_run_goes_on(tiny: Models, tmp_path: Path, m
     [problem] = [event for event in events if isinstance(event, Problem)]
     assert "make room" in problem.text and problem.state == "running"
     assert len(sounds(tmp_path / "r")["input.wav"]) == 10 * 960
+
+
+def test_words_are_on_the_recordings_own_clock_and_may_come_late(tmp_path: Path) -> None:
+    """Recorded from 1 s to 2 s of a run: a word is kept when it was spoken then, whenever it becomes final."""
+    told: list[RecordingChange] = []
+    recordings = Recordings(EngineConfig(captions=True), INFO, told.append, lambda text, state: None)
+    recordings._current = LiveRecording(recorder(tmp_path / "r", captions=True), 960, RATE_HZ, 100)
+    silence = np.zeros(960, dtype=np.float32)
+
+    def hear(begin_s: float, end_s: float) -> None:
+        for position in range(round(begin_s * RATE_HZ) + 960, round(end_s * RATE_HZ) + 1, 960):
+            recordings.write(LiveHop(position / RATE_HZ, silence, silence, silence[:320], None, 0.0, 0.0), True)
+
+    hear(1.0, 2.0)
+    recordings.caption(Caption(2.0, (Word("before", 0.2, 0.7), Word("into", 0.9, 1.2), Word("in", 1.4, 1.6)), (), 0.4))
+    recordings.end()
+    hear(2.0, 2.1)
+    assert [change.duration_s for change in told] == [None, 1.0]
+    assert not recordings.wants_sound
+    assert soundfile.info(tmp_path / "r" / "output.wav").frames == RATE_HZ  # it plays before the words are there
+    recordings.caption(Caption(3.0, (Word("last", 1.8, 2.3), Word("after", 2.2, 2.4)), (), 0.4))
+    captions = (tmp_path / "r" / "captions.srt").read_text()
+    assert "into in last" in captions and "00:00:00,000 -->" in captions
+    recordings.close(None, 3.0)
+    words = read_svt(tmp_path / "r" / "tokens.svt").words
+    assert [(w.text, w.start_s, w.end_s) for w in words] == [
+        ("into", 0.0, 0.2), ("in", 0.4, 0.6), ("last", 0.8, 1.3),
+    ]  # fmt: skip
+    assert len(told) == 2
 
 
 def test_after_a_kill_it_is_found_repaired_and_told_once(tmp_path: Path) -> None:
