@@ -27,6 +27,7 @@ from engine.types import (
     Event,
     Levels,
     Problem,
+    RecordingChange,
     Residue,
     SottovoceError,
     Stats,
@@ -59,6 +60,10 @@ class LiveEngine(Protocol):
     ) -> None: ...
 
     def resync(self) -> None: ...
+
+    def record(self, folder: str) -> None: ...
+
+    def end_recording(self) -> None: ...
 
     def stop(self, drain_s: float = ...) -> None: ...
 
@@ -129,6 +134,8 @@ class Bridge(QObject):
     stats = Signal(Stats)
     device_change = Signal(DeviceChange)
     problem = Signal(Problem)
+    recording = Signal(RecordingChange)
+    not_recording = Signal(str)  # a recording could not be begun or ended; the line says why
     run_state = Signal(object)
     devices = Signal(list)
     scenes = Signal(list)
@@ -164,6 +171,7 @@ class Bridge(QObject):
             Residue: self.residue,
             DeviceChange: self.device_change,
             Problem: self.problem,
+            RecordingChange: self.recording,
         }
         self._timer = QTimer(self)
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
@@ -193,6 +201,14 @@ class Bridge(QObject):
     def resync(self) -> None:
         """Throw away what waits in buffers: the delay is at its smallest again."""
         self._commands.submit(self._resync, lambda _: None, self.failed.emit)
+
+    def record(self, folder: str) -> None:
+        """Begin a recording in mid-run; `recording` tells when it has begun."""
+        self._commands.submit(lambda: self._record(folder), lambda _: None, self.not_recording.emit)
+
+    def end_recording(self) -> None:
+        """End it; `recording` tells when it can be played."""
+        self._commands.submit(lambda: self._record(None), lambda _: None, self.not_recording.emit)
 
     def refresh_devices(self) -> None:
         """List devices; `devices` is emitted when they are known, empty after a failure."""
@@ -247,6 +263,8 @@ class Bridge(QObject):
             self.stats.emit(newest[Stats])
 
     def _started(self, engine: LiveEngine) -> None:
+        if self._engine is not None:
+            self._emit_events(self._engine.poll())  # the last words of the one before
         self._engine = engine
         self.set(watched=not self._hidden)
         self._to_state(RunState.ON)
@@ -301,6 +319,12 @@ class Bridge(QObject):
     def _resync(self) -> None:
         if self._owned is not None:
             self._owned.resync()
+
+    def _record(self, folder: str | None) -> None:
+        if self._owned is not None and folder is not None:
+            self._owned.record(folder)
+        elif self._owned is not None:
+            self._owned.end_recording()
 
     def _apply_pending(self) -> None:
         with self._pending_lock:

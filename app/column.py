@@ -33,7 +33,9 @@ class ControlColumn(QScrollArea):
         self.level = quiet_button(
             "Level", "Bring your voice to a steady level (Ctrl+L)", shortcut="Ctrl+L", checkable=True
         )
-        self.resync = quiet_button("Resync", "Bring the delay back to its smallest (Ctrl+R)", shortcut="Ctrl+R")
+        self.resync = quiet_button(
+            "Resync", "Bring the delay back to its smallest (Ctrl+Shift+R)", shortcut="Ctrl+Shift+R"
+        )
         self.input, self.output = DeviceBox("Microphone"), DeviceBox("Output")
         self.level_in, self.level_out = LevelMeter("In"), LevelMeter("Out")
         self.background = BackgroundControl(background)

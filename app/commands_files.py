@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from app import console
+from engine.file_jobs import mono_pieces
 from engine.files import decode_file, encode_file, enhance_file
 from engine.types import LEFT_FOR_RECOGNISER_DB, Background, CaptionTap, Provider, Samples, UsageError, Word
 
@@ -182,17 +181,6 @@ def _tapped(reader: SoundReader, tap: CaptionTap, provider: str) -> Iterator[Sam
 
     raw = mono_pieces(reader)
     return raw if tap is CaptionTap.RAW else _enhanced(raw, SAMPLE_RATE_HZ, tap, provider)
-
-
-def mono_pieces(reader: SoundReader) -> Iterator[Samples]:
-    """The reader's sound, mono at the recogniser's rate, in pieces [n]."""
-    from engine.resample import FileResampler
-    from engine.vad import SAMPLE_RATE_HZ
-
-    down = FileResampler(reader.sample_rate_hz, SAMPLE_RATE_HZ)
-    for block in reader.blocks():
-        yield down.process(block.mean(axis=1))
-    yield down.process(np.zeros(0, dtype=np.float32), last=True)
 
 
 def _enhanced(sound: Iterator[Samples], rate_hz: int, tap: CaptionTap, provider: str) -> Iterator[Samples]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from app import console
-from app.commands_files import mono_pieces, working
+from app.commands_files import working
+from engine.file_jobs import mono_pieces
 from engine.types import RESIDUE_STEP_S, Provider, Residue, Samples
 
 PICTURE_S = 60.0  # of a longer recording, the distances are of its beginning

@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QSplitter, QVBoxLayout, 
 from app.bridge import Bridge, RunState
 from app.caption_view import CaptionView
 from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT, ControlColumn
+from app.desk import Desk
 from app.message_bar import MessageBar
 from app.status_line import StatusLine
 from app.theme import Theme, ThemeChoice, apply_theme, system_theme
@@ -68,6 +69,7 @@ class MainWindow(QMainWindow):
         self.input, self.output = column.input, column.output
         self.level_in, self.level_out = column.level_in, column.level_out
         self.status = StatusLine()
+        self.desk = Desk(self)
         self.setWindowTitle("Sottovoce")
         self.setMinimumSize(*SMALLEST)
         self.resize(*SIZE)
@@ -94,7 +96,9 @@ class MainWindow(QMainWindow):
         right.setContentsMargins(14, 14, 14, 2)
         right.setSpacing(10)
         right.addWidget(self.message)
+        right.addWidget(self.desk.recovered)
         right.addWidget(split, 1)
+        right.addWidget(self.desk.bar)
         right.addWidget(self.status)
         page = QWidget()
         page.setObjectName("page")
@@ -149,6 +153,7 @@ class MainWindow(QMainWindow):
         self.inside.set_theme(theme)
         self.captions.set_theme(theme)
         self.status.set_theme(theme)
+        self.desk.set_theme(theme)
 
     # What the person does ---------------------------------------------------------------------------------------------
 
@@ -157,6 +162,7 @@ class MainWindow(QMainWindow):
         self._begun = False
         self.bridge.refresh_scenes()
         self.bridge.refresh_devices()
+        self.desk.begin()
 
     def _first_choices(self) -> None:
         """The default microphone into our own for calls; never by itself into a loudspeaker, it would howl."""

@@ -2,7 +2,7 @@
 
     engine.enhance(audio, sample_rate_hz, background="drop")   one sound in memory
     engine.enhance_file, encode_file, decode_file              files
-    engine.Engine(config): start, poll, set, stop              live
+    engine.Engine(config): start, poll, set, record, stop      live
 
 Names are loaded when they are first used, so that `import engine` costs nothing.
 """

@@ -85,6 +85,7 @@ class Endpoints:
         self._mic = make_virtual_mic() if config.virtual_mic else None
         self._clients: ClientWatch | None = None
         self._resting, self._heard_s = False, 0.0
+        self.recording = False  # set by anyone: what is heard is recorded, so that the devices stay open just so
         self.watched = False  # set by anyone: somebody looks on, so that the devices stay open though nobody listens
         self._loop: SoundLoop | None = None
         self._requests: dict[str, str] = {}
@@ -179,7 +180,7 @@ class Endpoints:
             return
 
         def heard(by_somebody: bool) -> None:
-            if by_somebody or self.watched:
+            if by_somebody or self.watched or self.recording:
                 self._heard_s = time.monotonic()
             self._rest(loop, time.monotonic() - self._heard_s > REST_AFTER_S)
 

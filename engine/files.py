@@ -22,8 +22,18 @@ from engine.pipeline import FileStream
 from engine.resample import FileResampler
 from engine.ring import Fifo
 from engine.soundfiles import SoundReader, SoundWriter, check_target, partial_path
+from engine.stems import StemPaths, Stems
 from engine.tokens import SvtHeader, SvtReader, SvtWriter
-from engine.types import Background, BackgroundMode, Codes, Provider, Samples, TokenFileError, UsageError
+from engine.types import (
+    Background,
+    BackgroundMode,
+    Codes,
+    Provider,
+    Samples,
+    SottovoceError,
+    TokenFileError,
+    UsageError,
+)
 
 Progress = Callable[[float, float | None], None]  # seconds done, seconds in all where known
 DECODE_HOPS = 50
@@ -117,12 +127,15 @@ def enhance_file(
     progress: Progress | None = None,
     models: Models | None = None,
     scenes: SceneSource | None = None,
+    stems: StemPaths | None = None,
 ) -> EnhanceReport:
     """Enhance a sound file into another of the same rate, channels and frame count.
 
+    stems: where voice and background go alone, too, at the models' rate; they share the fate of the output.
     Raises UsageError (target there, unknown scene, extension), AudioFileError, ArtefactError, KeyboardInterrupt.
     """
-    check_target(source, target, force)
+    for path in (target, *((stems.speech, stems.background) if stems is not None else ())):
+        check_target(source, path, force)
     chosen = as_background(background)
     models = models or shared_models(provider)
     began = time.perf_counter()
@@ -139,7 +152,8 @@ def enhance_file(
         seconds = reader.duration_s
         expected = reader.frames or (int(seconds * reader.sample_rate_hz) if seconds else None)
         writer = SoundWriter(target, reader.sample_rate_hz, reader.channels, reader.integer, expected)
-        _finish_or_discard(writer, _enhanced(reader, streams), seconds, progress)
+        beside = _stems(stems, writer, streams, reader) if stems is not None else None
+        _finish_or_discard(writer, _enhanced(reader, streams), seconds, progress, beside)
     duration_s = reader.frames_read / reader.sample_rate_hz
     return EnhanceReport(
         input=str(source),
@@ -163,24 +177,56 @@ def _enhanced(reader: SoundReader, streams: list[FileStream]) -> Iterator[Sample
     yield np.stack([s.flush() for s in streams], axis=1)
 
 
+def _stems(paths: StemPaths, writer: SoundWriter, streams: list[FileStream], reader: SoundReader) -> Stems:
+    """Files for voice and background, told of every hop. Raises AudioFileError, and then nothing is left."""
+    pipeline = streams[0].pipeline
+    try:
+        stems = Stems(paths, pipeline.info, len(streams), pipeline.lag, reader.integer)
+    except SottovoceError:
+        writer.discard()
+        raise
+    for channel, stream in enumerate(streams):
+        stream.on_hop = stems.listener(channel)
+    return stems
+
+
 def _finish_or_discard(
-    writer: SoundWriter, blocks: Iterator[Samples], total_s: float | None, progress: Progress | None
+    writer: SoundWriter,
+    blocks: Iterator[Samples],
+    total_s: float | None,
+    progress: Progress | None,
+    stems: Stems | None = None,
 ) -> None:
     """Write all blocks; what was done is kept when a person interrupts, and nothing when something fails."""
     try:
         for block in blocks:
             writer.write(block)
+            if stems is not None:
+                stems.write(round(writer.frames * stems.sample_rate_hz / writer.sample_rate_hz))
             if progress is not None:
                 progress(writer.frames / writer.sample_rate_hz, total_s)
-        writer.finish()
+        _finish(writer, stems)
     except KeyboardInterrupt:
         if writer.frames:
-            writer.finish()
-        writer.discard()
+            _finish(writer, stems)
+        else:
+            _discard(writer, stems)
         raise
     except BaseException:
-        writer.discard()
+        _discard(writer, stems)
         raise
+
+
+def _discard(writer: SoundWriter, stems: Stems | None) -> None:
+    writer.discard()
+    if stems is not None:
+        stems.discard()
+
+
+def _finish(writer: SoundWriter, stems: Stems | None) -> None:
+    if stems is not None:
+        stems.finish()
+    writer.finish()
 
 
 # Sound to tokens ------------------------------------------------------------------------------------------------------

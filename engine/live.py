@@ -4,7 +4,7 @@
     sound thread                            one hop after another through the models; engine.soundloop
     side thread                             all that may wait: recording, recogniser's pipe, devices; engine.side
 
-Whoever owns the Engine calls start, set, poll and stop, from any one thread at a time. poll never waits.
+Whoever owns the Engine calls start, set, record, poll and stop, from any one thread at a time. poll never waits.
 """
 
 from __future__ import annotations
@@ -133,6 +133,21 @@ class Engine:
                 fresh.pipeline.refining = loop.stream.pipeline.refining
                 loop.do(lambda: loop.revive(fresh))
 
+    def record(self, folder: str) -> None:
+        """Begin to record into a folder, which is made when missing; RecordingChange tells where on the clock.
+
+        Raises UsageError (one runs already, or lies there), AudioFileError, and then nothing has changed.
+        """
+        self._need_running()
+        assert self._side is not None
+        self._side.record(folder)
+
+    def end_recording(self) -> None:
+        """End the recording with what is heard now; RecordingChange tells when it can be played. Raises UsageError."""
+        self._need_running()
+        assert self._side is not None
+        self._side.recordings.end()
+
     def stop(self, drain_s: float = DRAIN_TIMEOUT_S) -> None:
         """End the run, complete the recording and the captions, give the devices back. What is left to poll stays.
 
@@ -230,6 +245,7 @@ class Engine:
         """The side thread's, a few times a second."""
         assert self._ends is not None
         self._looks += 1
+        self._ends.recording = self._side is not None and self._side.recordings.wants_sound
         if self._relief is not None and not self._ends.missing:
             self._relief.look()
         if self._looks % DEVICE_LOOKS == 0:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from engine.types import Samples
 
 LIMIT_DBFS = -1.0
+ACTIVE_FRAME = 320
 RELEASE_DB_PER_S = 80.0
 LEVEL_WINDOW_S = 3.0
 SCENE_GAIN_MAX = 1000.0  # +60 dB: a nearly silent moment of a scene must not be blown up without end
@@ -21,8 +22,18 @@ def db(x: float) -> float:
 
 def active_rms(x: NDArray[np.floating]) -> float:
     """RMS of sound [N] at 16 kHz over its 20 ms within 35 dB of the loudest: the level of speech while it lasts."""
-    frames = x[: len(x) // 320 * 320].reshape(-1, 320)
-    power = np.mean(np.square(frames), axis=1) if len(frames) else np.array([np.mean(np.square(x)) if len(x) else 0.0])
+    power = frame_powers(x)
+    return active_level(power if len(power) else np.array([np.mean(np.square(x)) if len(x) else 0.0]))
+
+
+def frame_powers(x: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Mean power of each whole 20 ms of sound [N] at 16 kHz."""
+    frames = x[: len(x) // ACTIVE_FRAME * ACTIVE_FRAME].reshape(-1, ACTIVE_FRAME)
+    return np.mean(np.square(frames), axis=1) if len(frames) else np.zeros(0, dtype=np.float32)
+
+
+def active_level(power: NDArray[np.floating]) -> float:
+    """`active_rms` of sound of which these are the `frame_powers`, at least one."""
     top = power.max()
     return float(np.sqrt(power[power > top * 10**-3.5].mean())) if top > 0 else 0.0
 

@@ -15,11 +15,11 @@ one that may wait.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ TOKENS_NAME, CAPTIONS_NAME, OTHERS_NAME = "tokens.svt", "captions.srt", "caption
 NAMES = (*WAV_NAMES, TOKENS_NAME, CAPTIONS_NAME, OTHERS_NAME)
 SAMPLE_BYTES = 3  # 24 bits
 RIFF_LIMIT = 0xFFFFFFFF
+RATE_AT = 60  # where a header has the sample rate
 HEADER_BYTES = 80  # RIFF, a chunk that holds the sizes when they outgrow RIFF, the format, and the data's own head
 
 
@@ -53,6 +54,28 @@ class WavWriter:
             self._file.write(self._header())
         except OSError as error:
             raise self._failed(error) from error
+
+    @classmethod
+    def reopen(cls, path: Path) -> Self:
+        """A file of such a writer that was not closed, with all that had been written to it."""
+        writer = cls.__new__(cls)
+        writer.path = path
+        try:
+            writer._file = path.open("r+b", buffering=0)
+            head = writer._file.read(HEADER_BYTES)
+            if (
+                len(head) < HEADER_BYTES
+                or head[:4] not in (b"RIFF", b"RF64")
+                or head[RATE_AT - 12 : RATE_AT - 8] != b"fmt "
+            ):
+                writer._file.close()
+                raise AudioFileError(f"{path} is no recording of Sottovoce; leave it as it is")
+            writer.sample_rate_hz = int.from_bytes(head[RATE_AT : RATE_AT + 4], "little")
+            writer.frames = (path.stat().st_size - HEADER_BYTES) // SAMPLE_BYTES
+            writer._cut()
+        except OSError as error:
+            raise writer._failed(error) from error
+        return writer
 
     def write(self, x: Samples) -> None:
         """Add x [N], full scale at 1; what is beyond is clipped."""
@@ -167,6 +190,11 @@ class Recorder:
             raise AudioFileError(f"{self.folder} cannot be written to ({reason}); name another folder") from error
 
     @property
+    def sample_rate_hz(self) -> int:
+        """Of input and output."""
+        return self._tracks[0].sample_rate_hz
+
+    @property
     def duration_s(self) -> float:
         return self._tracks[0].frames / self._tracks[0].sample_rate_hz
 
@@ -198,32 +226,41 @@ class Recorder:
     def _update(self) -> None:
         for track in self._tracks:
             track.update()
-        self._write_new_words()
+        self.write_new_words()
 
-    def _write_new_words(self) -> None:
+    def write_new_words(self) -> None:
+        """Bring the caption files up to date."""
         while self._unwritten_words:
             name = self._unwritten_words.pop()
             write_captions(self._words[name], self.folder / name, "srt", self._language)
+
+    def close_sound(self, frames: int) -> None:
+        """Complete the sound files as `close` does; words may still come. Raises the first failure."""
+        _try_all(self._closing_tracks(frames))
+
+    def _closing_tracks(self, frames: int) -> list[Callable[[], None]]:
+        source_hz = self._tracks[0].sample_rate_hz
+        return [partial(t.close, round(frames * t.sample_rate_hz / source_hz)) for t in self._tracks]
 
     def close(self, frames: int | None = None) -> None:
         """Complete every file; the first failure is raised after all have been tried.
 
         frames: what the input really had, where the last hop was filled up; each sound file is given that length.
         """
-        source = self._tracks[0]
-        total = source.frames if frames is None else frames
-        steps: list[Callable[[], None]] = [
-            partial(t.close, round(total * t.sample_rate_hz / source.sample_rate_hz)) for t in self._tracks
-        ]
-        steps += [partial(self._tokens.close, total), self._write_new_words]
-        failures: list[SottovoceError] = []
-        for step in steps:
-            try:
-                step()
-            except SottovoceError as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
+        total = self._tracks[0].frames if frames is None else frames
+        _try_all([*self._closing_tracks(total), partial(self._tokens.close, total), self.write_new_words])
+
+
+def _try_all(steps: Sequence[Callable[[], None]]) -> None:
+    """Do every step, whatever becomes of the others; the first failure is raised."""
+    failures: list[SottovoceError] = []
+    for step in steps:
+        try:
+            step()
+        except SottovoceError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def recorded_files(folder: str | Path) -> list[Path]:

@@ -22,7 +22,7 @@ from engine.companion import Companion
 from engine.meters import LiveHop
 from engine.priority import ask_kit, hurry
 from engine.recognizer import Recognizer, Told
-from engine.recorder import HopRecord, Recorder
+from engine.recording import Recordings
 from engine.soundloop import SoundLoop
 from engine.types import (
     LEFT_FOR_RECOGNISER_DB,
@@ -33,7 +33,6 @@ from engine.types import (
     Event,
     Problem,
     Samples,
-    SottovoceError,
     UsageError,
 )
 
@@ -61,7 +60,7 @@ class Side:
         self._config, self._info = config, info
         self._tell, self._state, self._look = tell, state, look
         self._loop: SoundLoop | None = None
-        self._recorder: Recorder | None = None
+        self.recordings = Recordings(config, info, tell, self._problem)
         self.recognizer: Recognizer | None = None
         self.companion: Companion | None = None
         self.watched = True  # set by anyone: whether somebody sees what noise there is
@@ -77,18 +76,15 @@ class Side:
     def open(self, loop: SoundLoop) -> None:
         """Begin the recording and the recogniser, where they are wanted. Raises SottovoceError."""
         self._loop = loop
-        self._open_recorder(loop)
+        if self._config.record_dir is not None:
+            self.record(self._config.record_dir)
         self._open_recognizer()
         self._open_companion()
 
-    def _open_recorder(self, loop: SoundLoop) -> None:
-        c = self._config
-        if c.record_dir is None:
-            return
-        parts = dict(loop.stream.lag_parts_ms)
-        lag_ms = parts["model lag"] + parts["resampling in"]
-        skip = (loop.stream.lag_hop_native, round(lag_ms * self._info.sample_rate_hz / 1000.0))
-        self._recorder = Recorder(c.record_dir, self._info, loop.rate_hz, skip, c.quantizers, c.captions)
+    def record(self, folder: str) -> None:
+        """Begin a recording with the next hop. Raises UsageError, AudioFileError."""
+        assert self._loop is not None
+        self.recordings.begin(folder, self._loop.stream, self._config.captions)
 
     def _open_recognizer(self) -> None:
         if not self._config.captions:
@@ -133,7 +129,7 @@ class Side:
 
     def take(self, hop: LiveHop) -> None:
         """One hop of the sound thread's."""
-        if self._recorder is None and self.recognizer is None:
+        if self.recognizer is None and not self.recordings.wants_sound:
             return
         if self._queue.qsize() < QUEUE_HOPS:
             self._queue.put(hop)
@@ -160,6 +156,7 @@ class Side:
             if self.companion is not None and self._loop is not None:
                 self._hand_on(self.companion.work(self._loop.time_s, self.captions_paused))
             ask_kit()
+            self.recordings.look(self._loop.time_s if self._loop is not None else 0.0)
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK_S
                 self._look()
@@ -167,13 +164,11 @@ class Side:
 
     def _shed(self, text: str) -> None:
         """Give up what this thread does beside its watch over the devices."""
-        recorder, self._recorder = self._recorder, None
         listeners = self._dismiss_listeners()
         self._problem(text)
         for listener in listeners:
             listener.stop()
-        if recorder is not None:
-            _close_quietly(recorder)
+        self.recordings.give_up()
 
     def _problem(self, text: str, state: str | None = None) -> None:
         now_s = self._loop.time_s if self._loop is not None else 0.0
@@ -182,11 +177,10 @@ class Side:
     def _drain_queue(self) -> None:
         while not self._queue.empty():
             hop = self._queue.get()
-            if self._recorder is not None:
-                self._record(self._recorder, hop)
+            self.recordings.write(hop, bool(self.listeners))
             if self.recognizer is not None:
                 self._caption(self.recognizer, hop, self.captions_paused or hop.asleep)
-        if self._queue_lost and self._recorder is not None:
+        if self._queue_lost and self.recordings.wants_sound:
             lost, self._queue_lost = self._queue_lost, 0
             self._problem(f"the disk is too slow: {lost} hops are missing from the recording; record to another one")
 
@@ -203,26 +197,11 @@ class Side:
             if self.watched:
                 recognizer.watch(hop.heard)
 
-    def _record(self, recorder: Recorder, hop: LiveHop) -> None:
-        try:
-            recorder.write(_record_of(hop, self._info))
-        except SottovoceError as error:
-            self._give_up_recording(recorder, error)
-
-    def _give_up_recording(self, recorder: Recorder, error: SottovoceError) -> None:
-        """Keep what is there, tell, and let the sound go on."""
-        self._recorder = None
-        self._problem(f"the recording stopped: {error}")
-        _close_quietly(recorder)
-
     def _hand_on(self, events: Sequence[Told]) -> None:
         for event in events:
             self._tell(event)
-            if self._recorder is not None and isinstance(event, Caption):
-                try:
-                    self._recorder.caption(event)
-                except SottovoceError as error:
-                    self._give_up_recording(self._recorder, error)
+            if isinstance(event, Caption):
+                self.recordings.caption(event)
 
     # End --------------------------------------------------------------------------------------------------------------
 
@@ -242,33 +221,8 @@ class Side:
             for listener in listeners:  # the person's own words first
                 self._hand_on(listener.finish(max(0.0, until_s - time.monotonic())))
         finally:  # a second Ctrl-C gives up the last captions, not the recording
-            self._close_recorder()
-
-    def _close_recorder(self) -> None:
-        recorder, self._recorder = self._recorder, None
-        try:
-            if recorder is not None:
-                recorder.close(self._loop.position if self._loop is not None else None)
-        except SottovoceError as error:
-            self._problem(f"the recording could not be completed: {error}", "stopped")
-
-
-def _close_quietly(recorder: Recorder) -> None:
-    """Keep what can be kept, after a failure that has been told."""
-    try:
-        recorder.close()
-    except SottovoceError as error:
-        log.debug("after a failure the recording could not be completed either: %s", error)
-
-
-def _record_of(hop: LiveHop, info: CodecInfo) -> HopRecord:
-    """What is written of a hop; where the models did not see it, silence and tokens without gain."""
-    made = hop.models
-    if made is not None:
-        return HopRecord(hop.input, hop.output, made.speech, made.background, made.codes_s, made.codes_b)
-    silence = np.zeros(info.hop_samples, dtype=np.float32)
-    no_s, no_b = (np.zeros(len(sizes), dtype=np.int64) for sizes in (info.sizes_s, info.sizes_b))
-    return HopRecord(hop.input, hop.output, silence, silence, no_s, no_b)
+            loop = self._loop
+            self.recordings.close(loop.position if loop is not None else None, loop.time_s if loop is not None else 0.0)
 
 
 def _tapped(hop: LiveHop, tap: CaptionTap) -> Samples:

@@ -268,6 +268,19 @@ class DeviceChange:
 
 
 @dataclass(frozen=True)
+class RecordingChange:
+    """A recording began, or ended. begun_s: where its first sample lies on the engine's clock.
+
+    duration_s: what is in it now that it has ended, None while it goes on.
+    """
+
+    time_s: float
+    folder: str
+    begun_s: float
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Problem:
     """Something failed; `state` is what the engine does now instead. `text` is one line that says what to do."""
 
@@ -276,4 +289,4 @@ class Problem:
     state: str
 
 
-Event = Levels | Tokens | Residue | Caption | Stats | DeviceChange | Problem
+Event = Levels | Tokens | Residue | Caption | Stats | DeviceChange | RecordingChange | Problem

@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from engine.types import Caption, DeviceError, EngineConfig, Event, Levels, Stats, Tokens, Word
+from engine.types import (
+    AudioFileError,
+    Caption,
+    DeviceError,
+    EngineConfig,
+    Event,
+    Levels,
+    RecordingChange,
+    Stats,
+    Tokens,
+    Word,
+)
 
 HOP, RATE_HZ = 320, 16_000
 ROWS_S, ROWS_B = 36, 20
@@ -26,6 +37,7 @@ class FakeEngine:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.background = str(config.background)
         self.state = "running"
+        self.recorded = self.refuse_record = ""
         self.extra: list[Event] = []
         self._begin: float | None = None
         self._hops = 0
@@ -47,8 +59,23 @@ class FakeEngine:
         if "bypass" in changes:
             self.state = "bypass" if changes["bypass"] else "running"
 
+    @property
+    def now_s(self) -> float:
+        return self._hops * HOP / RATE_HZ
+
     def resync(self) -> None:
         self.calls.append(("resync", {}))
+
+    def record(self, folder: str) -> None:
+        self.calls.append(("record", {"folder": folder}))
+        if self.refuse_record:
+            raise AudioFileError(self.refuse_record)
+        self.recorded = folder
+        self.extra.append(RecordingChange(self.now_s, folder, self.now_s))
+
+    def end_recording(self) -> None:
+        self.calls.append(("end_recording", {}))
+        self.extra.append(RecordingChange(self.now_s, self.recorded, 0.0, 2.0))
 
     def stop(self, drain_s: float = 0.0) -> None:
         if self.stall is not None:
