@@ -15,8 +15,8 @@ import soundfile
 from engine.artefacts import shared_models
 from tests import tiny_models
 
-COMMANDS = ["gui", "live", "ctl", "demo", "enhance", "caption", "residue", "encode", "decode", "devices", "models"]
-COMMANDS += ["bench", "doctor"]
+COMMANDS = ["gui", "live", "ctl", "demo", "enhance", "caption", "residue", "encode", "decode", "devices"]
+COMMANDS += ["settings", "models", "bench", "doctor"]
 LINUX = sys.platform.startswith("linux")
 RATE_HZ = 16_000
 
