@@ -32,8 +32,8 @@ BACKGROUND_HELP = "What becomes of the background: keep, drop, a gain in dB from
 BackgroundOption = Annotated[str, typer.Option("--background", metavar="WHAT", help=BACKGROUND_HELP)]
 CTL_HELP = "background WHAT, scene NAME, bypass on|off, mute on|off, level on|off, input ID, output ID, "
 CTL_HELP += "resync, show, or status."
-SETTINGS_HELP = "list, get NAME, set NAME VALUE, reset [NAME], path, preset [NAME], save-preset NAME of what is set now, "
-SETTINGS_HELP += "or delete-preset NAME."
+SETTINGS_HELP = "list, get NAME, set NAME VALUE, reset [NAME], path, preset [NAME], save-preset NAME of what is set "
+SETTINGS_HELP += "now, or delete-preset NAME."
 QuantizersOption = Annotated[
     int | None, typer.Option("--quantizers", metavar="N", help="Keep the first N stages of tokens only.")
 ]
@@ -107,9 +107,7 @@ def live(
         bool | None, typer.Option("--virtual-mic/--no-virtual-mic", help="Offer the clean sound as a microphone.")
     ] = None,
     background: Annotated[str | None, typer.Option("--background", metavar="WHAT", help=BACKGROUND_HELP)] = None,
-    level: Annotated[
-        bool | None, typer.Option("--level/--no-level", help="Bring the voice to a steady level.")
-    ] = None,
+    level: Annotated[bool | None, typer.Option("--level/--no-level", help="Bring the voice to a steady level.")] = None,
     captions: Annotated[
         bool | None, typer.Option("--captions/--no-captions", help="Print what is said on standard output.")
     ] = None,

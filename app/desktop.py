@@ -73,14 +73,22 @@ def remove_entry() -> bool:
 
 def autostart(on: bool) -> None:
     """Open the window at login, or no longer. Raises SottovoceError."""
-    if not on and not HAS_ENTRIES:
+    if on == autostarts():
         return
     _want_entries()
-    if not on:
+    if on:
+        _want_ours(autostart_path())
+        _write(autostart_path(), entry_text())
+    else:
         _remove(autostart_path())
-        return
-    _want_ours(autostart_path())
-    _write(autostart_path(), entry_text())
+
+
+def autostarts() -> bool:
+    """Whether our entry is among what starts at login."""
+    try:
+        return HAS_ENTRIES and MARK in autostart_path().read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
 
 
 def entry_text() -> str:
@@ -137,7 +145,9 @@ def _command() -> tuple[list[str], Path | None]:
         parts, folder = [sys.executable, "-m", "app", "gui"], Path(__file__).resolve().parent.parent
     for text in (*parts, str(folder or "")):
         if not text.isprintable() or "=" in parts[0]:
-            raise SottovoceError(f"{text!r} cannot stand in a desktop entry; install Sottovoce in a plainly named folder")
+            raise SottovoceError(
+                f"{text!r} cannot stand in a desktop entry; install Sottovoce in another folder"
+            )
     return parts, folder
 
 

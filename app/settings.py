@@ -54,7 +54,7 @@ Language = Annotated[str, AfterValidator(_language)]
 
 
 def _row(group: str, label: str, default: Any, sentence: str, kind: str = "", **limits: Any) -> Any:
-    extra = {"group": group, "kind": kind}
+    extra: dict[str, Any] = {"group": group, "kind": kind}
     return Field(default=default, title=label, description=sentence, json_schema_extra=extra, **limits)
 
 
@@ -63,7 +63,7 @@ class Settings(BaseModel):
 
     model_config = FROZEN | {"extra": "forbid"}
 
-    input: Text = _row("Sound", "Microphone", "", "The microphone's id; empty is the system's default.", "input")
+    input: Text = _row("Sound", "Microphone", "", "Which one is heard; empty is the system's default.", "input")
     virtual_microphone: bool = _row(
         "Sound",
         "Microphone for calls",

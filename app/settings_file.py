@@ -78,8 +78,7 @@ def write(changes: Changes) -> None:
     except (OSError, TOMLKitError) as error:
         reason = _reason(error) if isinstance(error, OSError) else str(error)
         raise SottovoceError(
-            f"the settings could not be saved ({reason}); they hold until Sottovoce ends: see that {path.parent} has "
-            "room and may be written"
+            f"the settings could not be saved ({reason}); see that {path.parent} has room and may be written"
         ) from error
 
 

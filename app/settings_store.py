@@ -142,7 +142,7 @@ class SettingsStore(QObject):
         self._answers.stop()
         if text != self._told:
             self._told = text
-            self.failed.emit(text)
+            self.failed.emit(f"{text}; until Sottovoce ends they hold all the same")
 
 
 def _same(before: Settings, after: Settings, name: str) -> bool:
