@@ -145,9 +145,7 @@ def _command() -> tuple[list[str], Path | None]:
         parts, folder = [sys.executable, "-m", "app", "gui"], Path(__file__).resolve().parent.parent
     for text in (*parts, str(folder or "")):
         if not text.isprintable() or "=" in parts[0]:
-            raise SottovoceError(
-                f"{text!r} cannot stand in a desktop entry; install Sottovoce in another folder"
-            )
+            raise SottovoceError(f"{text!r} cannot stand in a desktop entry; install Sottovoce in another folder")
     return parts, folder
 
 

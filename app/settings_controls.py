@@ -68,7 +68,7 @@ def make_control(row: Row, pick: Callable[[Any], None], offers: Offers) -> Contr
 def _switch(pick: Callable[[Any], None]) -> Control:
     box = QCheckBox()
     box.toggled.connect(lambda on: box.setText("On" if on else "Off"))
-    box.clicked.connect(pick)
+    box.clicked.connect(lambda on: pick(on))  # the state comes to what takes an argument only
     box.setText("Off")
     return Control(box, box, box.setChecked)
 

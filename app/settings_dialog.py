@@ -214,7 +214,8 @@ class SettingsDialog(QDialog):
     # What the person does ---------------------------------------------------------------------------------------------
 
     def _pick(self, name: str, value: Any) -> None:
-        self._try(lambda: self._store.set(**{name: value}))
+        """A person knows a setting by its label."""
+        self._try(lambda: self._store.set(**{name: value}), (name, ROWS[name].label))
         self._show(name)
 
     def _reset(self, name: str) -> None:
@@ -230,13 +231,13 @@ class SettingsDialog(QDialog):
         if self._try(lambda: self._store.save_preset(self.name.text(), kept)):
             self.name.clear()
 
-    def _try(self, change: Callable[[], object]) -> bool:
-        """Make a change; what may not be is said in a line."""
+    def _try(self, change: Callable[[], object], call: tuple[str, str] = ("", "")) -> bool:
+        """Make a change; what may not be is said in a line, with the second of `call` in place of the first."""
         self.line.hide()
         try:
             change()
         except UsageError as error:
-            self.say(str(error))
+            self.say(str(error).replace(*call, 1))
             return False
         return True
 

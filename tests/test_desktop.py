@@ -124,7 +124,7 @@ def test_what_somebody_else_wrote_stays(capsys: Any) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(folders: Path) -> None:
     (folders / "data").write_text("no folder")
-    with pytest.raises(SottovoceError, match="cannot be written"):
+    with pytest.raises(SottovoceError, match="cannot be read"):
         desktop.install_entry()
 
 

@@ -133,7 +133,14 @@ def test_no_file_is_so_broken_that_it_stops_us(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["microphones = 3\n", "presets = [1]\n", "[theme]\nx = 1\n", "[[level]]\n", 'theme = ["dark"]\n', "input = 1979-01-01\n"],
+    [
+        "microphones = 3\n",
+        "presets = [1]\n",
+        "[theme]\nx = 1\n",
+        "[[level]]\n",
+        'theme = ["dark"]\n',
+        "input = 1979-01-01\n",
+    ],
 )
 def test_tables_in_the_wrong_place_are_wrong_values(text: str) -> None:
     put(text + ("" if "[" in text.splitlines()[0][0] else 'provider = "cpu"\n'))
