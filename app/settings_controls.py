@@ -90,7 +90,7 @@ def _number(row: Row, pick: Callable[[Any], None]) -> Control:
     box.setSingleStep(NUMBER_STEP)
     box.setSuffix(" ×")
     box.setKeyboardTracking(False)
-    box.setMinimumWidth(110)
+    box.setMinimumHeight(2 * box.fontMetrics().height())
     box.valueChanged.connect(lambda value: pick(round(value, 2)))
 
     def show(value: float) -> None:

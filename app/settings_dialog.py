@@ -62,7 +62,9 @@ class SettingsDialog(QDialog):
             self.resets[row.name] = button = quiet_button("Reset", tip, f"Reset {row.label}")
             button.clicked.connect(partial(self._reset, row.name))
         self._arrange()
-        self.resize(max(SIZE[0], CHARS * self.fontMetrics().averageCharWidth()), SIZE[1])
+        room = self.screen().availableSize()
+        width = max(SIZE[0], CHARS * self.fontMetrics().averageCharWidth())
+        self.resize(min(width, room.width()), min(SIZE[1], room.height()))
         self.setSizeGripEnabled(True)
         store.changed.connect(self._show)
         store.presets_changed.connect(self._fill_menu)
@@ -160,6 +162,7 @@ class SettingsDialog(QDialog):
         grid.addWidget(sentence, at + 1, 1, 1, 2)
         label.setVisible(not control.says_itself)
         sentence.setVisible(not control.says_itself)
+        grid.setRowMinimumHeight(at + 1, 16)
         return at + 2
 
     def _fill_menu(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +39,9 @@ often = runs(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.
 
 
 @pytest.fixture(autouse=True)
-def own_desktop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_desktop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What starts at login lies elsewhere, too."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
-    yield
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
