@@ -79,7 +79,9 @@ def run_gui(
     window = MainWindow(bridge, config, choices, ThemeChoice(settings.theme))
     if wrong:
         window.message.say(wrong, offer_retry=False)
-    remembering = Remembering(window, SettingsStore(remembered), has_tray if not unattended else lambda: False)
+    store = SettingsStore(remembered)
+    store.follow()
+    remembering = Remembering(window, store, has_tray if not unattended else lambda: False)
     if size is not None:
         window.resize(*size)
     if control is not None:

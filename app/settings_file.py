@@ -45,12 +45,17 @@ def load() -> tuple[Remembered, str]:
 
     Never raises: where nothing can be read, everything is as it came.
     """
-    path = settings_path()
     try:
-        text = _text(path)
+        return read()
     except OSError as error:
-        return Remembered(), f"the settings cannot be read ({_reason(error)}); check the permissions of {path}"
-    values, broken = _values(text)
+        where = settings_path()
+        return Remembered(), f"the settings cannot be read ({_reason(error)}); check the permissions of {where}"
+
+
+def read() -> tuple[Remembered, str]:
+    """As `load`, but raises OSError where the file cannot be read."""
+    path = settings_path()
+    values, broken = _values(_text(path))
     remembered, wrong = understood(values)
     if not (broken or wrong):
         return remembered, ""

@@ -11,7 +11,7 @@ from pytestqt.qtbot import QtBot
 
 from app import settings_file
 from app.settings import Microphone, Preset, Remembered, Settings
-from app.settings_file import Changes
+from app.settings_file import Changes, settings_path
 from app.settings_store import SettingsStore
 from engine.types import SottovoceError, UsageError
 from tests.stage import WAIT_MS
@@ -126,3 +126,51 @@ def test_reset_tells_what_changes_back(store: SettingsStore, disk: Disk) -> None
     assert (heard, store.settings) == (["theme"], Settings(level=True))
     store.reset()
     assert (heard, store.settings.model_fields_set) == (["theme", "level"], set())
+
+
+def test_what_another_process_writes_is_taken_up(qtbot: QtBot) -> None:
+    settings_file.write({("level",): True})
+    store = SettingsStore(settings_file.load()[0])
+    store.follow()
+    heard: list[str] = []
+    store.changed.connect(heard.append)
+    settings_file.write({("theme",): "dark", ("presets", "Desk", "background"): "keep"})
+    qtbot.waitUntil(lambda: store.settings.theme == "dark", timeout=WAIT_MS)
+    settings_file.write({("level",): None})
+    qtbot.waitUntil(lambda: not store.settings.level, timeout=WAIT_MS)
+    assert heard == ["theme", "level"]
+    store.close()
+
+
+def test_what_is_chosen_here_and_not_written_yet_wins(store: SettingsStore, disk: Disk, qtbot: QtBot) -> None:
+    store.follow()
+    disk.full = True  # it stays to be written
+    store.set(theme="light")
+    settings_file.write({("theme",): "dark", ("level",): True})
+    store._begin_read()
+    qtbot.waitUntil(lambda: store.settings.level, timeout=WAIT_MS)
+    assert store.settings.theme == "light"
+
+
+def test_a_file_that_goes_away_changes_nothing(store: SettingsStore, qtbot: QtBot) -> None:
+    settings_file.write({("theme",): "dark"})
+    store.follow()
+    store._begin_read()
+    qtbot.waitUntil(lambda: store.settings.theme == "dark", timeout=WAIT_MS)
+    settings_path().unlink()
+    store._begin_read()
+    assert store.settings.theme == "dark"
+
+
+def test_a_folder_that_is_made_by_the_first_write_is_followed(
+    qtbot: QtBot, own_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOTTOVOCE_CONFIG", str(own_settings / "new" / "folder"))
+    store = SettingsStore(settings_file.load()[0])
+    store.follow()
+    store.set(level=True)
+    qtbot.waitUntil(lambda: settings_path().exists(), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: bool(store._watcher and store._watcher.directories()), timeout=WAIT_MS)
+    settings_file.write({("theme",): "dark"})
+    qtbot.waitUntil(lambda: store.settings.theme == "dark", timeout=WAIT_MS)
+    store.close()
