@@ -7,8 +7,7 @@ from typing import Any
 
 from app import console
 from app.settings import ROWS, Preset, Remembered, Row, checked, own_preset_name, preset, row, shown
-from app.settings_file import PRESETS, Changes, settings_path, write
-from app.settings_use import told
+from app.settings_file import PRESETS, Changes, settings_path, told, write
 from engine.types import UsageError
 
 TAKES = {"list": (0, 0), "path": (0, 0), "reset": (0, 1), "preset": (0, 1), "set": (2, 2)}  # the others: one name

@@ -20,6 +20,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 from tomlkit.exceptions import TOMLKitError
 
+from app import console
 from app.settings import ROWS, Microphone, Preset, Remembered, Settings, checked, own_preset_name
 from engine.paths import config_dir
 from engine.types import SottovoceError, UsageError
@@ -50,6 +51,14 @@ def load() -> tuple[Remembered, str]:
     except OSError as error:
         where = settings_path()
         return Remembered(), f"the settings cannot be read ({_reason(error)}); check the permissions of {where}"
+
+
+def told() -> Remembered:
+    """As `load`; what is wrong there is told on standard error."""
+    remembered, line = load()
+    if line:
+        console.warn(line)
+    return remembered
 
 
 def read() -> tuple[Remembered, str]:

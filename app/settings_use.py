@@ -15,7 +15,7 @@ import platformdirs
 from app import console
 from app.commands_live import LiveRequest
 from app.settings import DETECT, Remembered, Settings
-from app.settings_file import load
+from app.settings_file import told
 from engine.companion import SPEAKERS
 from engine.ports import NO_OUTPUT
 from engine.types import Background, EngineConfig, Provider, UsageError
@@ -81,14 +81,6 @@ class LiveFlags:
         if self.also is not None:
             return None if self.also == NOBODY else self.also
         return SPEAKERS if captions and settings.caption_others else None
-
-
-def told() -> Remembered:
-    """What is remembered in the file; what is wrong there is told on standard error."""
-    remembered, line = load()
-    if line:
-        console.warn(line)
-    return remembered
 
 
 def _still_there(end: str, device: str) -> str:
