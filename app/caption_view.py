@@ -12,7 +12,6 @@ from engine.types import OTHERS, SPEECH, Caption, Word
 
 PARAGRAPH_PAUSE_S = 1.5
 LINE_PERCENT = 125.0
-SCALE = 1.35
 MOST_PARAGRAPHS = 3000
 WAITING = "Words appear here as they are spoken."
 WHO = {SPEECH: "You: ", OTHERS: "Others: "}
@@ -27,7 +26,7 @@ class CaptionText(QTextEdit):
         self.setUndoRedoEnabled(False)
         self.setTabChangesFocus(True)
         self.setAccessibleName("Captions")
-        self.set_scale(1.0)
+        self.setFont(scaled_font(1.35))
         self.document().setMaximumBlockCount(MOST_PARAGRAPHS)
         self.document().setDocumentMargin(2)
         self.setPlaceholderText(WAITING)
@@ -47,10 +46,6 @@ class CaptionText(QTextEdit):
     def tentative_text(self) -> str:
         text = self.toPlainText()
         return text[len(text) - self._tail_length :]
-
-    def set_scale(self, factor: float) -> None:
-        """Write larger or smaller; 1 is a little above the window's own type."""
-        self.setFont(scaled_font(SCALE * factor))
 
     def set_theme(self, theme: Theme) -> None:
         """Recolour what is there."""

@@ -21,11 +21,12 @@ from app.settings_controls import Offers
 from app.settings_dialog import SettingsDialog
 from app.settings_store import SettingsStore
 from app.settings_use import spoken
-from app.theme import ThemeChoice, system_theme
+from app.theme import ThemeChoice, scaled_font, system_theme
 from app.tray import NO_TRAY, Tray, has_tray
 from app.window import Choices, MainWindow
 from engine.types import Background, Provider, SottovoceError
 
+CAPTION_FACTOR = 1.35  # captions are that much larger than the window's other type, times the setting
 NO_ENTRIES = "This system has no autostart folder; use its own login items."
 NO_VIRTUAL = "Here it needs a virtual cable: install one and choose it as the output."
 
@@ -56,7 +57,7 @@ class Remembering(QObject):
         assert layout is not None
         layout.addWidget(self.button)
         window.column.level.setChecked(window.config.level)
-        window.captions.text.set_scale(store.settings.caption_scale)
+        self._scale_captions()
         self.tray.set_wanted(store.settings.keep_in_tray)
         window.chosen.connect(self._keep)
         window.bridge.devices.connect(self._take_devices)
@@ -176,7 +177,7 @@ class Remembering(QObject):
         elif name == "caption_others":
             window.captions.others.setChecked(settings.caption_others)
         elif name == "caption_scale":
-            window.captions.text.set_scale(settings.caption_scale)
+            self._scale_captions()
         elif name in ("caption_language", "provider"):
             self._restart()
         elif name == "theme":
@@ -206,6 +207,9 @@ class Remembering(QObject):
         needed = before.provider != window.config.provider or before.captions
         if needed and window.config != before and window.bridge.state is not RunState.OFF:
             window.start()
+
+    def _scale_captions(self) -> None:
+        self._window.captions.text.setFont(scaled_font(CAPTION_FACTOR * self._store.settings.caption_scale))
 
     def _set_theme(self, choice: ThemeChoice) -> None:
         self._window.set_theme(choice)
