@@ -195,11 +195,15 @@ class _Run:
     """From the window's opening to the exit status."""
 
     def __init__(self, app: QApplication, window: MainWindow, screenshot: Path | None) -> None:
+        from PySide6.QtCore import QTimer
+
         self._app, self._window, self._screenshot = app, window, screenshot
         self._status = console.DONE
         self._interrupted = False
+        self._patience = QTimer(singleShot=True, interval=round(1000 * STOP_S))
+        self._patience.timeout.connect(self._give_up)
         window.closed.connect(app.quit)
-        window.closing.connect(self._give_up_later)
+        window.closing.connect(self._patience.start)
 
     def until_closed(self, quit_after_s: float | None) -> int:
         from PySide6.QtCore import QTimer
@@ -211,6 +215,7 @@ class _Run:
         try:
             self._app.exec()
         finally:
+            self._patience.stop()  # it would end the next run of this process
             for number, handler in before.items():
                 signal.signal(number, handler)
             sys.excepthook = hook
@@ -229,11 +234,6 @@ class _Run:
             console.say(reason)
             self._status = console.FAILED
         self._window.close()
-
-    def _give_up_later(self) -> None:
-        from PySide6.QtCore import QTimer
-
-        QTimer.singleShot(round(1000 * STOP_S), self._give_up)
 
     def _give_up(self) -> None:
         console.warn("the engine did not stop in time and was left behind")
