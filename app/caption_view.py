@@ -1,153 +1,52 @@
-"""The caption panel: final words stay where they are, the tentative tail after them is lighter and may change."""
+"""The caption panel: a heading, a switch, the words, and what may be done with them."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import Signal
-from PySide6.QtGui import QColor, QGuiApplication, QResizeEvent, QTextBlockFormat, QTextCharFormat, QTextCursor
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QTextEdit, QVBoxLayout
+import dataclasses
+import time
+from collections.abc import Callable
 
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QAction, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QSizePolicy, QToolButton, QVBoxLayout
+
+from app.caption_history import History, Kept
+from app.caption_overlay import CaptionOverlay, desktop_note
+from app.caption_save import CaptionSaver
+from app.caption_search import SearchBar
+from app.caption_text import WAITING, CaptionText, Page
 from app.controls import quiet_button
 from app.theme import Theme, scaled_font
-from engine.types import OTHERS, SPEECH, Caption, Word
+from engine.types import Caption
 
-PARAGRAPH_PAUSE_S = 1.5
-LINE_PERCENT = 125.0
-MOST_PARAGRAPHS = 3000
-WAITING = "Words appear here as they are spoken."
-WHO = {SPEECH: "You: ", OTHERS: "Others: "}
+UNDO_S = 30.0
+NOTE_S = 8.0
+LOST = "The oldest captions went to make room for the newest; save them more often to keep all."
 
 
-class CaptionText(QTextEdit):
-    """Committed text, then the tail. Committed text is only ever appended to."""
+class Note(QLabel):
+    """A few words in the room that is left; what has none is cut in the middle, and seen by who points at it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.setReadOnly(True)
-        self.setUndoRedoEnabled(False)
-        self.setTabChangesFocus(True)
-        self.setAccessibleName("Captions")
-        self.setFont(scaled_font(1.35))
-        self.document().setMaximumBlockCount(MOST_PARAGRAPHS)
-        self.document().setDocumentMargin(2)
-        self.setPlaceholderText(WAITING)
-        self._final_end_s: float | None = None
-        self._speaker = SPEECH  # whose the last final word is
-        self._tails: dict[str, tuple[Word, ...]] = {}
-        self._tail_length = 0
-        self._colours = (QColor("white"), QColor("grey"))
+        self._words = ""
+        self.setProperty("tone", "muted")
+        self.setFont(scaled_font(0.9))
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
 
-    @property
-    def final_text(self) -> str:
-        """What will not change any more."""
-        text = self.toPlainText()
-        return text[: len(text) - self._tail_length]
-
-    @property
-    def tentative_text(self) -> str:
-        text = self.toPlainText()
-        return text[len(text) - self._tail_length :]
-
-    def set_theme(self, theme: Theme) -> None:
-        """Recolour what is there."""
-        self._colours = (QColor(theme.text), QColor(theme.muted))
-        cursor = QTextCursor(self.document())
-        cursor.select(QTextCursor.SelectionType.Document)
-        tail = self._tail_length
-        cursor.mergeCharFormat(self._format(tentative=False))
-        if tail:
-            self._tail_cursor().mergeCharFormat(self._format(tentative=True))
-
-    def show_caption(self, caption: Caption) -> None:
-        """Append what became final and put the new tail after it; follows the end unless the reader scrolled away."""
-        bar = self.verticalScrollBar()
-        follows = bar.value() >= bar.maximum() - 4
-        at = bar.value()
-        self._tail_cursor().removeSelectedText()
-        self._tail_length = 0
-        for word in caption.final:
-            self._append(word, caption.source)
-        self._tails[caption.source] = caption.tentative
-        for source in sorted(self._tails, key=lambda source: source != self._speaker):
-            self._tail_length += self._append_tail(self._tails[source], source)
-        bar.setValue(bar.maximum() if follows else at)
+    def say(self, words: str, whole: str) -> None:
+        """Show the words. whole: more of it."""
+        self._words = words
+        self.setToolTip(whole)
+        self.setAccessibleName(whole)
+        self._cut()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Room for whole lines only, so that none is seen cut in two."""
-        line = self.fontMetrics().lineSpacing() * LINE_PERCENT / 100.0
-        room = self.height() - 2 * self.document().documentMargin()
-        self.setViewportMargins(0, int(room % line) if room > line else 0, 0, 0)
         super().resizeEvent(event)
+        self._cut()
 
-    def drop_tails(self) -> None:
-        """Take away what is tentative: nobody will make it final any more."""
-        self._tail_cursor().removeSelectedText()
-        self._tail_length = 0
-        self._tails.clear()
-
-    def forget(self) -> None:
-        """Empty the panel."""
-        self.clear()
-        self._tail_length = 0
-        self._tails.clear()
-        self._speaker, self._final_end_s = SPEECH, None
-
-    def _append(self, word: Word, source: str) -> None:
-        self._write(word.text.strip(), word, source, tentative=False)
-        self._speaker, self._final_end_s = source, word.end_s
-
-    def _append_tail(self, words: tuple[Word, ...], source: str) -> int:
-        text = " ".join(word.text.strip() for word in words)
-        return self._write(text, words[0], source, tentative=True) if words else 0
-
-    def _write(self, text: str, first: Word, source: str, tentative: bool) -> int:
-        """Add words at the end, in a paragraph of their own after a pause or when another speaks.
-
-        Returns the length of what was added. It cannot be told from the whole text: the oldest paragraph may go.
-        """
-        cursor, other = self._end(), source != self._speaker
-        begun = 0
-        if self._final_end_s is None and cursor.atStart():
-            self._style_block(cursor)
-        elif other or self._pause_before(first):
-            cursor.insertBlock()
-            self._style_block(cursor)
-            begun = 1
-        else:
-            text = " " + text
-        label = WHO[source] if other or (source == OTHERS and cursor.atBlockStart()) else ""
-        cursor.insertText(label, self._format(tentative=True))
-        cursor.insertText(text, self._format(tentative))
-        return begun + len(label) + len(text)
-
-    def _pause_before(self, word: Word) -> bool:
-        """Whether a paragraph begins: after a pause, or when the clock went back because another run began."""
-        if self._final_end_s is None:
-            return False
-        pause_s = word.start_s - self._final_end_s
-        return pause_s > PARAGRAPH_PAUSE_S or pause_s < -PARAGRAPH_PAUSE_S
-
-    def _end(self) -> QTextCursor:
-        cursor = QTextCursor(self.document())
-        cursor.movePosition(QTextCursor.MoveOperation.End)
-        return cursor
-
-    def _tail_cursor(self) -> QTextCursor:
-        cursor = self._end()
-        at = cursor.position()
-        cursor.setPosition(at - self._tail_length)
-        cursor.setPosition(at, QTextCursor.MoveMode.KeepAnchor)
-        return cursor
-
-    def _format(self, tentative: bool) -> QTextCharFormat:
-        form = QTextCharFormat()
-        form.setForeground(self._colours[int(tentative)])
-        return form
-
-    @staticmethod
-    def _style_block(cursor: QTextCursor) -> None:
-        form = QTextBlockFormat()
-        form.setLineHeight(LINE_PERCENT, QTextBlockFormat.LineHeightTypes.ProportionalHeight.value)
-        cursor.setBlockFormat(form)
+    def _cut(self) -> None:
+        self.setText(self.fontMetrics().elidedText(self._words, Qt.TextElideMode.ElideMiddle, self.width()))
 
 
 class CaptionView(QFrame):
@@ -155,11 +54,30 @@ class CaptionView(QFrame):
 
     wanted = Signal(bool)  # captions were switched on or off
     others_wanted = Signal(bool)  # whether to caption what the loudspeakers play, too
+    told = Signal(str)  # a sentence for the person
 
     def __init__(self, on: bool, others: bool) -> None:
         super().__init__()
         self.setObjectName("card")
+        self.history = History()
         self.text = CaptionText()
+        self.search = SearchBar(self.text)
+        self.note = Note()
+        self.saver = CaptionSaver(self)
+        self._overlay: CaptionOverlay | None = None
+        self._aside: Page | None = None  # what the last clear took
+        self._since: list[tuple[Caption, float]] = []  # what came after it
+        self._undo_ends = _once(self, UNDO_S, self._forget_cleared)
+        self._note_ends = _once(self, NOTE_S, lambda: self._say(""))
+        self._make_buttons(on, others)
+        self._arrange()
+        self._make_shortcuts()
+        self.saver.saved.connect(self._tell_saved)
+        self.saver.failed.connect(self._tell_failed)
+
+    # What it looks like -----------------------------------------------------------------------------------------------
+
+    def _make_buttons(self, on: bool, others: bool) -> None:
         self.switch = quiet_button(
             "On" if on else "Off", "Listen for words (Ctrl+T)", "Captions on or off", "Ctrl+T", checkable=True
         )
@@ -170,26 +88,183 @@ class CaptionView(QFrame):
         self.others.setChecked(others)
         self.others.setEnabled(on)
         self.others.toggled.connect(self.others_wanted)
-        self.copy = quiet_button("Copy", "Put all final words on the clipboard", "Copy captions")
-        self.copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.text.final_text.strip()))
-        self.empty = quiet_button("Clear", "Empty this panel", "Clear captions")
-        self.empty.clicked.connect(self.text.forget)
+        self.overlay_button = quiet_button(
+            "Overlay",
+            "Captions in a small window over all others (Ctrl+Shift+O). Right-click it for its size and colours.",
+            "Captions over other windows",
+            "Ctrl+Shift+O",
+            checkable=True,
+        )
+        self.overlay_button.toggled.connect(self._show_overlay)
+        self.seek = quiet_button("Find", "Find in the captions (Ctrl+F)", "Find in captions", "Ctrl+F")
+        self.seek.clicked.connect(self.search.open_search)
+        self.save = quiet_button("Save", "Save as SRT, VTT, TXT or JSON (Ctrl+S)", "Save captions", "Ctrl+S")
+        self.save.clicked.connect(self.ask_where_to_save)
+        self.copy = quiet_button("Copy", "Put all final words on the clipboard (Ctrl+Shift+C)", "Copy all captions")
+        self.copy.setShortcut("Ctrl+Shift+C")
+        self.copy.clicked.connect(self.copy_all)
+        self.empty = quiet_button("Clear", "Empty this panel; you can undo that for 30 seconds", "Clear captions")
+        self.empty.clicked.connect(self.clear)
+        self.undo = quiet_button("Undo", "Bring back what was cleared (Ctrl+Z)", "Undo clearing", "Ctrl+Z")
+        self.undo.clicked.connect(self.undo_clear)
+        self.undo.hide()
+        self.more = self._more_button()
+
+    def _more_button(self) -> QToolButton:
+        button = quiet_button("⋯", "How the captions are shown", "How captions are shown")
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(button)
+        self.times = _action(menu, "Times")
+        self.times.setCheckable(True)
+        self.times.toggled.connect(self.text.show_times)
+        menu.addSeparator()
+        for label, keys, steps in (
+            ("Larger text", ("Ctrl++", "Ctrl+="), 1),
+            ("Smaller text", ("Ctrl+-",), -1),
+            ("Usual text size", ("Ctrl+0",), None),
+        ):
+            action = _action(menu, label, *keys)
+            action.triggered.connect(lambda _=False, steps=steps: self.text.zoom(steps))
+            self.addAction(action)  # so that its keys work while the menu is closed
+        button.setMenu(menu)
+        return button
+
+    def _arrange(self) -> None:
         title = QLabel("Captions")
         title.setFont(scaled_font(0.95, bold=True))
         head = QHBoxLayout()
-        head.setSpacing(6)
+        head.setSpacing(2)
         head.addWidget(title)
-        head.addStretch(1)
-        for widget in (self.switch, self.others, self.copy, self.empty):
+        head.addSpacing(8)
+        head.addWidget(self.note, 1)
+        buttons = (self.switch, self.others, self.overlay_button, self.seek, self.save, self.copy, self.empty)
+        for widget in (*buttons, self.undo, self.more):
+            widget.setProperty("narrow", True)
             head.addWidget(widget)
         box = QVBoxLayout(self)
         box.setContentsMargins(16, 8, 10, 10)
         box.setSpacing(2)
         box.addLayout(head)
+        box.addWidget(self.search)
         box.addWidget(self.text, 1)
+
+    def _make_shortcuts(self) -> None:
+        for keys, back in (("F3", False), ("Shift+F3", True)):
+            QShortcut(QKeySequence(keys), self, lambda back=back: self.search.go(back))
+        closing = QShortcut(QKeySequence(Qt.Key.Key_Escape), self, self.search.close_search)
+        closing.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
 
     def set_theme(self, theme: Theme) -> None:
         self.text.set_theme(theme)
+        self.search.set_theme(theme)
+
+    # Words ------------------------------------------------------------------------------------------------------------
+
+    def show_caption(self, caption: Caption) -> None:
+        """Keep what is final and show it."""
+        at_s, lost = time.time(), self.history.lost
+        caption = self.history.add(caption, at_s)
+        if self._aside is not None:
+            self._since.append((caption, at_s))
+        self.text.show_caption(caption, at_s)
+        if self.history.lost > lost:
+            self.told.emit(LOST)
+
+    def end_run(self) -> None:
+        """The engine that spoke so far says no more: its tentative words go."""
+        self.history.end_run()
+        self._since = [(dataclasses.replace(caption, tentative=()), at_s) for caption, at_s in self._since]
+        self.text.drop_tails()
+
+    def clear(self) -> None:
+        """Empty the panel and what would be saved. For UNDO_S, or until the next time, that can be undone."""
+        if not len(self.history):
+            return
+        self._forget_cleared()
+        self.history.clear()
+        self._aside = self.text.put_aside()
+        self.undo.show()
+        self._undo_ends.start()
+
+    def undo_clear(self) -> None:
+        """Bring back what was cleared, with what came since after it."""
+        if self._aside is None:
+            return
+        page, since = self._aside, self._since
+        self._aside, self._since = None, []
+        self.history.undo_clear()
+        self.text.bring_back(page)
+        for caption, at_s in since:
+            self.text.show_caption(caption, at_s)
+        self._forget_cleared()
+
+    def _forget_cleared(self) -> None:
+        if self._aside is not None:
+            self._aside.document.deleteLater()
+        self._aside, self._since = None, []
+        self.history.forget_cleared()
+        self._undo_ends.stop()
+        self.undo.hide()
+
+    def copy_all(self) -> None:
+        """Put the final text on the clipboard, without what may still change."""
+        QGuiApplication.clipboard().setText(self.text.final_text.strip())
+        self._say(
+            f"Copied the newest {self.text.most_paragraphs} paragraphs; Save holds all" if self.text.gone else "Copied"
+        )
+
+    # Files ------------------------------------------------------------------------------------------------------------
+
+    def ask_where_to_save(self) -> None:
+        """Show the file dialog; with nothing to save, say so."""
+        if not len(self.history):
+            self._say("Nothing to save yet")
+            return
+        self.saver.ask(self._to_save)
+
+    def _to_save(self) -> tuple[Kept, str | None]:
+        self._say("Saving …")
+        return self.history.snapshot(), self.history.language
+
+    def _tell_saved(self, path: str) -> None:
+        self._say(f"Saved {path.replace(chr(92), '/').rsplit('/', 1)[-1]}", path)
+
+    def _tell_failed(self, text: str) -> None:
+        self._say("")
+        self.told.emit(text)
+
+    def _say(self, text: str, whole: str = "") -> None:
+        """A few words beside the heading, for some seconds. whole: more of it, for who points at it."""
+        self.note.say(text, whole or text)
+        if text:
+            self._note_ends.start()
+
+    # The overlay ------------------------------------------------------------------------------------------------------
+
+    @property
+    def overlay(self) -> CaptionOverlay | None:
+        """The window over the others, where it was ever asked for."""
+        return self._overlay
+
+    def close_overlay(self) -> None:
+        """Take the overlay away; opened again it is where it was."""
+        self.overlay_button.setChecked(False)
+
+    def _show_overlay(self, on: bool) -> None:
+        if self._overlay is None:
+            if not on:
+                return
+            self._overlay = CaptionOverlay(self.text)
+            self._overlay.closed.connect(self.close_overlay)
+            self.destroyed.connect(self._overlay.deleteLater)
+        if not on:
+            self._overlay.hide()
+            return
+        self._overlay.open_overlay(self.screen())
+        if note := desktop_note(QGuiApplication.platformName()):
+            self.told.emit(note)
+
+    # The switch -------------------------------------------------------------------------------------------------------
 
     def show_unavailable(self) -> None:
         """Switch off, without telling anybody: what captions need is missing."""
@@ -206,3 +281,18 @@ class CaptionView(QFrame):
     def _switched(self, on: bool) -> None:
         self._label_switch(on)
         self.wanted.emit(on)
+
+
+def _once(parent: CaptionView, seconds: float, then: Callable[[], None]) -> QTimer:
+    """A timer that calls once, so long after its last start."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(round(1000 * seconds))
+    timer.timeout.connect(then)
+    return timer
+
+
+def _action(menu: QMenu, label: str, *keys: str) -> QAction:
+    action = menu.addAction(label)
+    action.setShortcuts([QKeySequence(key) for key in keys])
+    return action

@@ -145,6 +145,21 @@ def ctl(
 
 
 @cli.command()
+def serve(
+    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8737,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDR", help="0.0.0.0 lets others on the network read along.")
+    ] = "127.0.0.1",
+    new_link: Annotated[bool, typer.Option("--new-link", help="Make a new address; the old one is void.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the captions of what is running on a page, for OBS or a second screen, until Ctrl-C."""
+    from app.commands_serve import serve as run
+
+    raise typer.Exit(run(host, port, new_link, as_json))
+
+
+@cli.command()
 def demo(
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", show_default=False, help="A recording of your own.")

@@ -166,12 +166,12 @@ def caption(request: CaptionRequest) -> int:
 
 def _caption_format(request: CaptionRequest) -> str:
     """The format asked for, or OUT's extension's, or srt. Raises UsageError."""
-    from engine.captions import FORMATS
+    from engine.captions import FORMATS, format_named
 
     if request.form is not None:
         return request.form
-    form = request.out.suffix.lstrip(".").lower() if request.out is not None else FORMATS[0]
-    if form not in FORMATS:
+    form = format_named(request.out) if request.out is not None else FORMATS[0]
+    if form is None:
         raise UsageError(f"{request.out} has no caption format's extension; add --format {'|'.join(FORMATS)}")
     return form
 

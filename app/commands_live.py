@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from engine.types import Background, EngineConfig, Provider, SottovoceError, Usa
 if TYPE_CHECKING:
     from engine.control import Answer, ControlServer, Request
     from engine.live import Engine
-    from engine.types import Stats
+    from engine.types import Event, Stats
 
 POLL_S = 0.05
 HURRY_S = 5.0  # who pressed Ctrl-C does not wait longer than this for the last captions
@@ -70,7 +71,8 @@ def live_run(request: LiveRequest) -> int:
     from engine.live import Engine
 
     control, logbook = open_control(), Logbook("live")
-    engine, view = Engine(config), LiveView(request.captions, logbook.note, request.also is not None)
+    note = _noting(logbook, control, request.captions)
+    engine, view = Engine(config), LiveView(request.captions, note, request.also is not None)
     try:
         return _run(engine, view, request, control, seconds)
     except SottovoceError as error:
@@ -80,6 +82,19 @@ def live_run(request: LiveRequest) -> int:
         logbook.close()
         if control is not None:
             control.close()
+
+
+def _noting(logbook: Logbook, control: ControlServer | None, captions: bool) -> Callable[[Event], None]:
+    """What is done with every event: it is noted in the log, and told to who follows."""
+    if control is None:
+        return logbook.note
+    control.tell_captions(captions)
+
+    def note(event: Event) -> None:
+        logbook.note(event)
+        control.publish(event)
+
+    return note
 
 
 def open_control() -> ControlServer | None:
@@ -179,6 +194,8 @@ def ctl(do: str, value: str | None, as_json: bool) -> int:
     """Steer the running app. Raises UsageError for what is no request, SottovoceError when nobody runs."""
     from engine.control import ask, checked_request
 
+    if do == "follow":
+        raise UsageError("follow is for programs that stay connected; start one: sottovoce serve")
     answer = ask(checked_request(do, value))
     if not answer.ok:
         console.say(answer.said)

@@ -25,7 +25,7 @@ QT_LIBRARIES = ("xcb-cursor", "xkbcommon-x11", "xcb-icccm", "xcb-keysyms", "EGL"
 QT_TRIAL = "from PySide6.QtGui import QGuiApplication as A; print(A([]).platformName())"
 PACKAGES = (
     *("numpy", "torch", "openai-whisper", "PySide6-Essentials", "pyqtgraph", "sounddevice", "rtmixer", "soundfile"),
-    *("av", "soxr", "typer", "rich", "platformdirs", "pydantic", "pysubs2", "matplotlib", "psutil"),
+    *("av", "soxr", "typer", "rich", "platformdirs", "pydantic", "pysubs2", "matplotlib", "psutil", "websockets"),
     *("filelock", "tomlkit"),
 )
 

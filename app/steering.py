@@ -27,17 +27,22 @@ class Steering(QObject):
         self._stats: Stats | None = None
         self._closing = False
         window.bridge.stats.connect(self._keep)
+        window.bridge.caption.connect(server.publish)
         window.bridge.run_state.connect(self._forget)
         window.closing.connect(self._refuse)
         window.closed.connect(self.close)
         self._timer = QTimer(self)
-        self._timer.timeout.connect(lambda: server.pump(self.carry_out))
+        self._timer.timeout.connect(self._pump)
         self._timer.start(PUMP_MS)
 
     def close(self) -> None:
         """Take no more requests."""
         self._timer.stop()
         self._server.close()
+
+    def _pump(self) -> None:
+        self._server.tell_captions(self._window.config.captions)
+        self._server.pump(self.carry_out)
 
     def _refuse(self) -> None:
         """The window has gone and the engine goes; until then no other may start."""
@@ -49,6 +54,8 @@ class Steering(QObject):
     def _forget(self, state: RunState) -> None:
         if state is not RunState.ON:
             self._stats = None
+        if state in (RunState.ON, RunState.OFF):  # the former engine has said its last words
+            self._server.drop_tails()
 
     def carry_out(self, asked: Request) -> Answer:
         """Raises UsageError for what cannot be, and then nothing has changed."""

@@ -150,6 +150,13 @@ QToolButton#quiet, QPushButton#quiet {{ background: transparent; border: 1px sol
 QToolButton#quiet:hover, QPushButton#quiet:hover {{ background: {t.raised}; color: {t.text}; }}
 QToolButton#quiet:checked {{ color: {t.accent}; }}
 QToolButton#quiet:focus, QPushButton#quiet:focus {{ border-color: {t.accent}; }}
+QToolButton#quiet[narrow="true"] {{ padding: 3px 5px; }}
+QToolButton#quiet::menu-indicator {{ image: none; }}
+QPushButton#newest {{ background: {t.raised}; color: {t.text}; border: 1px solid {t.line}; border-radius: 6px;
+  padding: 2px 9px; }}
+QPushButton#newest:hover, QPushButton#newest:focus {{ border-color: {t.accent}; }}
+QLineEdit {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 6px; padding: 3px 8px; }}
+QLineEdit:focus {{ border-color: {t.accent}; }}
 QFrame#message {{ background: {t.warning_panel}; border: 1px solid {t.warning}; border-radius: 8px; }}
 QTextEdit {{ background: transparent; border: none; selection-background-color: {t.accent};
   selection-color: {t.on_accent}; }}

@@ -112,7 +112,7 @@ class MainWindow(QMainWindow):
         bridge, column = self.bridge, self.column
         bridge.levels.connect(self._show_levels)
         bridge.tokens.connect(self._take_tokens)
-        bridge.caption.connect(self.captions.text.show_caption)
+        bridge.caption.connect(self.captions.show_caption)
         bridge.residue.connect(column.noise.show_residue)
         bridge.clouds.connect(self._show_clouds)
         bridge.stats.connect(self._show_stats)
@@ -136,6 +136,8 @@ class MainWindow(QMainWindow):
         self.background.changed.connect(self.set_background)
         self.captions.wanted.connect(self._set_captions)
         self.captions.others_wanted.connect(self._set_others)
+        self.captions.told.connect(lambda text: self.message.say(text, offer_retry=False))
+        self.closing.connect(self.captions.close_overlay)
         self.message.again.connect(self.start)
         QGuiApplication.styleHints().colorSchemeChanged.connect(lambda _: self.set_theme())
 
@@ -319,7 +321,7 @@ class MainWindow(QMainWindow):
         if state is RunState.ON and not self.column.noise.plane.has_clouds:  # not before: the sound comes first
             self.bridge.refresh_clouds()
         if state in (RunState.ON, RunState.OFF):  # the former engine has said its last words
-            self.captions.text.drop_tails()
+            self.captions.end_run()
             self.column.noise.set_captions(self.config.captions)
         if state is RunState.OFF:
             for meter in (self.level_in, self.level_out):

@@ -10,20 +10,21 @@ import os
 import tempfile
 import unicodedata
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import pysubs2
 
-from engine.types import SottovoceError, UsageError, Word
+from engine.types import OTHERS, SPEECH, SottovoceError, UsageError, Word
 
 FORMATS = ("srt", "vtt", "txt", "json")
 LINE_CHARS, LINES, CUE_S = 42, 2, 6.0
 GAP_S = 1.5  # a pause this long ends a caption
 MIN_CUE_S = 0.5  # shorter captions are held this long where the next leaves room
 SENTENCE_ENDS = ".?!。？！…"
+SPEAKERS = {SPEECH: "You", OTHERS: "Others"}  # how who spoke is written down
 OPENING = frozenset("\"'“‘¿¡([{-–—„«")
 
 SPACELESS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3000, 0x30FF), (0x3400, 0x9FFF), (0xFF00, 0xFFEF))
@@ -64,6 +65,13 @@ class Heard(Word):
     """A word of a hypothesis, with the recogniser's tokens that spell it."""
 
     tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spoken(Word):
+    """A word with who spoke it: SPEECH for the microphone, OTHERS for the second sound."""
+
+    source: str = SPEECH
 
 
 W = TypeVar("W", bound=Word)
@@ -292,36 +300,58 @@ def _unspaced(line: str) -> str:
     return "\n".join(line[at : at + LINE_CHARS] for at in range(0, len(line), LINE_CHARS))
 
 
-def group(words: Sequence[Word]) -> list[Cue]:
-    """Words -> captions that can be read: broken at pauses, after sentences, and where they would grow too long."""
+def group(words: Collection[Word]) -> list[Cue]:
+    """Words -> captions that can be read: broken at pauses, after sentences, and where they would grow too long.
+
+    Where others were captioned, too, each speaker has captions of their own that begin with who it is, by their start.
+    """
+    if not _others_spoke(words):
+        return _grouped(words, ())
+    cues = []
+    for source, name in SPEAKERS.items():
+        said = (word for word in words if _source(word) == source)
+        cues += _grouped(said, (Word(f"{name}:", 0.0, 0.0),))
+    return sorted(cues, key=lambda cue: cue.start_s)
+
+
+def _source(word: Word) -> str:
+    return word.source if isinstance(word, Spoken) else SPEECH
+
+
+def _others_spoke(words: Iterable[Word]) -> bool:
+    return any(_source(word) == OTHERS for word in words)
+
+
+def _grouped(words: Iterable[Word], label: tuple[Word, ...]) -> list[Cue]:
+    """One speaker's captions; each begins with the label."""
     cues: list[Cue] = []
     held: list[Word] = []
     for word in words:
-        if held and _breaks(held, word):
-            cues.append(_cue(held, word.start_s))
+        if held and _breaks(held, word, label):
+            cues.append(_cue(held, word.start_s, label))
             held = []
         held.append(word)
     if held:
-        cues.append(_cue(held, held[-1].end_s + CUE_S))
+        cues.append(_cue(held, held[-1].end_s + CUE_S, label))
     return [cue for cue in cues if cue.lines]
 
 
-def _breaks(held: Sequence[Word], word: Word) -> bool:
+def _breaks(held: Sequence[Word], word: Word, label: tuple[Word, ...]) -> bool:
     if word.start_s - held[-1].end_s > GAP_S or word.end_s - held[0].start_s > CUE_S:
         return True
-    if len(wrap([*held, word])) > LINES:
+    if len(wrap([*label, *held, word])) > LINES:
         return True
     ended = held[-1].text.rstrip()[-1:] in SENTENCE_ENDS
     return bool(ended and len(join_words(held)) > LINE_CHARS // 2)
 
 
-def _cue(words: Sequence[Word], next_start_s: float) -> Cue:
+def _cue(words: Sequence[Word], next_start_s: float, label: tuple[Word, ...]) -> Cue:
     start = words[0].start_s
     end = max(words[-1].end_s, min(start + MIN_CUE_S, next_start_s), start)
-    return Cue(start, min(end, max(start + CUE_S, words[0].end_s)), wrap(words))
+    return Cue(start, min(end, max(start + CUE_S, words[0].end_s)), wrap([*label, *words]))
 
 
-def format_captions(words: Sequence[Word], format: str, language: str | None = None) -> str:
+def format_captions(words: Collection[Word], format: str, language: str | None = None) -> str:
     """Captions as the text of a file in one of FORMATS; raises UsageError for another."""
     if format not in FORMATS:
         raise UsageError(f"captions are written as {', '.join(FORMATS)}, not {format!r}; choose one with --format")
@@ -338,11 +368,13 @@ def format_captions(words: Sequence[Word], format: str, language: str | None = N
     return str(subtitles.to_string(format))
 
 
-def _json(words: Sequence[Word], language: str | None) -> str:
+def _json(words: Collection[Word], language: str | None) -> str:
+    grouped = group(words)
     cues = [
         {"start_s": round(cue.start_s, 3), "end_s": round(cue.end_s, 3), "text": "\n".join(cue.lines)}
-        for cue in group(words)
+        for cue in grouped
     ]
+    two = _others_spoke(words)
     listed = [
         {
             "text": word.text.strip(),
@@ -350,14 +382,22 @@ def _json(words: Sequence[Word], language: str | None) -> str:
             "end_s": round(word.end_s, 3),
             "probability": round(word.probability, 3),
         }
+        | ({"source": _source(word)} if two else {})
         for word in words
     ]
-    whole = {"version": 1, "language": language, "text": join_words(words), "captions": cues, "words": listed}
+    text = "\n".join(" ".join(cue.lines) for cue in grouped) if two else join_words(words)
+    whole = {"version": 1, "language": language, "text": text, "captions": cues, "words": listed}
     return json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
 
 
+def format_named(path: Path) -> str | None:
+    """The format that a file's extension asks for; None where that is no caption format's."""
+    suffix = path.suffix.lstrip(".").lower()
+    return suffix if suffix in FORMATS else None
+
+
 def write_captions(
-    words: Sequence[Word], path: str | Path, format: str | None = None, language: str | None = None
+    words: Collection[Word], path: str | Path, format: str | None = None, language: str | None = None
 ) -> None:
     """Write a caption file beside and rename it; the format is the extension's unless told. Raises SottovoceError."""
     target = Path(path)

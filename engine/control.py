@@ -7,7 +7,8 @@ The socket is a file in the person's own runtime folder that nobody else may ope
 lock beside it is held while the app runs, so that what a killed run left behind is told from a run that lives.
 
 A request is {"do": NAME, "value": TEXT}, the value left out where there is none; see COMMANDS. The answer is
-{"ok": true, "said": one line, "status": {...}} or {"ok": false, "said": why not}.
+{"ok": true, "said": one line, "status": {...}} or {"ok": false, "said": why not}. After `follow` the connection stays
+open, and captions come over it; see engine/followers.py.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
-from engine.types import SottovoceError, UsageError
+from engine.followers import MOST_FOLLOWERS, Followers
+from engine.types import Caption, Event, SottovoceError, UsageError
 
 MAX_REQUEST_BYTES = 4096
 MAX_ANSWER_BYTES = 65536
@@ -47,6 +49,7 @@ COMMANDS = {
     "resync": "",
     "show": "",
     "status": "",
+    "follow": "",
 }
 SWITCHES = ("bypass", "mute", "level")
 
@@ -111,6 +114,9 @@ class Answer:
         return json.dumps({"ok": self.ok, "said": self.said, "status": self.status}).encode() + b"\n"
 
 
+TOO_MANY = Answer(False, "too many programs read the captions; close one of them, such as a sottovoce serve")
+
+
 def runtime_folder() -> Path:
     """Where socket and lock lie; made when missing. Raises SottovoceError when others may write to it."""
     if sys.platform == "win32":
@@ -130,6 +136,9 @@ def runtime_folder() -> Path:
 class ControlServer:
     """Takes requests while it is open. `pump` is called by the engine's owner, often; it alone touches the engine.
 
+    The owner tells what followers are to know, too: `publish` the engine's events, `tell_captions` whether there are
+    any, `drop_tails` when another run begins. None of them waits for anybody.
+
     `open` raises AlreadyRunning when another run of this person holds the lock, and SottovoceError when the folder
     cannot be used.
     """
@@ -139,6 +148,8 @@ class ControlServer:
         self._socket: socket.socket | None = None
         self._path: Path | None = None
         self._waiting: queue.SimpleQueue[tuple[Request, queue.SimpleQueue[Answer]]] = queue.SimpleQueue()
+        self._newcomers: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self.followers = Followers()
         self._halt = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sottovoce control", daemon=True)
 
@@ -167,6 +178,9 @@ class ControlServer:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        while not self._newcomers.empty():
+            self._newcomers.get().close()
+        self.followers.close()
         if self._path is not None and self._lock is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
@@ -189,6 +203,30 @@ class ControlServer:
                 answers.put(carry_out(request))
             except SottovoceError as error:
                 answers.put(Answer(False, str(error)))
+        self.followers.look_after()
+        while not self._newcomers.empty():
+            self._welcome(self._newcomers.get())
+
+    def publish(self, event: Event) -> None:
+        """Tell followers what the engine says, where it is for them."""
+        if isinstance(event, Caption):
+            self.followers.publish(event)
+
+    def tell_captions(self, on: bool) -> None:
+        """Tell followers whether captions are written, when that has changed."""
+        self.followers.tell_captions(on)
+
+    def drop_tails(self) -> None:
+        """Tell followers that what was tentative will not become final: the run that said it has ended."""
+        self.followers.drop_tails()
+
+    def _welcome(self, peer: socket.socket) -> None:
+        if not self.followers.full:
+            self.followers.add(peer, Answer(True, "captions follow").encode())
+            return
+        with peer, contextlib.suppress(OSError):
+            peer.setblocking(False)
+            peer.send(TOO_MANY.encode())
 
     # The thread -------------------------------------------------------------------------------------------------------
 
@@ -196,17 +234,28 @@ class ControlServer:
         assert self._socket is not None
         while not self._halt.is_set():
             with contextlib.suppress(OSError):  # nobody came, or they went before they were answered
-                peer, _ = self._socket.accept()
-                with peer:
-                    peer.settimeout(PEER_S)
-                    if _is_ours(peer):
-                        peer.sendall(self._answer(peer).encode())
+                self._attend(self._socket.accept()[0])
 
-    def _answer(self, peer: socket.socket) -> Answer:
-        try:
-            request = parse_request(_read_line(peer, MAX_REQUEST_BYTES))
-        except UsageError as error:
-            return Answer(False, str(error))
+    def _attend(self, peer: socket.socket) -> None:
+        """Answer one peer and hang up, or hand it to the owner when it follows."""
+        with contextlib.ExitStack() as at_end:
+            at_end.enter_context(peer)
+            peer.settimeout(PEER_S)
+            if not _is_ours(peer):
+                return
+            try:
+                request = parse_request(_read_line(peer, MAX_REQUEST_BYTES))
+            except UsageError as error:
+                answer = Answer(False, str(error))
+            else:
+                if request.do == "follow" and self._newcomers.qsize() < MOST_FOLLOWERS:
+                    self._newcomers.put(peer)
+                    at_end.pop_all()
+                    return
+                answer = TOO_MANY if request.do == "follow" else self._answer(request)
+            peer.sendall(answer.encode())
+
+    def _answer(self, request: Request) -> Answer:
         answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._waiting.put((request, answers))
         for _ in range(round(OWNER_S / POLL_S)):

@@ -23,7 +23,48 @@ NEAR_MS, NEAR_PAUSE_S = 2.0, 1.0  # less than this left beyond a block was nearl
 CALM_S, CALM_MAX_S = 60.0, 900.0  # without a break for so long, the reserve shrinks by a step; every break doubles it
 SPLICE_MAX_MS, FADE_MS = 8.0, 4.0
 TOLERANCE_MS = 1.5
+NEWEST = 3
 RESYNC_HOPS = 10  # after `resync` so many hops are enough to see what is too much
+
+
+class Lowest:
+    """The lowest of the last `window` numbers, and of the NEWEST ones; the window may grow.
+
+    Whatever is higher than a newer number will never be the lowest again, so few are kept: a hop does not look at all.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.count = 0  # numbers since then
+        self._lowered = 0
+        self._kept: deque[tuple[int, int]] = deque()  # (place, number), both rising
+        self._last: deque[int] = deque(maxlen=NEWEST)
+
+    def add(self, number: int) -> None:
+        number += self._lowered
+        while self._kept and self._kept[-1][1] >= number:
+            self._kept.pop()
+        self._kept.append((self.count, number))
+        self._last.append(number)
+        self.count += 1
+        if self._kept[0][0] < self.count - self.window:
+            self._kept.popleft()
+
+    def lower(self, by: int) -> None:
+        """Take so much from every number until now."""
+        self._lowered += by
+
+    @property
+    def all(self) -> int:
+        return self._kept[0][1] - self._lowered
+
+    @property
+    def newest(self) -> int:
+        return min(self._last) - self._lowered
 
 
 class FillControl:
@@ -38,7 +79,7 @@ class FillControl:
         self.goal_ms = self._base_ms
         self._hop_s = hop / sample_rate_hz
         self._window = max(1, round(WINDOW_S / self._hop_s))
-        self._lows: deque[int] = deque(maxlen=self._window)
+        self._lows = Lowest(self._window)
         self._near = block + round(NEAR_MS * self._per_ms)
         self._calm_s, self._calm_needed_s = 0.0, CALM_S
         self._since_near_s = 0.0
@@ -61,7 +102,7 @@ class FillControl:
         """What made the reserve grow is over: back to goal_ms (None: the least), and at once."""
         self.goal_ms = self._base_ms if goal_ms is None else max(self._base_ms, min(goal_ms, self.goal_ms))
         self._calm_s, self._calm_needed_s = 0.0, CALM_S
-        self._lows = deque(maxlen=RESYNC_HOPS)
+        self._lows = Lowest(RESYNC_HOPS)
 
     def _grow(self, by_ms: float) -> None:
         self._calm_s = self._since_near_s = 0.0
@@ -71,20 +112,19 @@ class FillControl:
         """waiting: samples in the output ring now. Returns samples to take out of this hop; negative: to add."""
         self._relax()
         self._learn(waiting)
-        self._lows.append(waiting)
-        surplus = min(self._lows) - self.goal
-        recent = min(list(self._lows)[-3:]) - self.goal
-        if len(self._lows) < 3:
+        self._lows.add(waiting)
+        if self._lows.count < NEWEST:
             return 0
+        surplus, recent = self._lows.all - self.goal, self._lows.newest - self.goal
         hasty = recent > HASTE_MS * self._per_ms
-        settled = len(self._lows) == self._lows.maxlen
+        settled = self._lows.count >= self._lows.window
         shift = 0
         if hasty or (settled and surplus > TOLERANCE_MS * self._per_ms):
             shift = recent if hasty else surplus
         elif recent < -TOLERANCE_MS * self._per_ms:
             shift = recent
-        elif settled and self._lows.maxlen == RESYNC_HOPS:
-            self._lows = deque(self._lows, maxlen=self._window)
+        elif settled and self._lows.window == RESYNC_HOPS:
+            self._lows.window = self._window
         limit = round(SPLICE_MAX_MS * self._per_ms)
         return int(np.clip(shift, -limit, limit))
 
@@ -92,7 +132,7 @@ class FillControl:
         """A hop was made shorter by so many samples: what was seen before is read as if it had been so all along."""
         if shift:
             self.corrections += 1
-            self._lows = deque((low - shift for low in self._lows), maxlen=self._lows.maxlen)
+            self._lows.lower(shift)
 
     def _learn(self, waiting: int) -> None:
         """A hop so late that the next block would have found nothing: more reserve before it is heard."""

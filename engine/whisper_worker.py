@@ -194,6 +194,12 @@ class WhisperDecoder:
             x = block(x)
         return torch.as_tensor(encoder.ln_post(x))
 
+    @torch.inference_mode()
+    def frames(self, sound: Samples) -> Samples:
+        """Sound [N] -> what the encoder makes of it, [frames, width], without silence after it."""
+        found: Samples = self.encode(sound, trailing_s=0.0)[0].numpy()
+        return found
+
     def detect_language(self, features: Tensor) -> tuple[str, float]:
         """The likeliest language and its probability among all; English for an English-only model."""
         if not self.model.is_multilingual:
@@ -358,9 +364,7 @@ def _tell_residue(stream: BinaryIO, watch: ResidueWatch, decoder: WhisperDecoder
     if (sound := watch.take(last)) is None:
         return True
     try:
-        with torch.inference_mode():
-            frames = decoder.encode(sound, trailing_s=0.0)[0].numpy()
-        residue = watch.look(frames)
+        residue = watch.look(decoder.frames(sound))
     except LOOK_ERRORS as error:
         _tell(stream, kind="note", text=f"which noise there is cannot be told any more ({type(error).__name__})")
         return False

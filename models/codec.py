@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.config import ModelConfig
 from models.front import Front, State
-from models.quantize import BandQuantizer
+from models.quantize import BandQuantizer, encode_together
 from models.transforms import frames_of, lapped_basis, overlap_add
 
 
@@ -50,9 +50,9 @@ class Encoder(nn.Module):
         """Sound [B, T * hop] -> codes of voice and background [B, T, K]."""
         speech, background, state = self.project(sound, state)
         shape = speech.shape[:2]
-        codes_s = self.speech.encode(speech.flatten(0, 1)).unflatten(0, shape)
-        codes_b = self.background.encode(background.flatten(0, 1)).unflatten(0, shape)
-        return codes_s, codes_b, state
+        flat = [speech.flatten(0, 1), background.flatten(0, 1)]
+        codes_s, codes_b = encode_together([self.speech, self.background], flat)
+        return codes_s.unflatten(0, shape), codes_b.unflatten(0, shape), state
 
 
 class Decoder(nn.Module):

@@ -58,7 +58,7 @@ def kinds(pairs: Sequence[Pair], reader: ResidueReader, decoder: Any) -> dict[st
     """
     rows = []
     for pair in track(pairs, "kinds", console=console):
-        noisy, clean = (reader.read(frames_of(sound, decoder)).codes for sound in (pair.noisy, pair.clean))
+        noisy, clean = (reader.read(decoder.frames(sound)).codes for sound in (pair.noisy, pair.clean))
         equal = float(np.mean(noisy == clean)) if np.isfinite(pair.snr_db) else np.nan
         rows.append((pair.snr_db, KIND_OF[pair.noise], shown_at_the_end(pair.noisy, reader, decoder), equal))
     known = [row for row in rows if row[1] != UNKNOWN]
@@ -70,20 +70,13 @@ def kinds(pairs: Sequence[Pair], reader: ResidueReader, decoder: Any) -> dict[st
     return {"all": _shares(rows), "without unknown": _shares(known), "by_snr": by_snr}
 
 
-@torch.inference_mode()
-def frames_of(sound: Samples, decoder: Any) -> Samples:
-    """What Whisper's encoder makes of a sound [N], as captions run it: [T, width]."""
-    frames: Samples = decoder.encode(sound, trailing_s=0.0)[0].numpy()
-    return frames
-
-
 def shown_at_the_end(sound: Samples, reader: ResidueReader, decoder: Any) -> str:
     """The kind of noise that is shown when a sound [N] has been heard; clean where nothing was to be told."""
     watch, told = ResidueWatch(reader), CLEAN
     for end in range(PIECE, len(sound) + PIECE, PIECE):
         watch.feed(sound[end - PIECE : end], min(end, len(sound)))
         if (taken := watch.take(last=end >= len(sound))) is not None:
-            told = watch.look(frames_of(taken, decoder)).noise_class
+            told = watch.look(decoder.frames(taken)).noise_class
     return told
 
 

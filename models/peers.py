@@ -173,19 +173,17 @@ class Peer:
     """
 
     def __init__(self, info: PeerInfo, frame: int, start: Callable[[], Callable[[Samples], Samples]]) -> None:
-        self.info = info
-        self._frame = frame
-        self._start = start
+        self.info, self.frame, self.start = info, frame, start
 
     def run(self, mixture: Samples, rate_hz: int = RATE_HZ) -> Enhanced:
         """Enhance one whole recording [N] at `rate_hz` in frames; the output [N] is late by the peer's lag."""
         own_hz = self.info.rate_hz
         native = soxr.resample(mixture, rate_hz, own_hz, "VHQ") if own_hz != rate_hz else mixture
-        frame = self._frame or len(native)
+        frame = self.frame or len(native)
         frames = -(-len(native) // frame)
         padded = np.zeros(frames * frame, dtype=np.float32)
         padded[: len(native)] = native
-        step = self._start()
+        step = self.start()
         began = time.process_time()
         out = np.concatenate([step(part) for part in padded.reshape(frames, frame)])
         cpu_s = time.process_time() - began

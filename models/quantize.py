@@ -8,6 +8,7 @@ so that leaving out the last rows lowers the bit rate. Code -1 means "left out" 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class BandQuantizer(nn.Module):
         edges = self.config.band_edges
         return [frames[..., a:b] for a, b in itertools.pairwise(edges)]
 
-    def _padded(self, group: tuple[int, ...]) -> Tensor:
+    def padded(self, group: tuple[int, ...]) -> Tensor:
         """The codebooks of a group of bands at the width of its widest: [stages, bands, codebook, width].
 
         Computed in the graph, from what is stored once; ONNX Runtime does it when it loads.
@@ -75,29 +76,7 @@ class BandQuantizer(nn.Module):
 
     def encode(self, frames: Tensor) -> Tensor:
         """Coefficients [M, N] -> codes [M, K] (int64)."""
-        gains = self.gain_codes((frames.square() @ self.mean_of_band).sqrt())
-        shapes = frames / self.gain_table[gains].clamp_min(1e-6)[:, self.band_of_bin]
-        slots = nn.functional.pad(shapes, (0, 1))[:, self.get_buffer("to_slots")]
-        codes, at = [], 0
-        for group in self.groups:
-            books = self._padded(group)
-            size = books.shape[1] * books.shape[3]
-            part = slots[:, at : at + size].unflatten(1, (books.shape[1], books.shape[3]))
-            codes.append(self._encode_group(part.transpose(0, 1), books))
-            at += size
-        stacked = torch.cat(codes, dim=2).flatten(1)  # [M, stages, bands] -> stage by stage
-        return torch.cat([gains, stacked], dim=1)
-
-    def _encode_group(self, residual: Tensor, books: Tensor) -> Tensor:
-        """Shapes [bands, M, width] -> codes [M, stages, bands], each stage taking the nearest entry to what is left."""
-        bias = -0.5 * books.square().sum(3)[:, :, None]  # nearest = largest of x·c - |c|²/2
-        first = torch.arange(books.shape[1], device=books.device)[:, None] * books.shape[2]
-        codes = []
-        for stage in range(self.stages):
-            code = (residual @ books[stage].transpose(1, 2) + bias[stage]).argmax(2)
-            residual = residual - books[stage].flatten(0, 1)[code + first]
-            codes.append(code)
-        return torch.stack(codes).permute(2, 0, 1)
+        return encode_together([self], [frames])[0]
 
     def count_ties(self, frames: Tensor, relative: float) -> int:
         """How many codes of [M, N] hang on a near-tie (two best distances within `relative`), with all that follow."""
@@ -124,7 +103,7 @@ class BandQuantizer(nn.Module):
         shapes = codes[:, c.bands :].unflatten(1, (self.stages, c.bands))
         parts, at = [], 0
         for group in self.groups:
-            books = self._padded(group)
+            books = self.padded(group)
             index = shapes[:, :, at : at + len(group)]
             at += len(group)
             first = torch.arange(books.shape[0] * books.shape[1], device=books.device) * books.shape[2]
@@ -142,6 +121,52 @@ class BandQuantizer(nn.Module):
         for band in range(self.config.bands):
             book = self.books(band)
             book.copy_((book * GRID).round().clamp(-127, 127) / GRID)
+
+
+def encode_together(quantizers: Sequence[BandQuantizer], frames: Sequence[Tensor]) -> list[Tensor]:
+    """Coefficients [M, N] for each quantiser -> codes [M, K] (int64) of each.
+
+    They differ in nothing but their codebooks, and none has more stages than the one before it. One frame is all
+    overhead: in one product for all of them, hop by hop, it takes half the time.
+    """
+    first, streams = quantizers[0], len(quantizers)
+    every = torch.cat(list(frames))
+    gains = first.gain_codes((every.square() @ first.mean_of_band).sqrt())
+    shapes = every / first.gain_table[gains].clamp_min(1e-6)[:, first.band_of_bin]
+    slots = nn.functional.pad(shapes, (0, 1))[:, first.get_buffer("to_slots")].unflatten(0, (streams, -1))
+    codes: list[list[Tensor]] = [[] for _ in quantizers]
+    at = 0
+    for group in first.groups:
+        padded = [quantizer.padded(group) for quantizer in quantizers]
+        bands, width = padded[0].shape[1], padded[0].shape[3]
+        part = slots[:, :, at : at + bands * width].unflatten(2, (bands, width))
+        at += bands * width
+        stages = [torch.cat([books[stage] for books in padded if stage < len(books)]) for stage in range(first.stages)]
+        found = _nearest_of_all(part.transpose(1, 2).flatten(0, 1), stages)
+        for stream, quantizer in enumerate(quantizers):
+            own = [code[stream * bands : (stream + 1) * bands] for code in found[: quantizer.stages]]
+            codes[stream].append(torch.stack(own))  # [stages, bands, M]
+    levels = gains.chunk(streams)
+    return [
+        torch.cat([level, torch.cat(of_stream, dim=1).permute(2, 0, 1).flatten(1)], dim=1)
+        for level, of_stream in zip(levels, codes, strict=True)
+    ]
+
+
+def _nearest_of_all(residual: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
+    """Shapes [bands, M, width], codebooks [bands, codebook, width] of each stage -> codes [bands, M] of each stage.
+
+    Each stage takes the nearest entry to what the one before left; a stage with fewer bands has the first of them.
+    """
+    codes = []
+    for books in stages:
+        residual = residual[: len(books)]
+        bias = -0.5 * books.square().sum(2)[:, None]  # nearest = largest of x·c - |c|²/2
+        code = (residual @ books.transpose(1, 2) + bias).argmax(2)
+        first = torch.arange(len(books), device=books.device)[:, None] * books.shape[1]
+        residual = residual - books.flatten(0, 1)[code + first]
+        codes.append(code)
+    return codes
 
 
 def _groups(widths: list[int]) -> list[tuple[int, ...]]:

@@ -211,10 +211,9 @@ class FrozenWhisper:
         weights = require_weights("base")
         self._decoder = WhisperDecoder(load_model(weights.path, weights.format, weights.name), int8=False)
 
-    @torch.inference_mode()
     def frames(self, sound: Samples) -> np.ndarray:
         """Sound [N] -> what the encoder makes of it, float16 [frames, width], on as many positions as it has."""
-        return self._decoder.encode(sound, trailing_s=0.0)[0].half().numpy()
+        return self._decoder.frames(sound).astype(np.float16)
 
     def tokens(self, text: str, language: str) -> list[int]:
         """The words as the decoder is to write them, its end of text after them."""

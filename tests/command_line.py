@@ -15,7 +15,7 @@ import soundfile
 from engine.artefacts import shared_models
 from tests import tiny_models
 
-COMMANDS = ["gui", "live", "ctl", "demo", "enhance", "caption", "residue", "encode", "decode", "devices"]
+COMMANDS = ["gui", "live", "ctl", "serve", "demo", "enhance", "caption", "residue", "encode", "decode", "devices"]
 COMMANDS += ["settings", "models", "bench", "doctor"]
 LINUX = sys.platform.startswith("linux")
 RATE_HZ = 16_000

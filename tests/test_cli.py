@@ -45,7 +45,7 @@ def test_help_lists_the_commands_that_are_there_and_no_other(capsys: pytest.Capt
     assert err == ""
 
 
-@pytest.mark.parametrize("command", ["serve", "ctl", "no-such"])
+@pytest.mark.parametrize("command", ["listen", "ctl", "no-such"])
 def test_a_command_that_is_not_there_yet_is_wrong_use(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([command]) == 2
     assert command in told(capsys)

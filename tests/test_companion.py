@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.caption_view import CaptionText
+from app.caption_text import CaptionText
 from app.live_view import LiveView
 from engine.artefacts import CodecInfo
 from engine.companion import ADRIFT_S, Companion, choose_companion
@@ -201,9 +201,8 @@ def test_in_the_window_each_has_its_paragraphs_and_its_tail(qtbot: Any) -> None:
 
 
 def test_tails_stay_right_when_the_oldest_paragraphs_go(qtbot: Any) -> None:
-    text = CaptionText()
+    text = CaptionText(most_paragraphs=3)
     qtbot.addWidget(text)
-    text.document().setMaximumBlockCount(3)
     for number in range(5):
         text.show_caption(caption("speech", 10.0 * number, f"p{number}", tail="ma"))
     text.show_caption(caption("speech", 60.0, "done"))

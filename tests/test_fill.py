@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from engine.fill import CALM_S, FADE_MS, SPLICE_MAX_MS, FillControl, splice
+from engine.fill import CALM_S, FADE_MS, NEWEST, SPLICE_MAX_MS, FillControl, Lowest, splice
 
 RATE_HZ, HOP, BLOCK = 48000, 960, 240
 
@@ -120,3 +124,21 @@ def test_the_largest_splice_fits_a_hop() -> None:
     y, taken = splice(x, largest, RATE_HZ)
     assert taken > 0
     np.testing.assert_allclose(y, 1.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2000), st.integers(-300, 300)), max_size=120), st.integers(NEWEST, 12))
+def test_the_lowest_is_that_of_the_last_numbers_after_all_that_was_taken_from_them(
+    steps: list[tuple[int, int]], window: int
+) -> None:
+    lowest, plain = Lowest(window), deque[int](maxlen=window)
+    for number, by in steps:
+        lowest.add(number)
+        plain.append(number)
+        assert (lowest.all, lowest.newest) == (min(plain), min(list(plain)[-NEWEST:]))
+        if by > 200:  # now and then sound is taken out
+            lowest.lower(by)
+            plain = deque((n - by for n in plain), maxlen=window)
+        if by < -280:
+            window += 5
+            lowest.window = window
+            plain = deque(plain, maxlen=window)

@@ -22,6 +22,7 @@ import pytest
 import soundfile
 
 from engine.artefacts import ROLES, _info, read_manifest
+from engine.caption_lines import parse_event
 from engine.control import parse_request
 from engine.paths import assets_dir
 from engine.soundfiles import SoundReader
@@ -186,6 +187,15 @@ def test_requests_to_the_running_app() -> None:
     def one(draw: random.Random) -> None:
         asked = {"do": draw.choice(("background", "status", "mute", draw.choice(ODD))), "value": draw.choice(ODD)}
         parse_request(mutated(json.dumps(asked).encode(), draw))
+
+    run(one)
+
+
+def test_events_of_the_running_app() -> None:
+    def one(draw: random.Random) -> None:
+        word = {"text": draw.choice(("x", draw.choice(ODD))), "start_s": 1.0, "end_s": draw.choice((1.5, *ODD))}
+        told = {"event": "caption", "source": "speech", "final": [word], "tentative": [word], "lag_s": 1.0}
+        parse_event(mutated(json.dumps(told).encode(), draw))
 
     run(one)
 

@@ -116,7 +116,7 @@ def test_the_app_leaves_sound_and_networks_to_the_engine() -> None:
         ({"onnxruntime"}, {"artefacts.py"}),
         ({"sounddevice", "rtmixer"}, {"devices.py"}),
         ({"torch", "whisper"}, {"whisper_worker.py"}),
-        (NETWORK, {"weights.py", "control.py"}),
+        (NETWORK, {"weights.py", "control.py", "followers.py", "caption_server.py"}),
         (QT, set()),
     ],
 )
@@ -128,10 +128,23 @@ def test_the_app_opens_no_network() -> None:
     assert breaches("app", NETWORK) == []
 
 
-def test_what_steers_the_app_is_a_file_and_no_network() -> None:
-    tree = ast.parse((ROOT / "engine" / "control.py").read_text(encoding="utf8"))
+def test_only_serve_reaches_what_listens_on_a_network() -> None:
+    listening = {"engine.caption_server", "app.commands_serve"}
+    found = {
+        (path.name, name.rpartition(".")[0])
+        for room in ("app", "engine")
+        for path in modules(room)
+        for name, _ in imports(path)
+        if name.rpartition(".")[0] in listening or name in listening
+    }
+    assert found == {("commands_serve.py", "engine.caption_server"), ("cli.py", "app.commands_serve")}
+
+
+@pytest.mark.parametrize(("name", "families"), [("control", {"AF_UNIX"}), ("followers", set())])
+def test_what_steers_the_app_is_a_file_and_no_network(name: str, families: set[str]) -> None:
+    tree = ast.parse((ROOT / "engine" / f"{name}.py").read_text(encoding="utf8"))
     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert {name for name in names if name.startswith(("AF_", "PF_", "create_"))} == {"AF_UNIX"}
+    assert {name for name in names if name.startswith(("AF_", "PF_", "create_"))} == families
 
 
 @pytest.mark.parametrize("name", ["types", "ring", "resample", "tokens"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
 import threading
 from typing import Any
 
@@ -10,7 +13,7 @@ from pytestqt.qtbot import QtBot
 
 from app import console, gui
 from app.steering import Steering
-from engine.control import Answer, ControlServer, Request, ask
+from engine.control import Answer, ControlServer, Request, ask, runtime_folder
 from engine.types import SottovoceError
 from tests.stage import WAIT_MS, Stage
 
@@ -35,6 +38,29 @@ class Steered:
 
     def last_set(self, key: str) -> Any:
         return next((c[key] for name, c in reversed(self.stage.engine.calls) if name == "set" and key in c), None)
+
+
+class Reader:
+    """A program that follows the window; `look` takes what has come, without waiting."""
+
+    def __init__(self) -> None:
+        self.captions: list[bool] = []
+        self.finals: list[str] = []
+        self.tail: list[str] = []
+        self._data = b""
+        self.line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.line.connect(str(runtime_folder() / "control"))
+        self.line.sendall(b'{"do": "follow"}\n')
+        self.line.setblocking(False)
+
+    def look(self) -> None:
+        with contextlib.suppress(OSError):
+            self._data += self.line.recv(65536)
+        *whole, self._data = self._data.split(b"\n")
+        for told in map(json.loads, whole):
+            self.captions += [told["captions"]] if told.get("event") == "state" else []
+            self.tail = [word["text"] for word in told.get("tentative", self.tail)]
+            self.finals += [word["text"] for word in told.get("final", [])]
 
 
 @pytest.fixture
@@ -89,6 +115,22 @@ def test_status_tells_how_the_run_is_doing(steered: Steered, qtbot: QtBot) -> No
     qtbot.waitUntil(lambda: "delay_ms" in steered.say("status").status, timeout=WAIT_MS)
     status = steered.say("status").status
     assert (status["state"], status["background"], status["delay_ms"]) == ("running", "drop", 64.0)
+
+
+def test_captions_are_followed_while_they_are_on(steered: Steered, qtbot: QtBot) -> None:
+    told = Reader()
+    steered.stage.window.bridge.frame.connect(told.look)
+    qtbot.waitUntil(lambda: len(told.finals) >= 3, timeout=WAIT_MS)
+    assert told.captions == [True]
+    steered.stage.engine.pause()
+    steered.stage.window.start()  # a tail that the former engine left is not there for ever
+    qtbot.waitUntil(lambda: told.tail == [], timeout=WAIT_MS)
+    assert told.finals[:3] == ["quiet", "please", "the"]
+    steered.stage.window.captions.switch.click()
+    qtbot.waitUntil(lambda: told.captions == [True, False], timeout=WAIT_MS)
+    steered.stage.window.captions.switch.click()
+    qtbot.waitUntil(lambda: told.captions == [True, False, True], timeout=WAIT_MS)
+    told.line.close()
 
 
 def test_a_mute_outlives_a_new_start(steered: Steered, qtbot: QtBot) -> None:

@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QAbstractButton, QComboBox, QLabel, QSlider
 from pytestqt.qtbot import QtBot
 
 from app.bridge import RunState
-from app.caption_view import CaptionText
+from app.caption_text import CaptionText
 from app.column import DEMO_INPUT
 from app.theme import ThemeChoice, system_theme
 from app.timeline import BANDS
