@@ -98,6 +98,10 @@ class CommandThread:
         """Let the thread end when what is queued is done."""
         self._jobs.put(None)
 
+    def join(self, timeout_s: float) -> None:
+        """Wait for what is queued, and for the thread's end, but no longer than this."""
+        self._thread.join(timeout_s)
+
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()

@@ -26,15 +26,21 @@ from app import console
 ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
 CaptionFormat = Literal["srt", "vtt", "txt", "json"]
 Tap = Literal["raw", "enhanced", "tokens"]
+SettingsAction = Literal["list", "get", "set", "reset", "path", "preset", "save-preset", "delete-preset"]
 
 BACKGROUND_HELP = "What becomes of the background: keep, drop, a gain in dB from -60 to 0, or swap:SCENE[@DB]."
 BackgroundOption = Annotated[str, typer.Option("--background", metavar="WHAT", help=BACKGROUND_HELP)]
 CTL_HELP = "background WHAT, scene NAME, bypass on|off, mute on|off, level on|off, input ID, output ID, "
 CTL_HELP += "resync, show, or status."
+SETTINGS_HELP = "list, get NAME, set NAME VALUE, reset [NAME], path, preset [NAME], save-preset NAME of what is set "
+SETTINGS_HELP += "now, or delete-preset NAME."
 QuantizersOption = Annotated[
     int | None, typer.Option("--quantizers", metavar="N", help="Keep the first N stages of tokens only.")
 ]
 ProviderOption = Annotated[ProviderName, typer.Option("--provider", help="Where the networks run.")]
+ChosenProvider = Annotated[
+    ProviderName | None, typer.Option("--provider", help="Where the networks run; else as the settings say.")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT when it exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 LanguageOption = Annotated[
@@ -75,9 +81,17 @@ def gui(
     screenshot: Annotated[
         Path | None, typer.Option("--screenshot", metavar="FILE.png", help="Save the window before closing.")
     ] = None,
-    provider: ProviderOption = "auto",
+    install_entry: Annotated[
+        bool, typer.Option("--install-desktop-entry", help="Put Sottovoce among the desktop's programs, and stop.")
+    ] = False,
+    remove_entry: Annotated[bool, typer.Option("--remove-desktop-entry", help="Take it away again, and stop.")] = False,
+    provider: ChosenProvider = None,
 ) -> None:
     """Open the window."""
+    if install_entry or remove_entry:
+        from app.desktop import desktop_entry
+
+        raise typer.Exit(desktop_entry(install_entry, remove_entry))
     from app.commands_live import gui as run
 
     raise typer.Exit(run(demo, quit_after, screenshot, provider))
@@ -89,23 +103,33 @@ def live(
         str | None, typer.Option("--input", metavar="ID", help="The microphone; see sottovoce devices.")
     ] = None,
     output_id: Annotated[str | None, typer.Option("--output", metavar="ID", help="Where the clean sound goes.")] = None,
-    virtual_mic: Annotated[bool, typer.Option("--virtual-mic", help="Offer the clean sound as a microphone.")] = False,
-    background: BackgroundOption = "drop",
-    level: Annotated[bool, typer.Option("--level", help="Bring the voice to a steady level.")] = False,
-    captions: Annotated[bool, typer.Option("--captions", help="Print what is said on standard output.")] = False,
-    also: Annotated[
-        str | None, typer.Option("--also", metavar="ID", help='Caption this, too; "speakers" is what they play.')
+    virtual_mic: Annotated[
+        bool | None, typer.Option("--virtual-mic/--no-virtual-mic", help="Offer the clean sound as a microphone.")
     ] = None,
-    language: LanguageOption = "en",
+    background: Annotated[str | None, typer.Option("--background", metavar="WHAT", help=BACKGROUND_HELP)] = None,
+    level: Annotated[bool | None, typer.Option("--level/--no-level", help="Bring the voice to a steady level.")] = None,
+    captions: Annotated[
+        bool | None, typer.Option("--captions/--no-captions", help="Print what is said on standard output.")
+    ] = None,
+    also: Annotated[
+        str | None,
+        typer.Option("--also", metavar="ID", help='Caption this, too; "speakers" is what they play, "none" nothing.'),
+    ] = None,
+    language: LanguageOption = None,
     record: Annotated[Path | None, typer.Option("--record", metavar="DIR", help="Record into this folder.")] = None,
+    recording: Annotated[
+        bool, typer.Option("--recording", help="Record into the folder that the settings name.")
+    ] = False,
     seconds: Annotated[float | None, typer.Option("--seconds", metavar="N", help="Stop after N seconds.")] = None,
-    provider: ProviderOption = "auto",
+    provider: ChosenProvider = None,
 ) -> None:
-    """Clean a microphone as it goes, until Ctrl-C."""
-    from app.commands_live import LiveRequest, live_run
+    """Clean a microphone as it goes, until Ctrl-C. What no option says is as you chose it in the settings."""
+    from app.commands_live import live_run
+    from app.settings_use import LiveFlags
 
     ends, words = (input_id, output_id, virtual_mic), (captions, also, language)
-    raise typer.Exit(live_run(LiveRequest(*ends, background, level, *words, record, seconds, provider)))
+    flags = LiveFlags(*ends, background, level, *words, record, recording, seconds, provider)
+    raise typer.Exit(live_run(flags.request()))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})  # a gain such as -12 is a value
@@ -244,6 +268,19 @@ def devices(as_json: JsonOption = False) -> None:
     from app.commands_live import devices as run
 
     raise typer.Exit(run(as_json))
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})  # a gain such as -12 is a value
+def settings(
+    action: Annotated[SettingsAction, typer.Argument(help=SETTINGS_HELP)] = "list",
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False)] = None,
+    value: Annotated[str | None, typer.Argument(metavar="[VALUE]", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List, get, set or reset what Sottovoce remembers, tell where it lies, or take or keep a preset."""
+    from app.commands_settings import settings as run
+
+    raise typer.Exit(run(action, name, value, as_json))
 
 
 @cli.command()

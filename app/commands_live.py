@@ -260,10 +260,11 @@ def devices(as_json: bool) -> int:
     return console.DONE
 
 
-def gui(demo: bool, quit_after: float | None, screenshot: Path | None, provider: str) -> int:
+def gui(demo: bool, quit_after: float | None, screenshot: Path | None, provider: str | None) -> int:
     """Raises SottovoceError when the window cannot open."""
     from app.gui import run_gui
 
     if quit_after is not None:
         positive_seconds(quit_after)
-    return run_gui(demo=demo, quit_after_s=quit_after, screenshot=screenshot, provider=Provider(provider))
+    chosen = None if provider is None else Provider(provider)
+    return run_gui(demo=demo, quit_after_s=quit_after, screenshot=screenshot, provider=chosen)

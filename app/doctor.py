@@ -26,6 +26,7 @@ QT_TRIAL = "from PySide6.QtGui import QGuiApplication as A; print(A([]).platform
 PACKAGES = (
     *("numpy", "torch", "openai-whisper", "PySide6-Essentials", "pyqtgraph", "sounddevice", "rtmixer", "soundfile"),
     *("av", "soxr", "typer", "rich", "platformdirs", "pydantic", "pysubs2", "matplotlib", "psutil", "websockets"),
+    *("filelock", "tomlkit"),
 )
 
 

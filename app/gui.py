@@ -18,7 +18,7 @@ import numpy as np
 
 from app import console
 from engine.control import AlreadyRunning, Request, ask
-from engine.types import Background, EngineConfig, Provider, Samples, SottovoceError
+from engine.types import EngineConfig, Provider, Samples, SottovoceError
 
 if TYPE_CHECKING:
     from PySide6.QtGui import QImage
@@ -40,13 +40,11 @@ def run_gui(
     demo: bool = False,
     quit_after_s: float | None = None,
     screenshot: Path | None = None,
-    provider: Provider = Provider.AUTO,
-    captions: bool = True,
-    theme: str = "system",
-    background: Background | None = None,
+    provider: Provider | None = None,
+    captions: bool | None = None,
     size: tuple[int, int] | None = None,
 ) -> int:
-    """The window until it is closed, or for `quit_after_s` -> exit status.
+    """The window until it is closed, or for `quit_after_s` -> exit status. What is None is as the settings have it.
 
     Run unattended it fails (1) when no sound went through the models or the picture could not be saved. Raises
     SottovoceError when no window can be opened.
@@ -61,19 +59,29 @@ def run_gui(
         control = None
     app = _application()
     from app.bridge import Bridge
-    from app.column import DEMO_INPUT
     from app.logbook import Logbook
+    from app.remembering import Remembering, first_choices
+    from app.settings_file import load
+    from app.settings_store import SettingsStore
+    from app.settings_use import window_config
     from app.steering import Steering
     from app.theme import ThemeChoice
-    from app.window import Choices, MainWindow
+    from app.tray import has_tray
+    from app.window import MainWindow
     from engine.devices import list_devices
     from engine.residue import read_clouds
     from engine.scenes import list_scenes
 
-    chosen = background or Background()
-    config = EngineConfig(provider=provider, captions=captions, background=chosen, residue=True)
+    remembered, wrong = load()
+    settings = remembered.settings
     bridge = Bridge(make_engine, list_devices, list_scenes, read_clouds)
-    window = MainWindow(bridge, config, Choices(DEMO_INPUT if demo else None), ThemeChoice(theme))
+    config, choices = window_config(settings, provider, captions), first_choices(settings, demo)
+    window = MainWindow(bridge, config, choices, ThemeChoice(settings.theme))
+    if wrong:
+        window.message.say(wrong, offer_retry=False)
+    store = SettingsStore(remembered)
+    store.follow()
+    remembering = Remembering(window, store, has_tray if not unattended else lambda: False)
     if size is not None:
         window.resize(*size)
     if control is not None:
@@ -86,7 +94,10 @@ def run_gui(
     window.closed.connect(logbook.close)
     run = _Run(app, window, screenshot)
     window.begin()
-    window.show()
+    if unattended:
+        window.show()
+    else:
+        remembering.show_window()
     return run.until_closed(quit_after_s)
 
 
@@ -184,11 +195,15 @@ class _Run:
     """From the window's opening to the exit status."""
 
     def __init__(self, app: QApplication, window: MainWindow, screenshot: Path | None) -> None:
+        from PySide6.QtCore import QTimer
+
         self._app, self._window, self._screenshot = app, window, screenshot
         self._status = console.DONE
         self._interrupted = False
+        self._patience = QTimer(singleShot=True, interval=round(1000 * STOP_S))
+        self._patience.timeout.connect(self._give_up)
         window.closed.connect(app.quit)
-        window.closing.connect(self._give_up_later)
+        window.closing.connect(self._patience.start)
 
     def until_closed(self, quit_after_s: float | None) -> int:
         from PySide6.QtCore import QTimer
@@ -200,6 +215,7 @@ class _Run:
         try:
             self._app.exec()
         finally:
+            self._patience.stop()  # it would end the next run of this process
             for number, handler in before.items():
                 signal.signal(number, handler)
             sys.excepthook = hook
@@ -219,11 +235,6 @@ class _Run:
             self._status = console.FAILED
         self._window.close()
 
-    def _give_up_later(self) -> None:
-        from PySide6.QtCore import QTimer
-
-        QTimer.singleShot(round(1000 * STOP_S), self._give_up)
-
     def _give_up(self) -> None:
         console.warn("the engine did not stop in time and was left behind")
         self._app.quit()
@@ -231,6 +242,7 @@ class _Run:
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         """Ctrl-C in the terminal, or the desktop's end; Python sees it at the next poll of the bridge."""
         self._interrupted = True
+        self._window.stays = False
         self._window.close()
 
     def _on_bug(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:

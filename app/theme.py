@@ -161,6 +161,21 @@ QFrame#message {{ background: {t.warning_panel}; border: 1px solid {t.warning}; 
 QTextEdit {{ background: transparent; border: none; selection-background-color: {t.accent};
   selection-color: {t.on_accent}; }}
 QTextEdit:focus {{ border: none; }}
+QDialog#settings {{ background: {t.window}; }}
+QLineEdit {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 7px; padding: 6px 10px;
+  selection-background-color: {t.accent}; selection-color: {t.on_accent}; }}
+QLineEdit:focus {{ border-color: {t.accent}; }}
+QCheckBox {{ spacing: 8px; padding: 5px 2px; }}
+QCheckBox::indicator {{ width: 15px; height: 15px; border: 1px solid {t.muted}; border-radius: 4px;
+  background: {t.raised}; }}
+QCheckBox::indicator:checked {{ background: {t.accent}; border-color: {t.accent}; }}
+QCheckBox::indicator:disabled {{ border-color: {t.line}; }}
+QCheckBox::indicator:focus {{ border: 2px solid {t.text}; }}
+QCheckBox:disabled, QLineEdit:disabled {{ color: {t.muted}; }}
+QToolButton#quiet:disabled {{ color: {t.line}; }}
+QMenu {{ background: {t.raised}; border: 1px solid {t.line}; padding: 4px; }}
+QMenu::item {{ padding: 6px 22px; border-radius: 4px; }}
+QMenu::item:selected {{ background: {t.accent}; color: {t.on_accent}; }}
 QScrollBar:vertical {{ background: transparent; width: 9px; margin: 0; }}
 QScrollBar::handle:vertical {{ background: {t.line}; border-radius: 4px; min-height: 28px; }}
 QScrollBar::handle:vertical:hover {{ background: {t.muted}; }}

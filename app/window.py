@@ -37,6 +37,7 @@ class Choices:
     input: str | None = None
     output: str | None = None
     on: bool = True
+    settled: bool = False  # the output was chosen by a person, in this run or an earlier one
 
 
 class MainWindow(QMainWindow):
@@ -44,6 +45,7 @@ class MainWindow(QMainWindow):
 
     closing = Signal()  # the window has gone, the engine goes
     closed = Signal()  # both are gone
+    chosen = Signal(str)  # what a person, or who steers for them, has changed: input, output, background, level, ...
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class MainWindow(QMainWindow):
         self._devices: list[Any] = []
         self.scenes: list[Any] = []
         self._muted = False
+        self.stays = False  # closing only hides the window: a tray icon brings it back
         self.tokens_seen = 0
         self.timeline = Timeline()
         self.message = MessageBar()
@@ -166,11 +169,12 @@ class MainWindow(QMainWindow):
 
     def _first_choices(self) -> None:
         """The default microphone into our own for calls; never by itself into a loudspeaker, it would howl."""
+        self._forget_gone()
         microphone = any(d.kind == "input" and not d.is_own and not d.is_monitor for d in self._devices)
         if self.choices.input is None and not microphone:
             self.choices = dataclasses.replace(self.choices, input=DEMO_INPUT)
             self.message.say("No microphone was found: the demo recording plays. Plug one in and choose it.", False)
-        if self.choices.input == DEMO_INPUT:
+        if self.choices.input == DEMO_INPUT or self.choices.settled:
             pass  # to the loudspeaker: a recording cannot howl
         elif HAS_VIRTUAL:
             self.choices = dataclasses.replace(self.choices, output=VIRTUAL_OUTPUT)
@@ -178,6 +182,16 @@ class MainWindow(QMainWindow):
             self.message.say("Choose where the clean sound goes, then switch on; headphones avoid an echo.", False)
             return
         self.start()
+
+    def _forget_gone(self) -> None:
+        """In place of a remembered device that is not there, the default; a person learns of it."""
+        choices = self.choices
+        if choices.input not in (None, DEMO_INPUT, *self.device_ids("input")):
+            self.choices = dataclasses.replace(self.choices, input=None)
+            self.message.say(f"{choices.input} is not there; the default microphone is used.", False)
+        if choices.output not in (None, VIRTUAL_OUTPUT, NO_OUTPUT, *self.device_ids("output")):
+            self.choices = dataclasses.replace(self.choices, output=None, settled=False)
+            self.message.say(f"{choices.output} is not there; another output is used.", False)
 
     def start(self) -> None:
         """Bring the engine up with what is chosen now."""
@@ -219,6 +233,7 @@ class MainWindow(QMainWindow):
         self.config = dataclasses.replace(self.config, level=on)
         self.column.level.setChecked(on)
         self.bridge.set(level=on)
+        self.chosen.emit("level")
 
     def come_to_front(self) -> None:
         """Out of the taskbar and over other windows, as far as the desktop lets a window do that."""
@@ -244,6 +259,7 @@ class MainWindow(QMainWindow):
             self.start()
         else:
             self.bridge.set(**changes)
+        self.chosen.emit(end)
 
     def set_background(self, background: Background) -> None:
         """Change what becomes of the background, and show it."""
@@ -251,18 +267,21 @@ class MainWindow(QMainWindow):
         self.config = dataclasses.replace(self.config, background=background)
         self.bridge.set(background=background)
         self._show_background()
+        self.chosen.emit("background")
 
     def _set_captions(self, on: bool) -> None:
         self.config = dataclasses.replace(self.config, captions=on)
         self._tell_captions(on)
         if self.bridge.state is not RunState.OFF:
             self.start()
+        self.chosen.emit("captions")
 
     def _set_others(self, on: bool) -> None:
         """Caption what the loudspeakers play, too, or no longer."""
         self.config = dataclasses.replace(self.config, also=SPEAKERS if on else None)
         if self.bridge.state is not RunState.OFF:
             self.start()
+        self.chosen.emit("caption_others")
 
     # What the engine tells --------------------------------------------------------------------------------------------
 
@@ -385,6 +404,10 @@ class MainWindow(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """The window goes at once; `closed` follows when the engine is down."""
+        if self.stays:
+            event.ignore()
+            self.hide()
+            return
         self.bridge.close()
         self.closing.emit()
         event.accept()

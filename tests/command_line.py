@@ -16,7 +16,7 @@ from engine.artefacts import shared_models
 from tests import tiny_models
 
 COMMANDS = ["gui", "live", "ctl", "serve", "demo", "enhance", "caption", "residue", "encode", "decode", "devices"]
-COMMANDS += ["models", "bench", "doctor"]
+COMMANDS += ["settings", "models", "bench", "doctor"]
 LINUX = sys.platform.startswith("linux")
 RATE_HZ = 16_000
 

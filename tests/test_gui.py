@@ -10,6 +10,8 @@ import pytest
 from PySide6.QtGui import QImage
 
 from app import gui
+from app.settings_file import write
+from engine.types import EngineConfig, Provider
 from tests.fake_engine import FakeEngine
 
 
@@ -47,3 +49,30 @@ def test_unattended_without_sound_it_fails(qapp: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(gui, "make_engine", lambda config: FakeEngine(config, fail="no models here; install again"))
     assert gui.run_gui(demo=True, quit_after_s=1.0) == 1
     assert "o models here; install again" in capsys.readouterr().err
+
+
+def test_the_settings_hold_where_no_flag_says_otherwise(qapp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: list[EngineConfig] = []
+
+    def made(config: EngineConfig) -> FakeEngine:
+        configs.append(config)
+        return FakeEngine(config)
+
+    monkeypatch.setattr(gui, "make_engine", made)
+    write({("provider",): "cuda", ("background",): "-12", ("captions",): False, ("keep_in_tray",): True})
+    assert gui.run_gui(demo=True, quit_after_s=4.0) == 0
+    assert gui.run_gui(demo=True, quit_after_s=4.0, provider=Provider.CPU, captions=True) == 0
+    told = [(c.provider, str(c.background), c.captions, c.record_dir) for c in configs]
+    assert told == [(Provider.CUDA, "-12", False, None), (Provider.CPU, "-12", True, None)]
+
+
+def test_a_broken_settings_file_is_told_in_the_window(
+    qapp: Any, monkeypatch: pytest.MonkeyPatch, own_settings: Path
+) -> None:
+    monkeypatch.setattr(gui, "make_engine", lambda config: FakeEngine(config, fail="no models"))
+    (own_settings / "settings.toml").write_text("level = perhaps")
+    seen: list[str] = []
+    monkeypatch.setattr("app.message_bar.MessageBar.say", lambda self, text, offer_retry: seen.append(text))
+    assert gui.run_gui(demo=True, quit_after_s=1.0) == 1
+    assert "the settings file was not well formed" in seen[0]
+    assert len(list(own_settings.glob("settings.toml.bad-*"))) == 1

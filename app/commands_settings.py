@@ -1,0 +1,88 @@
+"""`sottovoce settings`: the table of app/settings.py on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from app import console
+from app.settings import ROWS, Preset, Remembered, Row, checked, own_preset_name, preset, row, shown
+from app.settings_file import PRESETS, Changes, settings_path, told, write
+from engine.types import UsageError
+
+TAKES = {"list": (0, 0), "path": (0, 0), "reset": (0, 1), "preset": (0, 1), "set": (2, 2)}  # the others: one name
+
+
+def settings(action: str, name: str | None, value: str | None, as_json: bool) -> int:
+    """Raises UsageError for what there is not and what may not be, SottovoceError where it cannot be saved."""
+    given = [part for part in (name, value) if part is not None]
+    least, most = TAKES.get(action, (1, 1))
+    if not least <= len(given) <= most:
+        raise UsageError(f"settings {action} takes {('nothing', 'NAME', 'NAME and VALUE')[most]}")
+    if action == "path":
+        print(settings_path())
+    elif action == "list":
+        _list(told(), as_json)
+    elif action == "preset" and name is None:
+        _list_presets(told(), as_json)
+    elif action == "get":
+        print(shown(getattr(told().settings, row(given[0]).name)))
+    elif action == "reset" and name is None:
+        _save(dict.fromkeys(ROWS))
+    elif action == "reset":
+        _save({row(given[0]).name: None})
+    elif action == "set":
+        wanted = row(given[0])
+        _save({wanted.name: checked(wanted.name, given[1])})
+    else:
+        _presets(action, given[0], told())
+    return console.DONE
+
+
+def _save(values: dict[str, Any]) -> None:
+    """Into the file, and, for what lies elsewhere too, there first; None resets."""
+    if "autostart" in values:
+        from app.desktop import autostart
+
+        autostart(bool(values["autostart"]))
+    write({(name,): value for name, value in values.items()})
+
+
+def _presets(action: str, name: str, remembered: Remembered) -> None:
+    if action == "preset":
+        _save(preset(remembered, name).model_dump())
+    elif action == "save-preset":
+        now = {part: getattr(remembered.settings, part) for part in Preset.model_fields}
+        name = own_preset_name(name)
+        write({(PRESETS, name, part): value for part, value in now.items()})
+    elif name in remembered.own_presets:
+        gone: Changes = {(PRESETS, name): None}
+        write(gone)
+    else:
+        raise UsageError(f"there is no preset of your own named {name!r}")
+
+
+def _list(remembered: Remembered, as_json: bool) -> None:
+    now = remembered.settings
+    if as_json:
+        console.print_json([_described(known, now) for known in ROWS.values()])
+        return
+    width = max(map(len, ROWS))
+    for known in ROWS.values():
+        value = shown(getattr(now, known.name))
+        print(f"{known.name:<{width}}  {value or '-'}")
+        print(f"{'':<{width}}    {known.sentence}")
+
+
+def _described(known: Row, now: Any) -> dict[str, Any]:
+    figures = dataclasses.asdict(known)
+    return figures | {"value": getattr(now, known.name), "chosen": known.name in now.model_fields_set}
+
+
+def _list_presets(remembered: Remembered, as_json: bool) -> None:
+    if as_json:
+        console.print_json({name: kept.model_dump() for name, kept in remembered.presets.items()})
+        return
+    for name, kept in remembered.presets.items():
+        parts = (f"{part} {shown(value)}" for part, value in kept.model_dump().items())
+        print(f"{name}: {', '.join(parts)}")

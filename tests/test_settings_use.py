@@ -1,0 +1,119 @@
+"""What the settings mean for `live` and for the window: a flag always wins, and nothing records unasked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import cli
+from app.commands_live import LiveRequest
+from app.settings import Microphone, Remembered, Settings
+from app.settings_file import write
+from app.settings_use import LiveFlags, recording_folder, window_config
+from engine.types import Background, Provider, UsageError
+
+PLAIN = LiveRequest(None, None, False, "drop", False, False, None, "en", None, None, "auto")
+CHOSEN = Settings(
+    virtual_microphone=False,
+    output="none",
+    background="-12",
+    level=True,
+    captions=True,
+    caption_language="auto",
+    caption_others=True,
+    recording_folder="/somewhere",
+    provider="cpu",
+)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[LiveRequest]:
+    """What `sottovoce live` was asked to do, in place of doing it."""
+    asked: list[LiveRequest] = []
+    monkeypatch.setattr("app.commands_live.live_run", lambda request: asked.append(request) or 0)
+    return asked
+
+
+def test_without_settings_live_is_as_plain_as_ever(ran: list[LiveRequest]) -> None:
+    assert cli.run(["live"]) == 0
+    assert ran == [PLAIN]
+
+
+def test_what_was_chosen_holds_where_no_flag_says_otherwise(ran: list[LiveRequest]) -> None:
+    write({(name,): getattr(CHOSEN, name) for name in CHOSEN.model_fields_set})
+    assert cli.run(["live"]) == 0
+    assert ran == [LiveRequest(None, "none", False, "-12", True, True, "speakers", None, None, None, "cpu")]
+
+
+def test_flags_beat_settings(ran: list[LiveRequest]) -> None:
+    write({(name,): getattr(CHOSEN, name) for name in CHOSEN.model_fields_set})
+    flags = "--input a --output b --background keep --no-level --captions --also none --language de --provider auto"
+    assert cli.run(["live", *flags.split()]) == 0
+    assert cli.run(["live", "--virtual-mic", "--no-captions"]) == 0
+    assert ran[0] == LiveRequest("a", "b", False, "keep", False, True, None, "de", None, None, "auto")
+    assert ran[1] == LiveRequest(None, None, True, "-12", True, False, None, None, None, None, "cpu")
+
+
+def test_the_microphone_for_calls_gives_way_to_flags() -> None:
+    chosen = Remembered(Settings(virtual_microphone=True, output="none"))
+    assert (LiveFlags().request(chosen).virtual_mic, LiveFlags().request(chosen).output_id) == (True, None)
+    assert LiveFlags(output_id="spk").request(chosen).virtual_mic is False
+    refused = LiveFlags(virtual_mic=False).request(chosen)
+    assert (refused.virtual_mic, refused.output_id) == (False, "none")
+
+
+booleans = {name: st.booleans() for name, info in Settings.model_fields.items() if info.annotation is bool}
+
+
+@given(st.builds(Settings, recording_folder=st.just("/rec"), **booleans))
+def test_no_setting_ever_starts_a_recording(settings: Settings) -> None:
+    assert LiveFlags().request(Remembered(settings)).record is None
+    assert window_config(settings, None).record_dir is None
+
+
+def test_recording_goes_where_the_settings_or_the_flag_say() -> None:
+    assert LiveFlags(recording=True).request(Remembered(CHOSEN)).record == Path("/somewhere")
+    assert LiveFlags(record=Path("here")).request(Remembered(CHOSEN)).record == Path("here")
+    assert recording_folder(Settings()).name == "Sottovoce"
+    assert recording_folder(Settings(recording_folder="~/r")) == Path.home() / "r"
+    with pytest.raises(UsageError, match="give one of them"):
+        LiveFlags(record=Path("here"), recording=True).request(Remembered())
+
+
+def test_a_remembered_device_that_is_gone_is_the_default_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    there = [SimpleNamespace(id="mic", kind="input"), SimpleNamespace(id="spk", kind="output")]
+    monkeypatch.setattr("engine.devices.list_devices", lambda: there)
+    chosen = Remembered(Settings(input="gone", virtual_microphone=False, output="spk"))
+    request = LiveFlags().request(chosen)
+    assert (request.input_id, request.output_id) == (None, "spk")
+    assert "input gone of the settings is not there" in capsys.readouterr().err
+
+
+def test_a_microphone_brings_what_was_used_with_it() -> None:
+    remembered = Remembered(CHOSEN, {"mic": Microphone(background="keep", level=False)})
+    request = LiveFlags(input_id="mic").request(remembered)
+    assert (request.background, request.level) == ("keep", False)
+    assert LiveFlags(input_id="mic", background="-3").request(remembered).background == "-3"
+    assert LiveFlags(input_id="other").request(remembered).background == "-12"
+
+
+def test_the_windows_engine_is_as_the_settings_say() -> None:
+    config = window_config(CHOSEN, None)
+    assert (config.background, config.level, config.captions) == (Background.parse("-12"), True, True)
+    assert (config.language, config.also, config.provider) == (None, "speakers", Provider.CPU)
+    given_ones = window_config(CHOSEN, Provider.CUDA, captions=False)
+    assert (given_ones.provider, given_ones.captions) == (Provider.CUDA, False)
+
+
+def test_a_broken_file_is_told_and_live_goes_on(ran: list[LiveRequest], own_settings: Path, capsys: Any) -> None:
+    (own_settings / "settings.toml").write_text('level = true\ntheme = "pink"\n')
+    assert cli.run(["live"]) == 0
+    assert ran[0].level
+    assert "wrong in theme" in capsys.readouterr().err
