@@ -25,6 +25,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QPushButton, QTextEdit, QWidget
 
+from app.settings import SCALE_MAX, SCALE_MIN
 from app.theme import Theme, scaled_font
 from engine.captions import SENTENCE_ENDS, SPEAKERS
 from engine.types import OTHERS, SPEECH, Caption, Word
@@ -36,7 +37,6 @@ MOST_PARAGRAPHS = 5000
 SLACK = 20  # so many at a time go, as a share of the most: what takes one away takes as long as what takes many
 MARGIN = 2
 FONT_FACTOR, ZOOM_STEP = 1.35, 1.12
-LEAST_ZOOM, MOST_ZOOM = -4, 10
 NOTCH = 120  # of a mouse wheel, in Qt's eighths of a degree
 WAITING = "Words appear here as they are spoken."
 
@@ -56,13 +56,13 @@ class CaptionText(QTextEdit):
 
     shown = Signal(int, int)  # how many of the oldest paragraphs went; the first paragraph that is not as it was
     replaced = Signal()  # everything is another text now
-    zoomed = Signal()
+    zoomed = Signal(float)  # how large the letters are now, one is the usual size
 
     def __init__(self, most_paragraphs: int = MOST_PARAGRAPHS) -> None:
         super().__init__()
         self.most_paragraphs = most_paragraphs
         self.gone = 0  # paragraphs of this text that are no longer there, because newer ones are
-        self._zoom = self._wheel = 0
+        self._scale, self._wheel = 1.0, 0
         self._follows, self._placing = True, False
         self._final_end_s: float | None = None
         self._speaker = SPEECH  # whose the last final word is
@@ -167,10 +167,14 @@ class CaptionText(QTextEdit):
 
     def zoom(self, steps: int | None) -> None:
         """Larger or smaller letters by steps; None is the usual size."""
-        self._zoom = 0 if steps is None else min(max(LEAST_ZOOM, self._zoom + steps), MOST_ZOOM)
-        self.setFont(scaled_font(FONT_FACTOR * ZOOM_STEP**self._zoom))
+        self.set_scale(1.0 if steps is None else self._scale * ZOOM_STEP**steps)
+
+    def set_scale(self, scale: float) -> None:
+        """Letters so many times as large as usual, within bounds."""
+        self._scale = min(max(SCALE_MIN, scale), SCALE_MAX)
+        self.setFont(scaled_font(FONT_FACTOR * self._scale))
         self.times.fit()
-        self.zoomed.emit()
+        self.zoomed.emit(self._scale)
 
     def show_times(self, on: bool) -> None:
         """Show beside each paragraph when it began, or not."""

@@ -6,28 +6,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QSize, QStandardPaths, Qt, QTimer, QUrl
+from PySide6.QtCore import QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import QDesktopServices, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QSizePolicy
 
 from app.bridge import Bridge, RunState
 from app.console import clock
 from app.controls import quiet_button
+from app.settings_use import default_folder
 from app.theme import scaled_font
 from engine.types import Levels, RecordingChange
 
-FOLDER = "Sottovoce"
 KEPT = "microphone, what is sent, voice, background, captions"
 DATE_FORM = "%Y-%m-%d %H-%M-%S"
 LOOK_MS = 1000
-
-
-def default_folder() -> Path:
-    """Where recordings go: Sottovoce among the person's music, or where there is no such folder, the documents."""
-    places = (QStandardPaths.StandardLocation.MusicLocation, QStandardPaths.StandardLocation.DocumentsLocation)
-    found = [Path(place) for kind in places if (place := QStandardPaths.writableLocation(kind))]
-    there = [place for place in found if place.is_dir()]
-    return [*there, *found, Path.home()][0] / FOLDER
 
 
 def short(path: Path) -> str:
@@ -76,6 +68,8 @@ class RecordBar(QFrame):
     """Begins and ends recordings through the bridge. What is recorded goes on in another part when the sound must begin
     anew, because a device or the captions were changed.
     """
+
+    moved = Signal(str)  # a person chose another folder for recordings
 
     def __init__(self, bridge: Bridge, open_folder: Callable[[Path], None] = open_folder) -> None:
         super().__init__()
@@ -147,6 +141,7 @@ class RecordBar(QFrame):
         chosen = QFileDialog.getExistingDirectory(self, "Where recordings are kept", str(self._base))
         if chosen:
             self.set_base(Path(chosen))
+            self.moved.emit(chosen)
 
     def _show_last(self) -> None:
         if self._last is not None:

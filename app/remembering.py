@@ -20,13 +20,12 @@ from app.settings import Microphone, Settings
 from app.settings_controls import Offers
 from app.settings_dialog import SettingsDialog
 from app.settings_store import SettingsStore
-from app.settings_use import spoken
-from app.theme import ThemeChoice, scaled_font, system_theme
+from app.settings_use import recording_folder, spoken
+from app.theme import ThemeChoice, system_theme
 from app.tray import NO_TRAY, Tray, has_tray
 from app.window import Choices, MainWindow
 from engine.types import Background, Provider, SottovoceError
 
-CAPTION_FACTOR = 1.35  # captions are that much larger than the window's other type, times the setting
 NO_ENTRIES = "This system has no autostart folder; use its own login items."
 NO_VIRTUAL = "Here it needs a virtual cable: install one and choose it as the output."
 
@@ -58,6 +57,9 @@ class Remembering(QObject):
         layout.addWidget(self.button)
         window.column.level.setChecked(window.config.level)
         self._scale_captions()
+        window.captions.text.zoomed.connect(lambda scale: store.set(caption_scale=round(scale, 3)))
+        window.desk.bar.set_base(recording_folder(store.settings))
+        window.desk.bar.moved.connect(lambda folder: store.set(recording_folder=folder))
         self.tray.set_wanted(store.settings.keep_in_tray)
         window.chosen.connect(self._keep)
         window.bridge.devices.connect(self._take_devices)
@@ -180,6 +182,8 @@ class Remembering(QObject):
             self._scale_captions()
         elif name in ("caption_language", "provider"):
             self._restart()
+        elif name == "recording_folder":
+            window.desk.bar.set_base(recording_folder(settings))
         elif name == "theme":
             self._set_theme(ThemeChoice(settings.theme))
         elif name == "keep_in_tray":
@@ -209,7 +213,7 @@ class Remembering(QObject):
             window.start()
 
     def _scale_captions(self) -> None:
-        self._window.captions.text.setFont(scaled_font(CAPTION_FACTOR * self._store.settings.caption_scale))
+        self._window.captions.text.set_scale(self._store.settings.caption_scale)
 
     def _set_theme(self, choice: ThemeChoice) -> None:
         self._window.set_theme(choice)

@@ -107,7 +107,7 @@ class Settings(BaseModel):
         "Recording and models",
         "Recordings",
         "",
-        "Where recordings go when one is asked for; empty is Sottovoce in your documents. This never starts one.",
+        "Where recordings go when one is asked for; empty is Sottovoce among your music. This never starts one.",
         "folder",
     )
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = _row(

@@ -117,7 +117,13 @@ def recording_folder(settings: Settings) -> Path:
     """Where recordings go when one is asked for."""
     if settings.recording_folder:
         return Path(settings.recording_folder).expanduser()
-    return platformdirs.user_documents_path() / "Sottovoce"
+    return default_folder()
+
+
+def default_folder() -> Path:
+    """Sottovoce among the person's music, or where there is no such folder, the documents."""
+    places = (platformdirs.user_music_path(), platformdirs.user_documents_path())
+    return next((place for place in places if place.is_dir()), places[0]) / "Sottovoce"
 
 
 def _chosen(settings: Settings, name: str, default: Any) -> Any:

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import pytest
-from PySide6.QtCore import QStandardPaths, Qt
+from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
 from app.bridge import RunState
 from app.desk import Desk, RecoveredBar
 from app.file_window import FileWindow
-from app.record_bar import default_folder, short
+from app.record_bar import short
+from app.settings_use import default_folder
 from app.window import Choices
 from engine.ports import NO_OUTPUT
 from engine.types import Problem, RecordingChange
@@ -111,11 +113,8 @@ def test_a_recording_goes_on_in_another_part_when_the_sound_begins_anew(recordin
 
 
 def test_where_recordings_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = {
-        QStandardPaths.StandardLocation.MusicLocation: tmp_path / "Music",
-        QStandardPaths.StandardLocation.DocumentsLocation: tmp_path / "Papers",
-    }
-    monkeypatch.setattr(QStandardPaths, "writableLocation", lambda kind: str(places[kind]))
+    monkeypatch.setattr(platformdirs, "user_music_path", lambda: tmp_path / "Music")
+    monkeypatch.setattr(platformdirs, "user_documents_path", lambda: tmp_path / "Papers")
     assert default_folder() == tmp_path / "Music" / "Sottovoce"
     (tmp_path / "Papers").mkdir()
     assert default_folder() == tmp_path / "Papers" / "Sottovoce"

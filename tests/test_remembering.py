@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PySide6.QtWidgets import QFileDialog
 from pytestqt.qtbot import QtBot
 
 from app import desktop
 from app.bridge import RunState
+from app.caption_text import ZOOM_STEP
 from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT
 from app.remembering import Remembering, first_choices
 from app.settings import Microphone, Remembered, Settings, preset
@@ -148,6 +150,23 @@ def test_settings_are_applied_at_once_and_without_a_new_start(runs: Any, qtbot: 
     run.store.set(theme="dark")
     assert run.window.status._theme is DARK
     assert len(run.stage.made) == before
+
+
+def test_letters_and_the_recordings_folder_are_remembered_as_they_are_changed_in_the_window(
+    runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs()
+    run.window.captions.text.zoom(2)
+    assert run.store.settings.caption_scale == pytest.approx(ZOOM_STEP**2, abs=1e-3)
+    run.store.set(recording_folder=str(tmp_path / "a"))
+    assert run.window.desk.bar.planned().parent == tmp_path / "a"
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "b"))
+    run.window.desk.bar.change.click()
+    assert run.window.desk.bar.planned().parent == tmp_path / "b"
+    run.window.captions.text.zoom(None)
+    run.close()
+    kept = load()[0].settings
+    assert (kept.caption_scale, kept.recording_folder) == (1.0, str(tmp_path / "b"))
 
 
 @pytest.mark.parametrize(
