@@ -24,6 +24,7 @@ import typer
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from engine.artefacts import read_manifest
 from engine.paths import assets_dir
 from models.checkpoint import Bundle, load_bundle, load_shipped, row_scale
 from models.config import FORMAT_VERSION, LOG_NAME, ModelConfig
@@ -211,7 +212,8 @@ def main(checkpoint: Path | None = None, out: Path | None = None, sound: Path | 
         typer.echo(report.text())
         for role, path in paths.items():
             path.replace(folder / f"{role}.onnx")
-            update_row(manifest=folder / "manifest.toml", **_row(bundle, role, folder / f"{role}.onnx", command))
+            said = command or (COMMAND if checkpoint else _command_of(role))
+            update_row(manifest=folder / "manifest.toml", **_row(bundle, role, folder / f"{role}.onnx", said))
         if checkpoint and (log := checkpoint.with_name(LOG_NAME)).is_file():
             shutil.copy(log, folder / LOG_NAME)
             row = {"name": "training", "file": LOG_NAME, "kind": "log", "license": "MIT"}
@@ -238,8 +240,14 @@ def _row(bundle: Bundle, role: str, path: Path, command: str) -> dict[str, Any]:
         "hop_samples": c.hop,
         "output_lag_samples": lag,
         "data": bundle.data,
-        "command": command or COMMAND,
+        "command": command,
     }
+
+
+def _command_of(role: str) -> str:
+    """How the shipped graph was trained: the same networks, written anew, came of the same commands."""
+    rows = (row for row in read_manifest(assets_dir()) if row["name"] == role)
+    return str(next(rows, {}).get("command", COMMAND))
 
 
 if __name__ == "__main__":
