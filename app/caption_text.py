@@ -12,6 +12,8 @@ from PySide6.QtCore import QDateTime, QLocale, QPoint, QPointF, QSize, Qt, QTime
 from PySide6.QtGui import (
     QColor,
     QFont,
+    QKeyEvent,
+    QMouseEvent,
     QPainter,
     QPaintEvent,
     QResizeEvent,
@@ -27,6 +29,7 @@ from PySide6.QtWidgets import QPushButton, QTextEdit, QWidget
 
 from app.settings import SCALE_MAX, SCALE_MIN
 from app.theme import Theme, scaled_font
+from app.word_times import WordTimes
 from engine.captions import SENTENCE_ENDS, SPEAKERS
 from engine.types import OTHERS, SPEECH, Caption, Word
 
@@ -36,6 +39,7 @@ LINE_PERCENT = 125.0
 MOST_PARAGRAPHS = 5000
 SLACK = 20  # so many at a time go, as a share of the most: what takes one away takes as long as what takes many
 MARGIN = 2
+REACH = 24  # pixels from a place between two letters to the farther end of either
 FONT_FACTOR, ZOOM_STEP = 1.35, 1.12
 NOTCH = 120  # of a mouse wheel, in Qt's eighths of a degree
 WAITING = "Words appear here as they are spoken."
@@ -49,6 +53,7 @@ class Page(NamedTuple):
     final_end_s: float | None
     gone: int
     colours: tuple[QColor, QColor]
+    word_times: WordTimes
 
 
 class CaptionText(QTextEdit):
@@ -56,6 +61,7 @@ class CaptionText(QTextEdit):
 
     shown = Signal(int, int)  # how many of the oldest paragraphs went; the first paragraph that is not as it was
     replaced = Signal()  # everything is another text now
+    asked = Signal(float)  # to hear the word that was spoken then, in seconds on the engine's clock
     zoomed = Signal(float)  # how large the letters are now, one is the usual size
 
     def __init__(self, most_paragraphs: int = MOST_PARAGRAPHS) -> None:
@@ -70,7 +76,9 @@ class CaptionText(QTextEdit):
         self._tail_length = 0
         self._now_s = self._now_at_s = 0.0  # of the caption that is being written: on the engine's clock, on the wall
         self._colours = (QColor("white"), QColor("grey"))
+        self._word_times = WordTimes()
         self.setReadOnly(True)
+        self.viewport().setToolTip("Click a word to hear it again, up to five minutes later")
         self.setUndoRedoEnabled(False)
         self.setTabChangesFocus(True)
         self.setAccessibleName("Captions")
@@ -149,8 +157,8 @@ class CaptionText(QTextEdit):
     def put_aside(self) -> Page:
         """Empty the panel; returns what it showed, which `bring_back` shows again or `deleteLater` frees."""
         self.drop_tails()
-        page = Page(self.document(), self._speaker, self._final_end_s, self.gone, self._colours)
-        self._speaker, self._final_end_s, self.gone = SPEECH, None, 0
+        page = Page(self.document(), self._speaker, self._final_end_s, self.gone, self._colours, self._word_times)
+        self._speaker, self._final_end_s, self.gone, self._word_times = SPEECH, None, 0, WordTimes()
         self._show_document(self._fresh_document())
         return page
 
@@ -160,6 +168,7 @@ class CaptionText(QTextEdit):
         now = self.document()
         page.document.setDefaultFont(self.font())
         self._speaker, self._final_end_s, self.gone = page.speaker, page.final_end_s, page.gone
+        self._word_times = page.word_times
         self._show_document(page.document)
         if page.colours != self._colours:
             self._recolour()
@@ -194,6 +203,31 @@ class CaptionText(QTextEdit):
         super().resizeEvent(event)
         self.times.fit()
         self._place_newest()
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        """A click on a word, not the end of a selection, asks to hear it."""
+        super().mouseReleaseEvent(event)
+        if event.button() is Qt.MouseButton.LeftButton and not self.textCursor().hasSelection():
+            at = event.position().toPoint()
+            cursor = self.cursorForPosition(at)
+            if self.cursorRect(cursor).adjusted(-REACH, 0, REACH, 0).contains(at):  # not in the empty space beside
+                self._ask(cursor)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Enter asks to hear the word at the cursor."""
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            self._ask(self.textCursor())
+        else:
+            super().keyPressEvent(event)
+
+    def forget_times(self) -> None:
+        """The words so far cannot be heard again: another run begins, on a clock of its own."""
+        self._word_times = WordTimes()
+
+    def _ask(self, cursor: QTextCursor) -> None:
+        start_s = self._word_times.at(self.gone + cursor.blockNumber(), cursor.positionInBlock())
+        if start_s is not None:
+            self.asked.emit(start_s)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         """With Ctrl, the size of the letters."""
@@ -280,6 +314,7 @@ class CaptionText(QTextEdit):
         cursor.removeSelectedText()
         document.firstBlock().setUserState(state)  # the time of the paragraph that is first now
         self.gone += gone
+        self._word_times.forget_before(self.gone)
         return gone, height
 
     def _append(self, word: Word, source: str) -> None:
@@ -307,6 +342,8 @@ class CaptionText(QTextEdit):
             text = " " + text
         label = f"{SPEAKERS[source]}: " if other or (source == OTHERS and cursor.atBlockStart()) else ""
         cursor.insertText(label, self._format(tentative=True))
+        if not tentative and source == SPEECH:  # of the others no sound is kept
+            self._word_times.add(self.gone + cursor.blockNumber(), cursor.positionInBlock(), first.start_s)
         cursor.insertText(text, self._format(tentative))
         return begun + len(label) + len(text)
 

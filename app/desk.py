@@ -100,7 +100,7 @@ class Desk(QObject):
 
         window = self._window
         if self.files is None:
-            self.files = FileWindow(window.scenes, self._output, window.config.provider.value)
+            self.files = FileWindow(window.scenes, self.listening_output, window.config.provider.value)
             self.files.set_theme(self._theme)
         self.files.show()
         self.files.raise_()
@@ -111,7 +111,7 @@ class Desk(QObject):
         """Choose files for the list."""
         self.show_files().ask_for_files()
 
-    def _output(self) -> str | None:
+    def listening_output(self) -> str | None:
         """Where both sounds are compared: never into a call."""
         chosen = self._window.choices.output
         return None if chosen in (VIRTUAL_OUTPUT, NO_OUTPUT) else chosen

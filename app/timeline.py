@@ -19,6 +19,7 @@ BANDS = 96
 FLOOR_DB, CEILING_DB = -92.0, -28.0
 FFT = 1024
 WINDOW = 512
+FULL_SCALE = 32767.0
 DIM_RANGE_DB = 30.0  # a background turned down by this much is shown as dimmed as a dropped one
 
 
@@ -113,8 +114,9 @@ def treatment(background: str) -> int:
 class Timeline:
     """Pictures of the last five minutes, fed by Tokens events.
 
-    heard, sent: spectrograms [columns, BANDS]. voice, background: codes [columns, K], -1 where left out, or None before
-    the first event. treated: how each background column was treated [columns, 1].
+    heard, sent: spectrograms [columns, BANDS]; heard_sound, sent_sound: 16-bit sound [columns, hop]. voice, background:
+    codes [columns, K], -1 where left out. What has its rows from the events is None before the first. treated: how each
+    background column was treated [columns, 1].
     """
 
     def __init__(self) -> None:
@@ -129,6 +131,8 @@ class Timeline:
         self.treated = ColumnRing(capacity, 1, 0, np.uint8)
         self.voice: ColumnRing | None = None
         self.background: ColumnRing | None = None
+        self.heard_sound: ColumnRing | None = None
+        self.sent_sound: ColumnRing | None = None
         self._spectra: tuple[Spectrum, Spectrum] | None = None
         self.sample_rate_hz = 16_000
 
@@ -159,9 +163,28 @@ class Timeline:
         first = max(first, 0)
         self.heard.put(first, spectra[0].process(event.mixture))
         self.sent.put(first, spectra[1].process(event.output))
+        self.heard_sound = self._kept(self.heard_sound, first, event.mixture, hop)
+        self.sent_sound = self._kept(self.sent_sound, first, event.output, hop)
         voice.put(first, event.codes_s.T)
         background.put(first, event.codes_b.T)
         self.treated.put(first, np.full((count, 1), treatment(event.background), dtype=np.uint8))
+
+    def moment(self, at_s: float, length_s: float) -> tuple[Samples, Samples] | None:
+        """What was heard and what was sent from `at_s` on, [N] each; None where nothing of it is held."""
+        heard, sent = self.heard_sound, self.sent_sound
+        first = max(self.tail, round(at_s / self.hop_s))
+        count = min(round(length_s / self.hop_s), self.head - first)
+        if heard is None or sent is None or count < 1 or at_s + length_s < self.tail * self.hop_s:
+            return None
+        parts = (ring.view(first + count, count).reshape(-1) for ring in (heard, sent))
+        whole, clean = (part.astype(np.float32) / FULL_SCALE for part in parts)
+        return whole, clean
+
+    def _kept(self, ring: ColumnRing | None, first: int, sound: Samples, hop: int) -> ColumnRing:
+        if ring is None or ring.rows != hop:
+            ring = ColumnRing(round(HISTORY_S / self.hop_s), hop, 0, np.int16)
+        ring.put(first, np.clip(sound * FULL_SCALE, -FULL_SCALE, FULL_SCALE).astype(np.int16).reshape(-1, hop))
+        return ring
 
     def _fitting(self, ring: ColumnRing | None, codes: Codes) -> ColumnRing:
         """The ring itself, or a new one where the codes have another number of rows."""

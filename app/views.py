@@ -13,7 +13,7 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal
-from PySide6.QtGui import QPaintEvent, QWheelEvent
+from PySide6.QtGui import QMouseEvent, QPaintEvent, QWheelEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from app.theme import (
@@ -51,6 +51,7 @@ class TimedPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph has no types
     """A plot that knows how long its paints keep the thread busy; the wheel belongs to the time axis, not to a zoom."""
 
     wheeled = Signal(int)
+    clicked = Signal(QPointF)  # where, in the scene
     left = Signal()
 
     def __init__(self) -> None:
@@ -66,6 +67,11 @@ class TimedPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph has no types
         self.wheeled.emit(event.angleDelta().y() or event.angleDelta().x())
         event.accept()
 
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        super().mouseReleaseEvent(event)
+        if event.button() is Qt.MouseButton.LeftButton:
+            self.clicked.emit(self.mapToScene(event.position().toPoint()))
+
     def leaveEvent(self, event: QEvent) -> None:
         self.left.emit()
         super().leaveEvent(event)
@@ -75,6 +81,7 @@ class TimeView(QWidget):
     """One picture with a heading above it: time along the bottom, newest at the right, `rows` up the side."""
 
     hovered = Signal(float)  # seconds before the right edge; NaN when the pointer left
+    clicked = Signal(float)  # the same
 
     def __init__(self, title: str, note: str, described: str) -> None:
         super().__init__()
@@ -128,6 +135,7 @@ class TimeView(QWidget):
         left.setWidth(AXIS_WIDTH)
         left.setStyle(tickLength=0, tickAlpha=0, tickFont=scaled_font(0.85))
         self.plot.scene().sigMouseMoved.connect(self._moved)
+        self.plot.clicked.connect(self._clicked)
         self.plot.left.connect(lambda: self.hovered.emit(float("nan")))
 
     def show_time_axis(self) -> None:
@@ -173,6 +181,11 @@ class TimeView(QWidget):
         inside = box.sceneBoundingRect().contains(scene)
         self.last_scene = scene
         self.hovered.emit(float(box.mapSceneToView(scene).x()) if inside else float("nan"))
+
+    def _clicked(self, scene: QPointF) -> None:
+        box = self.plot.getPlotItem().vb
+        if box.sceneBoundingRect().contains(scene):
+            self.clicked.emit(float(box.mapSceneToView(scene).x()))
 
     def _paint(self, picture: Picture) -> None:
         """Show a picture [rows, columns, RGBA], rows from the bottom. Colours are looked up here: Qt is slower."""
@@ -261,7 +274,12 @@ def _treated_text(step: int) -> str:
 
 
 class InsideView(QFrame):
-    """All views above each other on one time axis, with pause and a scroll back through five minutes."""
+    """All views above each other on one time axis, with pause and a scroll back through five minutes.
+
+    asked: somebody wants to hear from a time on, in seconds on the engine's clock, what was sent or what was heard.
+    """
+
+    asked = Signal(float, bool)
 
     def __init__(self, timeline: Timeline) -> None:
         super().__init__()
@@ -297,6 +315,7 @@ class InsideView(QFrame):
             view.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
             view.hovered.connect(lambda s, v=view: self._hover(v, s))
             view.plot.wheeled.connect(self._scroll)
+            view.clicked.connect(lambda s, v=view: self.asked.emit(self._time_of(s), v is not self.heard))
         self.heard.head.addWidget(self.live)
         self.views[-1].show_time_axis()
 
@@ -357,10 +376,27 @@ class InsideView(QFrame):
             self.live.setChecked(False)
             return
         self.live.setChecked(True)
+        self._scroll_to(end)
+
+    def _scroll_to(self, end: int) -> None:
         least = min(self.timeline.tail + round(WINDOW_S / self.timeline.hop_s), self.timeline.head)
         self._end = max(end, least)
         self._note_time()
         self.refresh()
+
+    def show_moment(self, at_s: float) -> None:
+        """Hold the pictures still with this time in the middle, on the engine's clock."""
+        half = round(WINDOW_S / 2 / self.timeline.hop_s)
+        end = round(at_s / self.timeline.hop_s) + half
+        self.live.setChecked(True)
+        self._scroll_to(min(end, self.timeline.head))
+        for view in self.views:
+            view.point_at(at_s - self._time_of(0.0))
+
+    def _time_of(self, seconds: float) -> float:
+        """The engine's clock at a time before the right edge."""
+        end = self.timeline.head if self._end is None else self._end
+        return end * self.timeline.hop_s + seconds
 
     def _note_time(self) -> None:
         at = "" if self._end is None else f", paused at {clock(self._end * self.timeline.hop_s)}"

@@ -17,6 +17,7 @@ from app.caption_view import CaptionView
 from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT, ControlColumn
 from app.desk import Desk
 from app.message_bar import MessageBar
+from app.moments import Moments
 from app.status_line import StatusLine
 from app.theme import Theme, ThemeChoice, apply_theme, system_theme
 from app.timeline import Timeline
@@ -73,6 +74,7 @@ class MainWindow(QMainWindow):
         self.level_in, self.level_out = column.level_in, column.level_out
         self.status = StatusLine()
         self.desk = Desk(self)
+        self.moments = Moments(self.timeline, self.desk.listening_output, self)
         self.setWindowTitle("Sottovoce")
         self.setMinimumSize(*SMALLEST)
         self.resize(*SIZE)
@@ -140,6 +142,10 @@ class MainWindow(QMainWindow):
         self.background.changed.connect(self.set_background)
         self.captions.wanted.connect(self._set_captions)
         self.captions.others_wanted.connect(self._set_others)
+        self.captions.text.asked.connect(self._hear_word)
+        self.inside.asked.connect(self.moments.hear)
+        self.moments.told.connect(lambda text: self.message.say(text, offer_retry=False))
+        self.closing.connect(self.moments.close)
         self.captions.told.connect(lambda text: self.message.say(text, offer_retry=False))
         self.closing.connect(self.captions.close_overlay)
         self.message.again.connect(self.start)
@@ -283,6 +289,10 @@ class MainWindow(QMainWindow):
             self.start()
         self.chosen.emit("caption_others")
 
+    def _hear_word(self, start_s: float) -> None:
+        if self.moments.hear(start_s):
+            self.inside.show_moment(start_s)
+
     # What the engine tells --------------------------------------------------------------------------------------------
 
     def _show_levels(self, levels: Levels) -> None:
@@ -328,6 +338,8 @@ class MainWindow(QMainWindow):
             self.bridge.refresh_clouds()
         if state in (RunState.ON, RunState.OFF):  # the former engine has said its last words
             self.captions.end_run()
+            if state is RunState.ON:
+                self.captions.text.forget_times()
             self.column.noise.set_captions(self.config.captions)
         if state is RunState.OFF:
             for meter in (self.level_in, self.level_out):

@@ -1,6 +1,6 @@
-"""Plays a file and what was made of it, one at a time and as loud as each other, to compare the two by ear.
+"""Plays a sound and what was made of it, one at a time and as loud as each other, to compare the two by ear.
 
-    two files ─► [ resample, level, cross-fade between the two, fade at every start and stop ] ─► ring ─► device
+    two sounds ─► [ resample, level, cross-fade between the two, fade at every start and stop ] ─► ring ─► device
 
 Both are read all the time, so that one is heard from the very sample at which the other is left.
 """
@@ -11,6 +11,7 @@ import queue
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import soundfile
 
 from engine.device_port import DevicePort
 from engine.devices import DeviceInfo, choose_output
-from engine.mix import ACTIVE_FRAME, Ramp, active_level, frame_powers
+from engine.mix import ACTIVE_FRAME, Ramp, active_level, active_rms, frame_powers
 from engine.ports import Port, Wake
 from engine.resample import FileResampler
 from engine.ring import Fifo, Ring
@@ -33,6 +34,35 @@ LOOK_S = 0.005
 RING_S = 0.5
 HELD = 6
 OpenPort = Callable[[DeviceInfo], Port]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Mono sound in memory: samples [N]."""
+
+    samples: Samples
+    sample_rate_hz: int
+
+
+class MemoryTrack:
+    """The same as Track of sound that is in memory."""
+
+    def __init__(self, sound: Recorded, sample_rate_hz: int) -> None:
+        self.rms = active_rms(FileResampler(sound.sample_rate_hz, LEVEL_HZ).process(sound.samples, last=True))
+        self._sound = FileResampler(sound.sample_rate_hz, sample_rate_hz).process(sound.samples, last=True)
+        self._rate_hz, self._at = sample_rate_hz, 0
+        self.duration_s = len(sound.samples) / sound.sample_rate_hz
+
+    def seek(self, at_s: float) -> None:
+        """Go on from there."""
+        self._at = max(0, round(at_s * self._rate_hz))
+
+    def read(self, count: int) -> Samples:
+        """The next samples [count], fewer at the end only."""
+        begin, self._at = self._at, self._at + count
+        return self._sound[begin : self._at]
+
+    def close(self) -> None: ...
 
 
 class Track:
@@ -100,20 +130,30 @@ class Track:
             self._copy.cleanup()
 
 
+def _track(source: Path | Recorded, sample_rate_hz: int) -> Track | MemoryTrack:
+    return MemoryTrack(source, sample_rate_hz) if isinstance(source, Recorded) else Track(source, sample_rate_hz)
+
+
 class Player:
-    """Both files, and the thread that plays them. Every method returns at once but the constructor and `close`.
+    """Both sounds, and the thread that plays them. Every method returns at once but the constructor and `close`.
 
     output: a device's id, None for the default. failure: why it stopped, one line. Raises AudioFileError, DeviceError.
     """
 
-    def __init__(self, original: Path, result: Path, output: str | None = None, open_port: OpenPort | None = None):
+    def __init__(
+        self,
+        original: Path | Recorded,
+        result: Path | Recorded,
+        output: str | None = None,
+        open_port: OpenPort | None = None,
+    ) -> None:
         self._device = choose_output(output)
         self._open_port = open_port or _open_port
         rate_hz = self.sample_rate_hz = self._device.sample_rate_hz
         self._block = round(rate_hz * BLOCK_MS / 1000.0)
-        first = Track(original, rate_hz)
+        first = _track(original, rate_hz)
         try:
-            self._tracks = (first, Track(result, rate_hz))
+            self._tracks = (first, _track(result, rate_hz))
         except BaseException:
             first.close()
             raise
@@ -135,6 +175,11 @@ class Player:
     @property
     def playing(self) -> bool:
         return self._wanted
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is to be played any more, and nothing waits for the device."""
+        return not self._wanted and self._port is None and self._commands.empty()
 
     @property
     def position_s(self) -> float:

@@ -14,7 +14,7 @@ import soundfile
 from engine.devices import DeviceInfo
 from engine.livebench import Stage, gaps
 from engine.mix import active_rms, db
-from engine.player import Player
+from engine.player import Player, Recorded
 from engine.ports import MemoryOutput
 from engine.resample import FileResampler
 from engine.types import AudioFileError, DeviceError, Samples
@@ -192,3 +192,26 @@ def test_through_a_real_device_both_are_equally_loud(stage: Stage, tmp_path: Pat
         player.close()
     assert levels[0] > -60.0
     assert abs(levels[0] - levels[1]) < 0.5
+
+
+def test_sound_in_memory_is_played_to_its_end_and_then_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.player.choose_output", lambda wanted: SPEAKER)
+    ports: list[MemoryOutput] = []
+
+    def open_port(device: DeviceInfo) -> MemoryOutput:
+        ports.append(MemoryOutput(device.sample_rate_hz))
+        return ports[-1]
+
+    sound = Recorded(tone(400.0, 0.2, 0.5, 16_000), 16_000)
+    player = Player(sound, Recorded(0.5 * sound.samples, 16_000), None, open_port)
+    try:
+        assert player.duration_s == pytest.approx(0.5)
+        assert player.over
+        player.play()
+        assert not player.over
+        until(lambda: player.over)
+        heard = ports[-1].samples
+        assert np.count_nonzero(np.abs(heard) > 1e-3) == pytest.approx(0.5 * RATE_HZ, rel=0.05)
+        assert np.abs(heard).max() == pytest.approx(0.1, rel=0.1)  # the louder one comes down to the other
+    finally:
+        player.close()
