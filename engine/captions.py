@@ -148,15 +148,7 @@ def join_words(words: Iterable[Word]) -> str:
 def _is_spaceless(letter: str) -> bool:
     """Chinese, Japanese, Thai, Lao, Burmese and Khmer letters, and the full-width punctuation beside them."""
     code = ord(letter)
-    ranges = (
-        (0x0E00, 0x0EFF),
-        (0x1000, 0x109F),
-        (0x1780, 0x17FF),
-        (0x3000, 0x30FF),
-        (0x3400, 0x9FFF),
-        (0xFF00, 0xFFEF),
-    )
-    return any(low <= code <= high for low, high in ranges)
+    return any(first <= code <= last for first, last in SPACELESS)
 
 
 def merge_pieces(pieces: Sequence[Heard]) -> list[Heard]:
