@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QComboBox,
     QHBoxLayout,
     QLabel,
+    QMenu,
     QSizePolicy,
     QSlider,
     QStyle,
@@ -225,6 +226,7 @@ class BackgroundControl(QWidget):
     """From drop through dB to keep, and a place to swap to; `changed` carries the Background that is wanted."""
 
     changed = Signal(Background)
+    place_asked = Signal(str)  # to hear a place by its name, before it is sent
 
     def __init__(self, background: Background) -> None:
         super().__init__()
@@ -243,6 +245,10 @@ class BackgroundControl(QWidget):
         self.place.addItem(SAME_PLACE, None)
         self.sentence = QLabel()
         self.sentence.setWordWrap(True)
+        self.hear = quiet_button("Hear …", "Hear how a place sounds; nobody else does", "Hear a place")
+        self.hear.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.hear.setMenu(QMenu(self.hear))
+        self.hear.hide()  # until there are places
         self._arrange()
         self.show_background(background)
         self.slider.valueChanged.connect(self._slid)
@@ -270,7 +276,11 @@ class BackgroundControl(QWidget):
         box.addWidget(self.slider)
         box.addLayout(ends)
         box.addSpacing(8)
-        box.addWidget(section_label("Place"))
+        beside = QHBoxLayout()
+        beside.addWidget(section_label("Place"))
+        beside.addStretch(1)
+        beside.addWidget(self.hear)
+        box.addLayout(beside)
         box.addWidget(self.place)
         box.addWidget(self.sentence)
 
@@ -282,8 +292,13 @@ class BackgroundControl(QWidget):
         chosen = self.place.currentData()
         self.place.clear()
         self.place.addItem(SAME_PLACE, None)
+        menu = self.hear.menu()
+        menu.clear()
         for scene in scenes:
-            self.place.addItem(scene.title[:1].upper() + scene.title[1:], scene.name)
+            title = scene.title[:1].upper() + scene.title[1:]
+            self.place.addItem(title, scene.name)
+            menu.addAction(title).triggered.connect(lambda _=False, name=scene.name: self.place_asked.emit(name))
+        self.hear.setVisible(bool(scenes))
         self.place.setCurrentIndex(max(0, self.place.findData(chosen)))
 
     def background(self) -> Background:

@@ -1,6 +1,7 @@
-"""Hears a moment of the last five minutes again: a click on a word, or on a picture.
+"""Plays something to the person alone: a moment of the last five minutes, or a place before it is sent.
 
-The sound is what the pictures are made of. It is played on the chosen output, never into the virtual microphone.
+A moment is asked for by a click on a word or on a picture, and is the sound that the pictures are made of. All is
+played on the chosen output, never into the virtual microphone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.bridge import CommandThread
 from app.timeline import Timeline
-from engine.types import Samples
+from engine.types import Provider, Samples
 
 LEAD_S, LENGTH_S = 0.25, 4.0  # a word's beginning is told late rather than early
 LOOK_MS = 100
@@ -30,7 +31,9 @@ class Playing(Protocol):
     def close(self) -> None: ...
 
 
+Make = Callable[[], tuple[Samples, Samples, int]]  # what was heard, what was sent, and their rate in Hz
 OpenPlayer = Callable[[Samples, Samples, int, str | None], Playing]
+PlaceSound = Callable[[str, Provider], tuple[Samples, int]]
 
 
 def open_player(heard: Samples, sent: Samples, sample_rate_hz: int, output: str | None) -> Playing:
@@ -40,8 +43,17 @@ def open_player(heard: Samples, sent: Samples, sample_rate_hz: int, output: str 
     return Player(Recorded(heard, sample_rate_hz), Recorded(sent, sample_rate_hz), output)
 
 
+def place_sound(name: str, provider: Provider) -> tuple[Samples, int]:
+    """How a place sounds, [N], and the rate in Hz. Raises SottovoceError."""
+    from engine.artefacts import shared_models
+    from engine.scenes import scene_sound
+
+    models = shared_models(provider)
+    return scene_sound(models, name, LENGTH_S), models.info.sample_rate_hz
+
+
 class Moments(QObject):
-    """One moment at a time. output: gives the id of where to play, None for the default.
+    """One sound at a time. output: gives the id of where to play, None for the default.
 
     `told` carries a sentence for a person.
     """
@@ -54,9 +66,11 @@ class Moments(QObject):
         output: Callable[[], str | None],
         parent: QObject,
         open_player: OpenPlayer = open_player,
+        place_sound: PlaceSound = place_sound,
     ) -> None:
         super().__init__(parent)
-        self._timeline, self._output, self._open_player = timeline, output, open_player
+        self._timeline, self._output = timeline, output
+        self._open_player, self._place_sound = open_player, place_sound
         self._commands: CommandThread | None = None
         self._player: Playing | None = None  # the command thread's, while it plays
         self._timer = QTimer(self)
@@ -69,11 +83,24 @@ class Moments(QObject):
         if sound is None:
             self.told.emit("that moment is no longer kept; the last five minutes are, since the sound was last started")
             return False
-        rate_hz, output = self._timeline.sample_rate_hz, self._output()
-        self._commands = self._commands or CommandThread()
-        self._commands.submit(lambda: self._play(sound, rate_hz, output, sent), lambda _: None, self.told.emit)
-        self._timer.start()
+        rate_hz = self._timeline.sample_rate_hz
+        self._begin(lambda: (*sound, rate_hz), sent)
         return True
+
+    def hear_place(self, name: str, provider: Provider) -> None:
+        """Play how a place sounds; only the person hears it."""
+
+        def make() -> tuple[Samples, Samples, int]:
+            sound, rate_hz = self._place_sound(name, provider)
+            return sound, sound, rate_hz
+
+        self._begin(make, sent=True)
+
+    def _begin(self, make: Make, sent: bool) -> None:
+        output = self._output()
+        self._commands = self._commands or CommandThread()
+        self._commands.submit(lambda: self._play(make, output, sent), lambda _: None, self.told.emit)
+        self._timer.start()
 
     def close(self) -> None:
         """Be silent, and end what runs for it."""
@@ -98,9 +125,9 @@ class Moments(QObject):
 
     # Command thread: devices may take their time ----------------------------------------------------------------------
 
-    def _play(self, sound: tuple[Samples, Samples], rate_hz: int, output: str | None, sent: bool) -> None:
+    def _play(self, make: Make, output: str | None, sent: bool) -> None:
         self._end()
-        player = self._open_player(*sound, rate_hz, output)
+        player = self._open_player(*make(), output)
         player.listen_to(sent)
         player.play()
         self._player = player

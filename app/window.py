@@ -144,6 +144,7 @@ class MainWindow(QMainWindow):
         self.captions.others_wanted.connect(self._set_others)
         self.captions.text.asked.connect(self._hear_word)
         self.inside.asked.connect(self.moments.hear)
+        self.background.place_asked.connect(lambda name: self.moments.hear_place(name, self.config.provider))
         self.moments.told.connect(lambda text: self.message.say(text, offer_retry=False))
         self.closing.connect(self.moments.close)
         self.captions.told.connect(lambda text: self.message.say(text, offer_retry=False))

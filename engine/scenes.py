@@ -16,6 +16,7 @@ from engine.types import Codes, Samples, TokenFileError, UsageError
 
 PROBES = 24  # frames that tell a scene's level
 PROBES_PER_HOP = 3
+PREVIEW_RMS = 0.05  # -26 dBFS
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,16 @@ def load_scene(name: str, assets_dir: str | Path | None = None, codec_id: str | 
     if codes.shape[1] == 0:
         raise TokenFileError(f"scene {name} is empty; make it again")
     return codes
+
+
+def scene_sound(models: Models, name: str, seconds: float) -> Samples:
+    """The beginning of a scene by itself, at PREVIEW_RMS: [N] at the models' rate. Raises as `load_scene` does."""
+    player = ScenePlayer(models, load_scene(name, codec_id=models.info.codec_id), 0.0)
+    hops = max(1, round(seconds * models.info.frame_rate_hz))
+    sound = np.concatenate([player.next()[1] for _ in range(hops)])
+    rms = float(np.sqrt(np.mean(np.square(sound, dtype=np.float64))))
+    scaled: Samples = sound * np.float32(min(PREVIEW_RMS / max(rms, 1e-9), 1.0 / max(float(np.abs(sound).max()), 1e-9)))
+    return scaled
 
 
 class ScenePlayer:

@@ -43,3 +43,15 @@ def test_the_slider_goes_by_keyboard_from_drop_to_keep(qtbot: QtBot) -> None:
     qtbot.keyClick(control.slider, Qt.Key.Key_Home)
     assert control.slider.value() == DROP_STEP
     assert control.value.text() == "Drop"
+
+
+def test_a_place_can_be_heard_without_being_chosen(qtbot: QtBot) -> None:
+    control = BackgroundControl(Background.parse("drop"))
+    qtbot.addWidget(control)
+    assert control.hear.isHidden()
+    control.set_places([RAIN])
+    assert not control.hear.isHidden()
+    with qtbot.waitSignal(control.place_asked) as asked:
+        control.hear.menu().actions()[0].trigger()
+    assert asked.args == ["rain"]
+    assert str(control.background()) == "drop"

@@ -17,7 +17,7 @@ from app.moments import LEAD_S, LENGTH_S, Moments
 from app.theme import DARK
 from app.timeline import HISTORY_S, Timeline
 from app.views import InsideView
-from engine.types import OTHERS, Caption, DeviceError, Samples, Tokens, Word
+from engine.types import OTHERS, Caption, DeviceError, Provider, Samples, Tokens, UsageError, Word
 from tests.fake_engine import HOP
 from tests.stage import WAIT_MS
 
@@ -80,8 +80,13 @@ class Room:
         self.players: list[Player] = []
         self.told: list[str] = []
         self.refuses = False
-        self.moments = Moments(timeline, lambda: "headphones", parent, self._open)
+        self.moments = Moments(timeline, lambda: "headphones", parent, self._open, self._place)
         self.moments.told.connect(self.told.append)
+
+    def _place(self, name: str, provider: Provider) -> tuple[Samples, int]:
+        if name == "atlantis":
+            raise UsageError("there is no scene 'atlantis'")
+        return np.full(100, 0.1, np.float32), 8000
 
     def _open(self, *arguments: Any) -> Player:
         if self.refuses:
@@ -125,6 +130,15 @@ def test_what_cannot_be_heard_is_told(room: Room, qtbot: QtBot) -> None:
     assert room.moments.hear(5.0)
     qtbot.waitUntil(lambda: len(room.told) == 2, timeout=WAIT_MS)
     assert room.told[1].startswith("no sound output")
+
+
+def test_a_place_is_heard_before_it_is_sent(room: Room, qtbot: QtBot) -> None:
+    room.moments.hear_place("rain", Provider.CPU)
+    qtbot.waitUntil(lambda: bool(room.players) and room.players[0].plays, timeout=WAIT_MS)
+    assert (len(room.players[0].sent), room.players[0].rate_hz) == (100, 8000)
+    room.moments.hear_place("atlantis", Provider.CPU)
+    qtbot.waitUntil(lambda: bool(room.told), timeout=WAIT_MS)
+    assert "atlantis" in room.told[0]
 
 
 def test_a_device_that_goes_while_it_plays_is_told(room: Room, qtbot: QtBot) -> None:

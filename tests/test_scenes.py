@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.artefacts import load_models
-from engine.scenes import list_scenes, load_scene
+from engine.scenes import list_scenes, load_scene, scene_sound
 from engine.tokens import SvtHeader, SvtWriter
 from engine.types import Provider, TokenFileError, UsageError
 
@@ -55,3 +55,15 @@ def test_the_scenes_that_ship_fit_the_models_that_ship() -> None:
         assert scene.path.stat().st_size < 200_000
         assert scene.title
         assert scene.duration_s > 1
+
+
+def test_a_scene_can_be_heard_by_itself() -> None:
+    models = load_models(Provider.CPU)
+    heard = {scene.name: scene_sound(models, scene.name, 1.0) for scene in list_scenes()}
+    assert len(heard) >= 6
+    for sound in heard.values():
+        assert len(sound) == models.info.sample_rate_hz
+        assert 0.01 < float(np.sqrt(np.square(sound).mean())) < 0.06
+        assert np.abs(sound).max() <= 1.0
+    with pytest.raises(UsageError, match="no scene 'atlantis'"):
+        scene_sound(models, "atlantis", 1.0)
