@@ -81,7 +81,8 @@ class Kept(Collection[Spoken]):
 class History:
     """Final words in the order they came. All runs of the engine are on the clock of the first one, in seconds.
 
-    lost: how many of the oldest were let go because there are MOST_WORDS already. `clear` can be undone once.
+    shift_s: from the latest run's clock to the first one's. lost: how many of the oldest were let go because there are
+    MOST_WORDS already. `clear` can be undone once.
     """
 
     def __init__(self, most_words: int = MOST_WORDS, block_words: int = BLOCK_WORDS) -> None:
@@ -92,6 +93,7 @@ class History:
         self._cleared: list[WordBlock] | None = None
         self._first_zero_at_s: float | None = None  # when the first run's clock was at 0
         self._shift_s: float | None = None  # from this run's clock to the first one's; None until its first caption
+        self.shift_s = 0.0  # the same of the latest run that was heard
         self._end_s = 0.0
 
     def __len__(self) -> int:
@@ -147,6 +149,7 @@ class History:
                 self._shift_s = 0.0
             else:  # clocks may be set back; the words' times may not
                 self._shift_s = max(zero_at_s - self._first_zero_at_s, self._end_s)
+            self.shift_s = self._shift_s
         return self._shift_s
 
     def _keep(self, word: Word, source: str) -> None:

@@ -54,6 +54,7 @@ class Page(NamedTuple):
     gone: int
     colours: tuple[QColor, QColor]
     word_times: WordTimes
+    runs: int
 
 
 class CaptionText(QTextEdit):
@@ -76,7 +77,7 @@ class CaptionText(QTextEdit):
         self._tail_length = 0
         self._now_s = self._now_at_s = 0.0  # of the caption that is being written: on the engine's clock, on the wall
         self._colours = (QColor("white"), QColor("grey"))
-        self._word_times = WordTimes()
+        self._word_times, self._runs = WordTimes(), 0
         self.setReadOnly(True)
         self.viewport().setToolTip("Click a word to hear it again, up to five minutes later")
         self.setUndoRedoEnabled(False)
@@ -157,7 +158,9 @@ class CaptionText(QTextEdit):
     def put_aside(self) -> Page:
         """Empty the panel; returns what it showed, which `bring_back` shows again or `deleteLater` frees."""
         self.drop_tails()
-        page = Page(self.document(), self._speaker, self._final_end_s, self.gone, self._colours, self._word_times)
+        page = Page(
+            self.document(), self._speaker, self._final_end_s, self.gone, self._colours, self._word_times, self._runs
+        )
         self._speaker, self._final_end_s, self.gone, self._word_times = SPEECH, None, 0, WordTimes()
         self._show_document(self._fresh_document())
         return page
@@ -168,7 +171,7 @@ class CaptionText(QTextEdit):
         now = self.document()
         page.document.setDefaultFont(self.font())
         self._speaker, self._final_end_s, self.gone = page.speaker, page.final_end_s, page.gone
-        self._word_times = page.word_times
+        self._word_times = page.word_times if page.runs == self._runs else WordTimes()
         self._show_document(page.document)
         if page.colours != self._colours:
             self._recolour()
@@ -223,6 +226,7 @@ class CaptionText(QTextEdit):
     def forget_times(self) -> None:
         """The words so far cannot be heard again: another run begins, on a clock of its own."""
         self._word_times = WordTimes()
+        self._runs += 1
 
     def _ask(self, cursor: QTextCursor) -> None:
         start_s = self._word_times.at(self.gone + cursor.blockNumber(), cursor.positionInBlock())

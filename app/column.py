@@ -38,7 +38,7 @@ class ControlColumn(QScrollArea):
         )
         self.input, self.output = DeviceBox("Microphone"), DeviceBox("Output")
         self.level_in, self.level_out = LevelMeter("In"), LevelMeter("Out")
-        self.background = BackgroundControl(background)
+        self.background = BackgroundControl(background, hears_places=True)
         self.noise = NoiseView(captions)
         self.noise.hide()  # until it is known that there is anything to see
         column = QWidget()

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from app import console
-from app.settings import ROWS, Preset, Remembered, Row, checked, own_preset_name, preset, row, shown
-from app.settings_file import PRESETS, Changes, settings_path, told, write
+from app.settings import ROWS, Microphone, Preset, Remembered, Row, checked, own_preset_name, preset, row, shown
+from app.settings_file import MICROPHONES, PRESETS, Changes, settings_path, told, write
 from engine.types import UsageError
 
 TAKES = {"list": (0, 0), "path": (0, 0), "reset": (0, 1), "preset": (0, 1), "set": (2, 2)}  # the others: one name
@@ -45,7 +45,10 @@ def _save(values: dict[str, Any]) -> None:
         from app.desktop import autostart
 
         autostart(bool(values["autostart"]))
-    write({(name,): value for name, value in values.items()})
+    changes: Changes = {(name,): value for name, value in values.items()}
+    if values.keys() & Microphone.model_fields.keys():
+        changes[(MICROPHONES,)] = None  # what was used with each would take the place of what is chosen now
+    write(changes)
 
 
 def _presets(action: str, name: str, remembered: Remembered) -> None:

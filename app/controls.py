@@ -228,9 +228,9 @@ class BackgroundControl(QWidget):
     changed = Signal(Background)
     place_asked = Signal(str)  # to hear a place by its name, before it is sent
 
-    def __init__(self, background: Background) -> None:
+    def __init__(self, background: Background, hears_places: bool = False) -> None:
         super().__init__()
-        self._theme = DARK
+        self._theme, self._hears_places = DARK, hears_places
         self._placed_before = False
         self._own_step = DROP_STEP  # where the slider stood before a place was chosen
         self.value = QLabel()
@@ -298,7 +298,7 @@ class BackgroundControl(QWidget):
             title = scene.title[:1].upper() + scene.title[1:]
             self.place.addItem(title, scene.name)
             menu.addAction(title).triggered.connect(lambda _=False, name=scene.name: self.place_asked.emit(name))
-        self.hear.setVisible(bool(scenes))
+        self.hear.setVisible(self._hears_places and bool(scenes))
         self.place.setCurrentIndex(max(0, self.place.findData(chosen)))
 
     def background(self) -> Background:

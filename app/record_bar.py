@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +12,11 @@ from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QSizePol
 from app.bridge import Bridge, RunState
 from app.console import clock
 from app.controls import quiet_button
-from app.settings_use import default_folder
+from app.settings_use import default_folder, planned_folder
 from app.theme import scaled_font
 from engine.types import Levels, RecordingChange
 
 KEPT = "microphone, what is sent, voice, background, captions"
-DATE_FORM = "%Y-%m-%d %H-%M-%S"
 LOOK_MS = 1000
 
 
@@ -74,7 +72,7 @@ class RecordBar(QFrame):
     def __init__(self, bridge: Bridge, open_folder: Callable[[Path], None] = open_folder) -> None:
         super().__init__()
         self._bridge, self._open_folder = bridge, open_folder
-        self._base = default_folder()
+        self.base = default_folder()
         self._wanted = False  # a person wants to record
         self._folder: Path | None = None  # of this recording, its first part
         self._part = 1
@@ -113,17 +111,8 @@ class RecordBar(QFrame):
 
     def set_base(self, folder: Path) -> None:
         """Where the next recordings get a folder of their own."""
-        self._base = folder
+        self.base = folder
         self._show()
-
-    def planned(self) -> Path:
-        """The folder of a recording that would begin now; nothing is there yet."""
-        first = folder = self._base / time.strftime(DATE_FORM)
-        number = 1
-        while folder.exists():
-            number += 1
-            folder = first.with_name(f"{first.name} ({number})")
-        return folder
 
     # What the person does ---------------------------------------------------------------------------------------------
 
@@ -133,12 +122,12 @@ class RecordBar(QFrame):
             self._bridge.end_recording()
         elif self._bridge.state is RunState.ON:
             self._wanted, self._part, self._last = True, 1, None
-            self._folder = self.planned()
+            self._folder = planned_folder(self.base)
             self._bridge.record(str(self._folder))
         self._show()
 
     def _choose(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Where recordings are kept", str(self._base))
+        chosen = QFileDialog.getExistingDirectory(self, "Where recordings are kept", str(self.base))
         if chosen:
             self.set_base(Path(chosen))
             self.moved.emit(chosen)
@@ -207,7 +196,7 @@ class RecordBar(QFrame):
     def _notice(self) -> str:
         if self._wanted:
             folder = Path(self._running.folder) if self._running is not None else self._folder
-            return f"Recording into {short(folder or self._base)}: {KEPT}"
+            return f"Recording into {short(folder or self.base)}: {KEPT}"
         if self._last is not None:
             return f"Saved {clock(self._last.duration_s or 0.0)[:-2]} in {short(Path(self._last.folder))}"
-        return f"Records into {short(self.planned())}: {KEPT}"
+        return f"Records into {short(self.base)}: {KEPT}"

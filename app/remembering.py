@@ -26,6 +26,8 @@ from app.tray import NO_TRAY, Tray, has_tray
 from app.window import Choices, MainWindow
 from engine.types import Background, Provider, SottovoceError
 
+SOUND = ("background", "level")  # remembered for each microphone
+FOLLOWS = dict.fromkeys(SOUND, SOUND) | {"output": ("output", "virtual_microphone")}  # what a setting may change
 NO_ENTRIES = "This system has no autostart folder; use its own login items."
 NO_VIRTUAL = "Here it needs a virtual cable: install one and choose it as the output."
 
@@ -48,6 +50,7 @@ class Remembering(QObject):
         self._window, self._store, self._tray_there = window, store, tray_there
         self._devices: list[Any] = []
         self._listed = False
+        self._applied = ""  # the setting that the window takes up just now
         self._dialog: SettingsDialog | None = None
         self.tray = Tray(window, tray_there)
         self.button = quiet_button("Settings", "Everything that is remembered (Ctrl+,)", shortcut="Ctrl+,")
@@ -67,7 +70,7 @@ class Remembering(QObject):
         window.closing.connect(store.close)
         if store.settings.autostart and not desktop.autostarts():  # the desktop's own tools have taken it away
             store.set(autostart=False)
-        store.changed.connect(self._apply)
+        store.changed.connect(self._take_up)
         store.failed.connect(self._tell)
 
     def show_window(self) -> None:
@@ -115,8 +118,18 @@ class Remembering(QObject):
     # From the window to the settings ----------------------------------------------------------------------------------
 
     def _keep(self, what: str) -> None:
-        window, store = self._window, self._store
-        choices, config = window.choices, window.config
+        if self._applied not in FOLLOWS.get(what, (what,)):  # else the window follows the settings; nobody chose
+            self._choose(what)
+        config = self._window.config
+        if what in SOUND and (microphone := self._microphone()):
+            used = Microphone(background=str(config.background), level=config.level)
+            self._store.remember_microphone(microphone, used)
+        if what == "input":
+            self._use_microphone()
+
+    def _choose(self, what: str) -> None:
+        """A person chose something in the window."""
+        choices, config, store = self._window.choices, self._window.config, self._store
         if what == "input" and choices.input != DEMO_INPUT:
             store.set(input=choices.input or "")
         elif what == "output" and choices.output == VIRTUAL_OUTPUT:
@@ -127,12 +140,8 @@ class Remembering(QObject):
             store.set(captions=config.captions)
         elif what == "caption_others":
             store.set(caption_others=config.also is not None)
-        elif what in ("background", "level"):
+        elif what in SOUND:
             store.set(**{what: str(config.background) if what == "background" else config.level})
-            if microphone := self._microphone():
-                store.remember_microphone(microphone, Microphone(background=str(config.background), level=config.level))
-        if what == "input":
-            self._use_microphone()
 
     def _microphone(self) -> str:
         """The id of the microphone in use; empty where that is not known, or none is."""
@@ -164,6 +173,13 @@ class Remembering(QObject):
             self._tell(f"there is no place {place} any more; the background is dropped")
 
     # From the settings to the window ----------------------------------------------------------------------------------
+
+    def _take_up(self, name: str) -> None:
+        self._applied = name
+        try:
+            self._apply(name)
+        finally:
+            self._applied = ""
 
     def _apply(self, name: str) -> None:
         window, settings = self._window, self._store.settings

@@ -6,6 +6,7 @@ plain as ever. Nothing here ever starts a recording.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from engine.ports import NO_OUTPUT
 from engine.types import Background, EngineConfig, Provider, UsageError
 
 NOBODY = "none"  # for --also: no second sound, whatever the settings say
+
+
+DATE_FORM = "%Y-%m-%d %H-%M-%S"
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class LiveFlags:
             captions=captions,
             also=self._also(settings, captions),
             language=spoken(self.language or settings.caption_language),
-            record=recording_folder(settings) if self.recording else self.record,
+            record=planned_folder(recording_folder(settings)) if self.recording else self.record,
             seconds=self.seconds,
             provider=self.provider or settings.provider,
         )
@@ -115,9 +119,29 @@ def spoken(language: str) -> str | None:
 
 def recording_folder(settings: Settings) -> Path:
     """Where recordings go when one is asked for."""
-    if settings.recording_folder:
+    if not settings.recording_folder:
+        return default_folder()
+    try:
         return Path(settings.recording_folder).expanduser()
-    return default_folder()
+    except RuntimeError:  # ~somebody who is not there
+        return default_folder()
+
+
+def planned_folder(base: Path) -> Path:
+    """A new folder in `base` for a recording that begins now, named after the time; nothing is made yet."""
+    first = folder = base / time.strftime(DATE_FORM)
+    number = 1
+    while _is_there(folder):
+        number += 1
+        folder = first.with_name(f"{first.name} ({number})")
+    return folder
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError:  # whoever makes the folder will be told why it cannot be
+        return False
 
 
 def default_folder() -> Path:

@@ -14,8 +14,7 @@ from engine.paths import assets_dir
 if TYPE_CHECKING:
     from app.window import MainWindow
 
-AGAIN_MS = 2000  # at login the tray may come after us
-TRIES = 30
+AGAIN_MS = 2000  # a tray may come after us at login, and go before us
 NO_TRAY = "This desktop has no tray: closing the window quits Sottovoce."
 
 
@@ -31,7 +30,6 @@ class Tray(QObject):
         super().__init__(window)
         self._window, self._available = window, available
         self._wanted = self._told = False
-        self._tries = 0
         self.menu = QMenu()
         self._action("Show", window.come_to_front)
         self.on = self._action("On", window.power.click, checkable=True)
@@ -56,7 +54,7 @@ class Tray(QObject):
 
     def set_wanted(self, wanted: bool) -> None:
         """Keep running behind the icon, or no longer; waits for a tray that comes later."""
-        self._wanted, self._tries = wanted, 0
+        self._wanted = wanted
         self._look()
 
     def refresh(self) -> None:
@@ -78,9 +76,10 @@ class Tray(QObject):
     def _look(self) -> None:
         there = self._wanted and self._available()
         self.icon.setVisible(there)
+        if self._window.stays and not there and self._window.isHidden():  # nothing else would bring it back
+            self._window.showMinimized()
         self._window.stays = there
-        self._tries += 1
-        if self._wanted and not there and self._tries < TRIES:
+        if self._wanted:
             self._again.start()
         else:
             self._again.stop()

@@ -291,6 +291,7 @@ class MainWindow(QMainWindow):
         self.chosen.emit("caption_others")
 
     def _hear_word(self, start_s: float) -> None:
+        start_s -= self.captions.history.shift_s  # shown words are on the clock of the window's first run
         if self.moments.hear(start_s):
             self.inside.show_moment(start_s)
 

@@ -46,9 +46,11 @@ def test_the_slider_goes_by_keyboard_from_drop_to_keep(qtbot: QtBot) -> None:
 
 
 def test_a_place_can_be_heard_without_being_chosen(qtbot: QtBot) -> None:
-    control = BackgroundControl(Background.parse("drop"))
+    deaf, control = (BackgroundControl(Background.parse("drop"), hears) for hears in (False, True))
+    qtbot.addWidget(deaf)
     qtbot.addWidget(control)
-    assert control.hear.isHidden()
+    deaf.set_places([RAIN])
+    assert deaf.hear.isHidden() and control.hear.isHidden()
     control.set_places([RAIN])
     assert not control.hear.isHidden()
     with qtbot.waitSignal(control.place_asked) as asked:

@@ -11,7 +11,7 @@ import pytest
 from PySide6.QtWidgets import QFileDialog
 from pytestqt.qtbot import QtBot
 
-from app import desktop
+from app import commands_settings, console, desktop
 from app.bridge import RunState
 from app.caption_text import ZOOM_STEP
 from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT
@@ -159,10 +159,10 @@ def test_letters_and_the_recordings_folder_are_remembered_as_they_are_changed_in
     run.window.captions.text.zoom(2)
     assert run.store.settings.caption_scale == pytest.approx(ZOOM_STEP**2, abs=1e-3)
     run.store.set(recording_folder=str(tmp_path / "a"))
-    assert run.window.desk.bar.planned().parent == tmp_path / "a"
+    assert run.window.desk.bar.base == tmp_path / "a"
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "b"))
     run.window.desk.bar.change.click()
-    assert run.window.desk.bar.planned().parent == tmp_path / "b"
+    assert run.window.desk.bar.base == tmp_path / "b"
     run.window.captions.text.zoom(None)
     run.close()
     kept = load()[0].settings
@@ -277,3 +277,21 @@ def test_minimised_and_behind_the_tray(runs: Any) -> None:
 
 def test_the_devices_of_the_tests_are_what_they_seem() -> None:
     assert [d.id for d in (MICROPHONE, OTHER, OWN, SPEAKER)] == ["mic", "other", "sottovoce", "spk"]
+
+
+def test_what_is_reset_is_not_written_back_as_if_a_person_had_chosen_it(runs: Any) -> None:
+    write({("captions",): False, ("level",): True, ("virtual_microphone",): False, ("output",): "spk"})
+    run = runs()
+    run.store.reset()
+    settings = run.store.settings
+    assert not settings.model_fields_set & {"captions", "level", "virtual_microphone", "background"}
+    run.close()
+    assert not load()[0].settings.model_fields_set & {"captions", "level", "virtual_microphone", "background"}
+
+
+def test_what_is_set_while_no_window_is_open_holds_at_the_next_start(runs: Any) -> None:
+    first = runs()
+    first.window.set_background(Background.parse("-20"))
+    first.close()
+    assert commands_settings.settings("set", "background", "keep", False) == console.DONE
+    assert str(runs().window.config.background) == "keep"

@@ -14,7 +14,7 @@ from app import cli
 from app.commands_live import LiveRequest
 from app.settings import Microphone, Remembered, Settings
 from app.settings_file import write
-from app.settings_use import LiveFlags, recording_folder, window_config
+from app.settings_use import LiveFlags, planned_folder, recording_folder, window_config
 from engine.types import Background, Provider, UsageError
 
 PLAIN = LiveRequest(None, None, False, "drop", False, False, None, "en", None, None, "auto")
@@ -76,11 +76,24 @@ def test_no_setting_ever_starts_a_recording(settings: Settings) -> None:
     assert window_config(settings, None).record_dir is None
 
 
+def test_no_recordings_folder_is_used_twice(tmp_path: Path) -> None:
+    while True:  # until both are asked for in one second
+        first = planned_folder(tmp_path)
+        first.mkdir()
+        second = planned_folder(tmp_path)
+        if second.name.startswith(first.name):
+            break
+    assert second.name == f"{first.name} (2)"
+    assert planned_folder(tmp_path / ("x" * 300)).parent.name == "x" * 300  # whoever makes it will be told
+
+
 def test_recording_goes_where_the_settings_or_the_flag_say() -> None:
-    assert LiveFlags(recording=True).request(Remembered(CHOSEN)).record == Path("/somewhere")
+    record = LiveFlags(recording=True).request(Remembered(CHOSEN)).record
+    assert record is not None and record.parent == Path("/somewhere")
     assert LiveFlags(record=Path("here")).request(Remembered(CHOSEN)).record == Path("here")
     assert recording_folder(Settings()).name == "Sottovoce"
     assert recording_folder(Settings(recording_folder="~/r")) == Path.home() / "r"
+    assert recording_folder(Settings(recording_folder="~nobody-of-that-name/r")).name == "Sottovoce"
     with pytest.raises(UsageError, match="give one of them"):
         LiveFlags(record=Path("here"), recording=True).request(Remembered())
 

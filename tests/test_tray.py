@@ -28,7 +28,7 @@ def test_a_closed_window_runs_on_and_comes_back(stages: Any) -> None:
     assert stage.bridge.state is RunState.ON and stage.gone == []
     action(tray, "Show").trigger()
     assert stage.window.isVisible()
-    stage.window.stays = False
+    tray.set_wanted(False)
 
 
 def test_quit_closes_for_good(stages: Any, qtbot: QtBot) -> None:
@@ -62,6 +62,21 @@ def test_a_tray_that_comes_later_is_found(stages: Any, qtbot: QtBot, monkeypatch
     there.append(True)
     qtbot.waitUntil(lambda: stage.window.stays, timeout=WAIT_MS)
     tray.set_wanted(False)
+    assert not stage.window.stays
+
+
+def test_a_tray_that_goes_gives_the_hidden_window_back(
+    stages: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tray_module, "AGAIN_MS", 10)
+    stage = stages()
+    there = [True]
+    tray = Tray(stage.window, lambda: bool(there))
+    tray.set_wanted(True)
+    stage.window.close()
+    assert stage.window.isHidden()
+    there.clear()
+    qtbot.waitUntil(lambda: not stage.window.isHidden(), timeout=WAIT_MS)
     assert not stage.window.stays
 
 
