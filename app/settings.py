@@ -141,11 +141,12 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Remembered:
-    """All that is kept: the settings, microphones by id, and a person's own presets by name."""
+    """All that is kept: the settings, microphones by id, a person's own presets, and the shortcuts they changed."""
 
     settings: Settings = field(default_factory=Settings)
     microphones: Mapping[str, Microphone] = field(default_factory=dict)
     own_presets: Mapping[str, Preset] = field(default_factory=dict)
+    shortcuts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def presets(self) -> dict[str, Preset]:
