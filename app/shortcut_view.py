@@ -103,13 +103,13 @@ class ShortcutSection(QWidget):
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 14, 0, 8)
         grid.setHorizontalSpacing(12)
-        grid.setVerticalSpacing(4)
-        grid.setColumnStretch(1, 1)
+        grid.setVerticalSpacing(8)
+        grid.setColumnStretch(0, 1)
         title = section_label("Shortcuts")
         title.setFont(scaled_font(1.2, bold=True))
-        grid.addWidget(title, 0, 0, 1, 3)
-        grid.addWidget(self.reset_all, 0, 4)
-        grid.addWidget(_muted(HOW), 1, 0, 1, 5)
+        grid.addWidget(title, 0, 0)
+        grid.addWidget(self.reset_all, 0, 2, 1, 2, Qt.AlignmentFlag.AlignRight)
+        grid.addWidget(_muted(HOW), 1, 0, 1, 4)
         for at, known in enumerate(SHORTCUTS.values(), 2):
             self._add_row(grid, at, known)
 
@@ -127,7 +127,12 @@ class ShortcutSection(QWidget):
         reset = quiet_button("Reset", f"Back to {native(known.keys)}", f"Reset keys of {known.label}")
         reset.clicked.connect(lambda: self._pick(name, None))
         self.sentences[name] = _muted(known.sentence)
-        for column, each in enumerate((label, self.sentences[name], edit, off, reset)):
+        words = QVBoxLayout()
+        words.setSpacing(1)
+        words.addWidget(label)
+        words.addWidget(self.sentences[name])
+        grid.addLayout(words, at, 0)
+        for column, each in enumerate((edit, off, reset), 1):
             grid.addWidget(each, at, column)
         self.edits[name], self.offs[name], self.resets[name] = edit, off, reset
 
