@@ -52,6 +52,7 @@ class PowerSwitch(QAbstractButton):
         self._theme = DARK
         self._texts = ("Off", "")
         self.show_state("Off", "Nothing is heard or sent")
+        self._key.changed.connect(lambda: self.show_state(*self._texts))
 
     def set_theme(self, theme: Theme) -> None:
         self._theme = theme

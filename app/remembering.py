@@ -58,8 +58,8 @@ class Remembering(QObject):
         assert layout is not None
         layout.addWidget(self.button)
         bind(window, "shortcuts", lambda: show_shortcuts(window))
-        keys_of(window).use(store.remembered.shortcuts)
-        store.shortcuts_changed.connect(lambda: keys_of(window).use(store.remembered.shortcuts))
+        self._use_keys()
+        store.shortcuts_changed.connect(self._use_keys)
         window.column.level.setChecked(window.config.level)
         self._scale_captions()
         window.captions.text.zoomed.connect(lambda scale: store.set(caption_scale=round(scale, 3)))
@@ -216,6 +216,9 @@ class Remembering(QObject):
         needed = before.provider != window.config.provider or before.captions
         if needed and window.config != before and window.bridge.state is not RunState.OFF:
             window.start()
+
+    def _use_keys(self) -> None:
+        keys_of(self._window).use(self._store.remembered.shortcuts)
 
     def _scale_captions(self) -> None:
         self._window.captions.text.set_scale(self._store.settings.caption_scale)

@@ -2,7 +2,8 @@
 
 From it come the checks, the file (app/settings_file.py), the dialog (app/settings_dialog.py), `sottovoce settings`, and
 what `sottovoce gui` and `live` do where no flag says otherwise (app/settings_use.py). Beside the table stand what is
-remembered for each microphone, and presets: named sets of background, level and captions.
+remembered for each microphone, presets (named sets of background, level and captions), and the shortcuts that a person
+changed (app/shortcuts.py).
 """
 
 from __future__ import annotations

@@ -97,7 +97,9 @@ def write(changes: Changes) -> None:
 
 
 def understood(values: Mapping[str, Any]) -> tuple[Remembered, list[tuple[str, ...]]]:
-    """Values as they are meant, and where a wrong one stands. Unknown settings are a newer version's, and not wrong."""
+    """Values as they are meant, and where a wrong one stands. Unknown settings are a newer version's, and not wrong;
+    an unknown shortcut is, so that a slip of the pen is told.
+    """
     wrong: list[tuple[str, ...]] = []
     chosen: dict[str, Any] = {}
     for name in ROWS.keys() & values.keys():

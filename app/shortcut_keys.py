@@ -32,6 +32,8 @@ def native(keys: Iterable[str]) -> str:
 class Binding(QObject):
     """The keys of one shortcut in one place. Made by `bind` and `bind_action`."""
 
+    changed = Signal()
+
     def __init__(self, name: str, parent: QObject, give: Callable[[list[QKeySequence]], object]) -> None:
         super().__init__(parent)
         self.name = name
@@ -47,6 +49,7 @@ class Binding(QObject):
             self.keys = keys
             self._give(sequences(keys))
             self._show()
+            self.changed.emit()
 
     def set_tip(self, tip: str, shows: QWidget) -> None:
         """A tooltip that follows the keys, which stand where it says " ({})" or ", {}"."""

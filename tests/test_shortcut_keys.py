@@ -112,6 +112,8 @@ def test_tooltips_and_what_a_screen_reader_says_follow(kept: Any) -> None:
     said = QAccessible.queryAccessibleInterface(column.mute).text(QAccessible.Text.Description)
     assert "Ctrl+Shift+M or F7" in said
     assert column.power.accessibleDescription().endswith("(Ctrl+B)")
+    one.store.set_shortcut("power", "F6")
+    assert column.power.accessibleDescription().endswith("(F6)")
     for name in ("open_files", "find_next"):
         one.store.set_shortcut(name, "")
     assert one.window.desk.bar.files.toolTip() == "Clean sound files: choose them, or drop them on this window"
