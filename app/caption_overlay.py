@@ -34,6 +34,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QMenu, QSizeGrip, QWidget
 
 from app.caption_text import NOTCH, ZOOM_STEP, CaptionText
+from app.shortcut_keys import bind
 from app.theme import scaled_font
 
 LEAST_LINES, MOST_LINES = 2, 4
@@ -105,6 +106,10 @@ class CaptionOverlay(QWidget):
         self.setAttribute(Qt.WidgetAttribute.WA_TranslucentBackground)
         self.setAttribute(Qt.WidgetAttribute.WA_ShowWithoutActivating)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        bind(self, "larger_text", lambda: self._zoom(1))
+        bind(self, "smaller_text", lambda: self._zoom(-1))
+        bind(self, "usual_text", lambda: self.set_look(replace(self.look, zoom=0)))
+        bind(self, "overlay", self.closed.emit)
         self._grip = QSizeGrip(self)
         self._grip.setStyleSheet("background: transparent; image: none;")
         self._grip.setToolTip("Drag to size")
@@ -238,11 +243,13 @@ class CaptionOverlay(QWidget):
             self._wheel += event.angleDelta().y()
             steps = int(self._wheel / NOTCH)
             self._wheel -= steps * NOTCH
-            self.set_look(replace(self.look, zoom=self.look.zoom + steps))
+            self._zoom(steps)
+
+    def _zoom(self, steps: int) -> None:
+        self.set_look(replace(self.look, zoom=self.look.zoom + steps))
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         key, modifiers = Qt.Key(event.key()), event.modifiers()
-        control = bool(modifiers & Qt.KeyboardModifier.ControlModifier)
         shift = bool(modifiers & Qt.KeyboardModifier.ShiftModifier)
         if key in MOVES:
             by = MOVES[key]
@@ -250,13 +257,7 @@ class CaptionOverlay(QWidget):
                 self.resize(self.width() + by.x(), self.height() + by.y())
             else:
                 self.move(self.pos() + by)
-        elif control and key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal):
-            self.set_look(replace(self.look, zoom=self.look.zoom + 1))
-        elif control and key == Qt.Key.Key_Minus:
-            self.set_look(replace(self.look, zoom=self.look.zoom - 1))
-        elif control and key == Qt.Key.Key_0:
-            self.set_look(replace(self.look, zoom=0))
-        elif key == Qt.Key.Key_Escape or (control and shift and key == Qt.Key.Key_O):
+        elif key == Qt.Key.Key_Escape:
             self.closed.emit()
         else:
             super().keyPressEvent(event)

@@ -28,6 +28,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QPushButton, QTextEdit, QWidget
 
 from app.settings import SCALE_MAX, SCALE_MIN
+from app.shortcut_keys import bind_button
 from app.theme import Theme, scaled_font
 from app.word_times import WordTimes
 from engine.captions import SENTENCE_ENDS, SPEAKERS
@@ -255,9 +256,8 @@ class CaptionText(QTextEdit):
         button = QPushButton("Newest ↓", self)
         button.setObjectName("newest")
         button.setFont(scaled_font(0.9))
-        button.setToolTip("Back to the newest words (Ctrl+End)")
         button.setAccessibleName("Back to the newest words")
-        button.setShortcut("Ctrl+End")
+        bind_button(button, "newest_words")
         button.clicked.connect(self.follow)
         button.hide()
         return button

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtGui import QAction, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
+from PySide6.QtGui import QGuiApplication, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QSizePolicy, QToolButton, QVBoxLayout
 
 from app.caption_history import History, Kept
@@ -16,6 +16,8 @@ from app.caption_save import CaptionSaver
 from app.caption_search import SearchBar
 from app.caption_text import WAITING, CaptionText, Page
 from app.controls import quiet_button
+from app.shortcut_keys import bind, bind_action, keys_of
+from app.shortcuts import SHORTCUTS
 from app.theme import Theme, scaled_font
 from engine.types import Caption
 
@@ -78,9 +80,7 @@ class CaptionView(QFrame):
     # What it looks like -----------------------------------------------------------------------------------------------
 
     def _make_buttons(self, on: bool, others: bool) -> None:
-        self.switch = quiet_button(
-            "On" if on else "Off", "Listen for words (Ctrl+T)", "Captions on or off", "Ctrl+T", checkable=True
-        )
+        self.switch = quiet_button("On" if on else "Off", "", "Captions on or off", "captions", checkable=True)
         self.switch.setChecked(on)
         self.switch.toggled.connect(self._switched)
         tip = "Caption what your loudspeakers play, too: the other people in a call"
@@ -90,22 +90,21 @@ class CaptionView(QFrame):
         self.others.toggled.connect(self.others_wanted)
         self.overlay_button = quiet_button(
             "Overlay",
-            "Captions in a small window over all others (Ctrl+Shift+O). Right-click it for its size and colours.",
+            "Captions in a small window over all others ({}). Right-click it for its size and colours.",
             "Captions over other windows",
-            "Ctrl+Shift+O",
+            "overlay",
             checkable=True,
         )
         self.overlay_button.toggled.connect(self._show_overlay)
-        self.seek = quiet_button("Find", "Find in the captions (Ctrl+F)", "Find in captions", "Ctrl+F")
+        self.seek = quiet_button("Find", "", "Find in captions", "find")
         self.seek.clicked.connect(self.search.open_search)
-        self.save = quiet_button("Save", "Save as SRT, VTT, TXT or JSON (Ctrl+S)", "Save captions", "Ctrl+S")
+        self.save = quiet_button("Save", "", "Save captions", "save_captions")
         self.save.clicked.connect(self.ask_where_to_save)
-        self.copy = quiet_button("Copy", "Put all final words on the clipboard (Ctrl+Shift+C)", "Copy all captions")
-        self.copy.setShortcut("Ctrl+Shift+C")
+        self.copy = quiet_button("Copy", "", "Copy all captions", "copy_captions")
         self.copy.clicked.connect(self.copy_all)
         self.empty = quiet_button("Clear", "Empty this panel; you can undo that for 30 seconds", "Clear captions")
         self.empty.clicked.connect(self.clear)
-        self.undo = quiet_button("Undo", "Bring back what was cleared (Ctrl+Z)", "Undo clearing", "Ctrl+Z")
+        self.undo = quiet_button("Undo", "", "Undo clearing", "undo_clear")
         self.undo.clicked.connect(self.undo_clear)
         self.undo.hide()
         self.more = self._more_button()
@@ -114,16 +113,13 @@ class CaptionView(QFrame):
         button = quiet_button("⋯", "How the captions are shown", "How captions are shown")
         button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(button)
-        self.times = _action(menu, "Times")
+        self.times = menu.addAction("Times")
         self.times.setCheckable(True)
         self.times.toggled.connect(self.text.show_times)
         menu.addSeparator()
-        for label, keys, steps in (
-            ("Larger text", ("Ctrl++", "Ctrl+="), 1),
-            ("Smaller text", ("Ctrl+-",), -1),
-            ("Usual text size", ("Ctrl+0",), None),
-        ):
-            action = _action(menu, label, *keys)
+        for name, steps in (("larger_text", 1), ("smaller_text", -1), ("usual_text", None)):
+            action = menu.addAction(SHORTCUTS[name].label)
+            bind_action(action, name)
             action.triggered.connect(lambda _=False, steps=steps: self.text.zoom(steps))
             self.addAction(action)  # so that its keys work while the menu is closed
         button.setMenu(menu)
@@ -149,8 +145,9 @@ class CaptionView(QFrame):
         box.addWidget(self.text, 1)
 
     def _make_shortcuts(self) -> None:
-        for keys, back in (("F3", False), ("Shift+F3", True)):
-            QShortcut(QKeySequence(keys), self, lambda back=back: self.search.go(back))
+        search = self.search
+        bind(self, "find_next", search.go, "The next match (Enter, {})", search.forth)
+        bind(self, "find_previous", lambda: search.go(back=True), "The match before (Shift+Enter, {})", search.back)
         closing = QShortcut(QKeySequence(Qt.Key.Key_Escape), self, self.search.close_search)
         closing.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
 
@@ -255,6 +252,7 @@ class CaptionView(QFrame):
             if not on:
                 return
             self._overlay = CaptionOverlay(self.text)
+            keys_of(self).join(self._overlay)
             self._overlay.closed.connect(self.close_overlay)
             self.destroyed.connect(self._overlay.deleteLater)
         if not on:
@@ -290,9 +288,3 @@ def _once(parent: CaptionView, seconds: float, then: Callable[[], None]) -> QTim
     timer.setInterval(round(1000 * seconds))
     timer.timeout.connect(then)
     return timer
-
-
-def _action(menu: QMenu, label: str, *keys: str) -> QAction:
-    action = menu.addAction(label)
-    action.setShortcuts([QKeySequence(key) for key in keys])
-    return action

@@ -27,15 +27,9 @@ class ControlColumn(QScrollArea):
     def __init__(self, background: Background, captions: bool = False) -> None:
         super().__init__()
         self.power = PowerSwitch()
-        self.mute = quiet_button(
-            "Mute", "Send silence instead of your voice (Ctrl+M)", shortcut="Ctrl+M", checkable=True
-        )
-        self.level = quiet_button(
-            "Level", "Bring your voice to a steady level (Ctrl+L)", shortcut="Ctrl+L", checkable=True
-        )
-        self.resync = quiet_button(
-            "Resync", "Bring the delay back to its smallest (Ctrl+Shift+R)", shortcut="Ctrl+Shift+R"
-        )
+        self.mute = quiet_button("Mute", "", shortcut="mute", checkable=True)
+        self.level = quiet_button("Level", "", shortcut="level", checkable=True)
+        self.resync = quiet_button("Resync", "", shortcut="resync")
         self.input, self.output = DeviceBox("Microphone"), DeviceBox("Output")
         self.level_in, self.level_out = LevelMeter("In"), LevelMeter("Out")
         self.background = BackgroundControl(background, hears_places=True)

@@ -1,13 +1,16 @@
-"""`sottovoce settings`: the table of app/settings.py on the command line."""
+"""`sottovoce settings`: the tables of app/settings.py and app/shortcuts.py on the command line."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from app import console
 from app.settings import ROWS, Microphone, Preset, Remembered, Row, checked, own_preset_name, preset, row, shown
 from app.settings_file import MICROPHONES, PRESETS, Changes, settings_path, told, write
+from app.settings_file import SHORTCUTS as SHORTCUTS_TABLE
+from app.shortcuts import PREFIX, SHORTCUTS, Shortcut, changed, shortcut
 from engine.types import UsageError
 
 TAKES = {"list": (0, 0), "path": (0, 0), "reset": (0, 1), "preset": (0, 1), "set": (2, 2)}  # the others: one name
@@ -25,6 +28,8 @@ def settings(action: str, name: str | None, value: str | None, as_json: bool) ->
         _list(told(), as_json)
     elif action == "preset" and name is None:
         _list_presets(told(), as_json)
+    elif action in ("get", "set", "reset") and given and given[0].startswith(PREFIX):
+        _shortcut(action, shortcut(given[0]), value)
     elif action == "get":
         print(shown(getattr(told().settings, row(given[0]).name)))
     elif action == "reset" and name is None:
@@ -51,6 +56,15 @@ def _save(values: dict[str, Any]) -> None:
     write(changes)
 
 
+def _shortcut(action: str, known: Shortcut, value: str | None) -> None:
+    changes = told().shortcuts
+    if action == "get":
+        print(changes.get(known.name, known.text))
+    else:
+        after = changed(changes, known.name, known.text if value is None else value)
+        write({(SHORTCUTS_TABLE, known.name): after.get(known.name)})
+
+
 def _presets(action: str, name: str, remembered: Remembered) -> None:
     if action == "preset":
         _save(preset(remembered, name).model_dump())
@@ -68,18 +82,29 @@ def _presets(action: str, name: str, remembered: Remembered) -> None:
 def _list(remembered: Remembered, as_json: bool) -> None:
     now = remembered.settings
     if as_json:
-        console.print_json([_described(known, now) for known in ROWS.values()])
+        shortcuts = [_described_shortcut(known, remembered.shortcuts) for known in SHORTCUTS.values()]
+        console.print_json([_described(known, now) for known in ROWS.values()] + shortcuts)
         return
-    width = max(map(len, ROWS))
+    width = max(map(len, (*ROWS, *(PREFIX + name for name in SHORTCUTS))))
     for known in ROWS.values():
         value = shown(getattr(now, known.name))
         print(f"{known.name:<{width}}  {value or '-'}")
         print(f"{'':<{width}}    {known.sentence}")
+    for keys in SHORTCUTS.values():
+        print(f"{PREFIX + keys.name:<{width}}  {remembered.shortcuts.get(keys.name, keys.text) or '-'}")
+        print(f"{'':<{width}}    {keys.sentence}")
 
 
 def _described(known: Row, now: Any) -> dict[str, Any]:
     figures = dataclasses.asdict(known)
     return figures | {"value": getattr(now, known.name), "chosen": known.name in now.model_fields_set}
+
+
+def _described_shortcut(known: Shortcut, changes: Mapping[str, str]) -> dict[str, Any]:
+    texts = {"label": known.label, "sentence": known.sentence, "group": "Shortcuts", "kind": "shortcut"}
+    value = changes.get(known.name, known.text)
+    more = {"default": known.text, "value": value, "chosen": known.name in changes}
+    return {"name": PREFIX + known.name} | texts | more
 
 
 def _list_presets(remembered: Remembered, as_json: bool) -> None:

@@ -27,6 +27,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from app.shortcut_keys import bind_button
 from app.theme import DARK, Theme, scaled_font
 from engine.types import BACKGROUND_DB_MAX, BACKGROUND_DB_MIN, Background, BackgroundMode
 
@@ -47,21 +48,21 @@ class PowerSwitch(QAbstractButton):
         self.setCursor(Qt.CursorShape.PointingHandCursor)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setShortcut("Ctrl+B")
-        self.setToolTip("Clean the sound, or let it through as it is (Ctrl+B)")
+        self._key = bind_button(self, "power")
         self._theme = DARK
         self._texts = ("Off", "")
         self.show_state("Off", "Nothing is heard or sent")
+        self._key.changed.connect(lambda: self.show_state(*self._texts))
 
     def set_theme(self, theme: Theme) -> None:
         self._theme = theme
         self.update()
 
     def show_state(self, title: str, sentence: str) -> None:
-        """Two lines of lettering; screen readers get both."""
+        """Two lines of lettering; screen readers get both, and the keys."""
         self._texts = (title, sentence)
         self.setAccessibleName(f"Sottovoce: {title}")
-        self.setAccessibleDescription(sentence)
+        self.setAccessibleDescription(self._key.worded(f"{sentence} ({{}})"))
         self.update()
 
     def sizeHint(self) -> QSize:
@@ -425,13 +426,17 @@ def section_label(text: str) -> QLabel:
 
 
 def quiet_button(text: str, tip: str, name: str = "", shortcut: str = "", checkable: bool = False) -> QToolButton:
-    """A button without a frame. name: for screen readers, where the text alone says too little."""
+    """A button without a frame. name: for screen readers, where the text alone says too little.
+
+    shortcut: one of the table's, with its sentence for a tip where there is no other.
+    """
     button = QToolButton()
     button.setObjectName("quiet")
     button.setText(text)
     button.setToolTip(tip)
     button.setAccessibleName(name or text)
-    button.setShortcut(shortcut)
+    if shortcut:
+        bind_button(button, shortcut, tip)
     button.setCheckable(checkable)
     button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
     return button

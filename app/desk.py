@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QEvent, QObject, Qt
-from PySide6.QtGui import QDragEnterEvent, QDragMoveEvent, QDropEvent, QKeySequence, QShortcut
+from PySide6.QtGui import QDragEnterEvent, QDragMoveEvent, QDropEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton
 
 from app.bridge import CommandThread
 from app.column import VIRTUAL_OUTPUT
 from app.console import clock
 from app.record_bar import RecordBar, open_folder, short
+from app.shortcut_keys import bind, keys_of
 from app.theme import DARK, Theme
 from engine.ports import NO_OUTPUT
 
@@ -76,7 +77,8 @@ class Desk(QObject):
         self.files: FileWindow | None = None
         window.setAcceptDrops(True)
         window.installEventFilter(self)
-        QShortcut(QKeySequence("Ctrl+O"), window).activated.connect(self.ask_for_files)
+        tip = "Clean sound files: choose them ({}), or drop them on this window"
+        bind(window, "open_files", self.ask_for_files, tip, self.bar.files)
         self.bar.files.clicked.connect(self.show_files)
         window.bridge.not_recording.connect(lambda text: window.message.say(text, False))
         window.bridge.frame.connect(self._look)
@@ -102,6 +104,7 @@ class Desk(QObject):
         if self.files is None:
             self.files = FileWindow(window.scenes, self.listening_output, window.config.provider.value)
             self.files.set_theme(self._theme)
+            keys_of(window).join(self.files)
         self.files.show()
         self.files.raise_()
         self.files.activateWindow()

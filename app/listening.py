@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Protocol
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSlider, QWidget
 
 from app.bridge import CommandThread
@@ -59,10 +58,8 @@ class Listening(QWidget):
         self._player: Playing | None = None
         self._owned: Playing | None = None  # the command thread's view
         self._commands: CommandThread | None = None
-        self.play = quiet_button("Play", f"Play or pause (P). {TIP}")
-        self.which = quiet_button("", "From the original to the result and back (A)", checkable=True)
-        for key, button in (("P", self.play), ("A", self.which)):  # a button's own shortcut would take 100 ms
-            QShortcut(QKeySequence(key), self).activated.connect(button.click)
+        self.play = quiet_button("Play", f"Play or pause ({{}}). {TIP}", shortcut="play")
+        self.which = quiet_button("", "", shortcut="compare", checkable=True)
         self.place = QSlider(Qt.Orientation.Horizontal)
         self.place.setTracking(False)
         self.place.setAccessibleName("Position")

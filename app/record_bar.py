@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QSize, Qt, QTimer, QUrl, Signal
-from PySide6.QtGui import QDesktopServices, QKeySequence, QResizeEvent, QShortcut
+from PySide6.QtGui import QDesktopServices, QResizeEvent
 from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QSizePolicy
 
 from app.bridge import Bridge, RunState
 from app.console import clock
 from app.controls import quiet_button
 from app.settings_use import default_folder, planned_folder
+from app.shortcut_keys import bind_button
 from app.theme import scaled_font
 from engine.types import Levels, RecordingChange
 
@@ -79,8 +80,8 @@ class RecordBar(QFrame):
         self._running: RecordingChange | None = None
         self._last: RecordingChange | None = None
         self._now_s = 0.0
-        self.record = quiet_button("Record", "Record (Ctrl+R)", checkable=True)
-        QShortcut(QKeySequence("Ctrl+R"), self).activated.connect(self.record.click)
+        self.record = quiet_button("Record", "", checkable=True)
+        self._key = bind_button(self.record, "record")
         self.time = QLabel()
         self.time.setFont(scaled_font(1.0, bold=True))
         self.time.setProperty("tone", "accent")
@@ -89,9 +90,7 @@ class RecordBar(QFrame):
         self.notice.setFont(scaled_font(0.9))
         self.show_folder = quiet_button("Open folder", "Open the folder of the last recording")
         self.change = quiet_button("Folder …", "Choose where recordings are kept", "Folder for recordings")
-        self.files = quiet_button(
-            "Files …", "Clean sound files: choose them (Ctrl+O), or drop them on this window", "Open sound files"
-        )
+        self.files = quiet_button("Files …", "", "Open sound files")
         row = QHBoxLayout(self)
         row.setContentsMargins(8, 0, 8, 0)
         row.setSpacing(10)
@@ -186,7 +185,8 @@ class RecordBar(QFrame):
         text = "Stop recording" if self._wanted else "Record"
         self.record.setText(f"{'■' if self._wanted else '●'} {text}")
         self.record.setAccessibleName(text)
-        self.record.setToolTip(f"{text} (Ctrl+R)" if on or self._wanted else "Switch the sound on to record it")
+        tip = f"{text} ({{}})" if on or self._wanted else "Switch the sound on to record it"
+        self._key.set_tip(tip, self.record)
         self.time.setVisible(self._wanted)
         self._show_time()
         self.notice.say(self._notice())

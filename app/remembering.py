@@ -21,6 +21,8 @@ from app.settings_controls import Offers
 from app.settings_dialog import SettingsDialog
 from app.settings_store import SettingsStore
 from app.settings_use import recording_folder, spoken
+from app.shortcut_keys import bind, keys_of
+from app.shortcut_view import show_shortcuts
 from app.theme import ThemeChoice, system_theme
 from app.tray import NO_TRAY, Tray, has_tray
 from app.window import Choices, MainWindow
@@ -53,11 +55,14 @@ class Remembering(QObject):
         self._applied = ""  # the setting that the window takes up just now
         self._dialog: SettingsDialog | None = None
         self.tray = Tray(window, tray_there)
-        self.button = quiet_button("Settings", "Everything that is remembered (Ctrl+,)", shortcut="Ctrl+,")
+        self.button = quiet_button("Settings", "", shortcut="settings")
         self.button.clicked.connect(self.open_dialog)
         layout = window.status.layout()
         assert layout is not None
         layout.addWidget(self.button)
+        bind(window, "shortcuts", lambda: show_shortcuts(window))
+        self._use_keys()
+        store.shortcuts_changed.connect(self._use_keys)
         window.column.level.setChecked(window.config.level)
         self._scale_captions()
         window.captions.text.zoomed.connect(lambda scale: store.set(caption_scale=round(scale, 3)))
@@ -227,6 +232,9 @@ class Remembering(QObject):
         needed = before.provider != window.config.provider or before.captions
         if needed and window.config != before and window.bridge.state is not RunState.OFF:
             window.start()
+
+    def _use_keys(self) -> None:
+        keys_of(self._window).use(self._store.remembered.shortcuts)
 
     def _scale_captions(self) -> None:
         self._window.captions.text.set_scale(self._store.settings.caption_scale)

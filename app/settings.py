@@ -2,7 +2,8 @@
 
 From it come the checks, the file (app/settings_file.py), the dialog (app/settings_dialog.py), `sottovoce settings`, and
 what `sottovoce gui` and `live` do where no flag says otherwise (app/settings_use.py). Beside the table stand what is
-remembered for each microphone, and presets: named sets of background, level and captions.
+remembered for each microphone, presets (named sets of background, level and captions), and the shortcuts that a person
+changed (app/shortcuts.py).
 """
 
 from __future__ import annotations
@@ -141,11 +142,12 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Remembered:
-    """All that is kept: the settings, microphones by id, and a person's own presets by name."""
+    """All that is kept: the settings, microphones by id, a person's own presets, and the shortcuts they changed."""
 
     settings: Settings = field(default_factory=Settings)
     microphones: Mapping[str, Microphone] = field(default_factory=dict)
     own_presets: Mapping[str, Preset] = field(default_factory=dict)
+    shortcuts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def presets(self) -> dict[str, Preset]:

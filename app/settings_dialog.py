@@ -26,6 +26,7 @@ from app.controls import BackgroundControl, quiet_button, section_label
 from app.settings import MOST_NAME_CHARS, ROWS, Preset, Row, preset, shown
 from app.settings_controls import Control, Offers, make_control
 from app.settings_store import SettingsStore
+from app.shortcut_view import ShortcutSection
 from app.theme import Theme, scaled_font
 from engine.types import UsageError
 
@@ -61,6 +62,7 @@ class SettingsDialog(QDialog):
             tip = f"Back to {self._default_text(row)}"
             self.resets[row.name] = button = quiet_button("Reset", tip, f"Reset {row.label}")
             button.clicked.connect(partial(self._reset, row.name))
+        self.shortcuts = ShortcutSection(store, self._try)
         self._arrange()
         room = self.screen().availableSize()
         width = max(SIZE[0], CHARS * self.fontMetrics().averageCharWidth())
@@ -92,7 +94,7 @@ class SettingsDialog(QDialog):
         self.reset_all = QPushButton("Reset everything")
         self.reset_all.setObjectName("quiet")
         self.reset_all.setAutoDefault(False)
-        self.reset_all.setToolTip("Every setting as it came; presets and microphones are kept")
+        self.reset_all.setToolTip("Every setting as it came; presets, microphones and shortcuts are kept")
         self.reset_all.clicked.connect(lambda: self._try(self._store.reset))
         self.done_button = QPushButton("Close")
         self.done_button.setObjectName("quiet")
@@ -141,7 +143,8 @@ class SettingsDialog(QDialog):
                 grid.addWidget(title, at, 0, 1, 3)
                 at += 1
             at = self._add_row(grid, at, row)
-        grid.setRowStretch(at, 1)
+        grid.addWidget(self.shortcuts, at, 0, 1, 3)
+        grid.setRowStretch(at + 1, 1)
         return page
 
     def _add_row(self, grid: QGridLayout, at: int, row: Row) -> int:

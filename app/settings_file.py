@@ -20,7 +20,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 from tomlkit.exceptions import TOMLKitError
 
-from app import console
+from app import console, shortcuts
 from app.settings import ROWS, Microphone, Preset, Remembered, Settings, checked, own_preset_name
 from engine.paths import config_dir
 from engine.types import SottovoceError, UsageError
@@ -28,7 +28,7 @@ from engine.types import SottovoceError, UsageError
 NAME = "settings.toml"
 LOCK_WAIT_S = 5.0
 MOST_SPARES = 1000
-MICROPHONES, PRESETS = "microphones", "presets"
+MICROPHONES, PRESETS, SHORTCUTS = "microphones", "presets", "shortcuts"
 
 Entry = TypeVar("Entry", bound=BaseModel)
 
@@ -97,7 +97,9 @@ def write(changes: Changes) -> None:
 
 
 def understood(values: Mapping[str, Any]) -> tuple[Remembered, list[tuple[str, ...]]]:
-    """Values as they are meant, and where a wrong one stands. Unknown names are a newer version's, and not wrong."""
+    """Values as they are meant, and where a wrong one stands. Unknown settings are a newer version's, and not wrong;
+    an unknown shortcut is, so that a slip of the pen is told.
+    """
     wrong: list[tuple[str, ...]] = []
     chosen: dict[str, Any] = {}
     for name in ROWS.keys() & values.keys():
@@ -113,7 +115,8 @@ def understood(values: Mapping[str, Any]) -> tuple[Remembered, list[tuple[str, .
         except UsageError:
             wrong.append((PRESETS, name))
             del presets[name]
-    return Remembered(Settings(**chosen), microphones, presets), sorted(wrong)
+    keys = _shortcuts(values, wrong)
+    return Remembered(Settings(**chosen), microphones, presets, keys), sorted(wrong)
 
 
 def _entries(
@@ -130,6 +133,16 @@ def _entries(
         except (ValidationError, UsageError):
             wrong.append((table, name))
     return entries
+
+
+def _shortcuts(values: Mapping[str, Any], wrong: list[tuple[str, ...]]) -> dict[str, str]:
+    rows = values.get(SHORTCUTS, {})
+    if not isinstance(rows, dict):
+        wrong.append((SHORTCUTS,))
+        return {}
+    changes, not_so = shortcuts.understood(rows)
+    wrong += [(SHORTCUTS, name) for name in not_so]
+    return changes
 
 
 def _text(path: Path) -> str:

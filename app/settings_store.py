@@ -13,10 +13,10 @@ from typing import Any
 
 from PySide6.QtCore import QFileSystemWatcher, QObject, QTimer, Signal
 
-from app import settings_file
+from app import settings_file, shortcuts
 from app.bridge import CommandThread
 from app.settings import PRESETS, Microphone, Preset, Remembered, Settings, changed, own_preset_name
-from app.settings_file import MICROPHONES, Changes, settings_path
+from app.settings_file import MICROPHONES, SHORTCUTS, Changes, settings_path
 from engine.types import UsageError
 
 STILL_MS = 400
@@ -30,6 +30,7 @@ class SettingsStore(QObject):
 
     changed = Signal(str)
     presets_changed = Signal()
+    shortcuts_changed = Signal()
     failed = Signal(str)
 
     def __init__(self, remembered: Remembered, write: Callable[[Changes], None] = settings_file.write) -> None:
@@ -108,6 +109,23 @@ class SettingsStore(QObject):
         self._later({(settings_file.PRESETS, name): None})
         self.presets_changed.emit()
 
+    def set_shortcut(self, name: str, keys: str | None) -> None:
+        """Other keys for a shortcut, none where the text is empty, as it came where it is None; raises UsageError."""
+        text = shortcuts.SHORTCUTS[name].text if keys is None else keys
+        self._use_shortcuts(shortcuts.changed(self.remembered.shortcuts, name, text))
+
+    def reset_shortcuts(self) -> None:
+        """Every shortcut as it came."""
+        self._use_shortcuts({})
+
+    def _use_shortcuts(self, changes: dict[str, str]) -> None:
+        before = self.remembered.shortcuts
+        if changes != before:
+            self._keep(shortcuts=changes)
+            names = [name for name in {**before, **changes} if before.get(name) != changes.get(name)]
+            self._later({(SHORTCUTS, name): changes.get(name) for name in names})
+            self.shortcuts_changed.emit()
+
     def close(self) -> None:
         """Write what is not written yet, and end the thread."""
         if self._thread is None:
@@ -183,17 +201,21 @@ class SettingsStore(QObject):
         before, now = self.settings, found.settings
         chosen = {name: before if name in ours else now for name in Settings.model_fields}
         taken = {name: getattr(of, name) for name, of in chosen.items() if name in of.model_fields_set}
+        others_shortcuts = SHORTCUTS not in ours and found.shortcuts != self.remembered.shortcuts
         others_presets = settings_file.PRESETS not in ours and found.own_presets != self.remembered.own_presets
         self._keep(
             settings=Settings(**taken),
             microphones=self.remembered.microphones if MICROPHONES in ours else found.microphones,
             own_presets=found.own_presets if others_presets else self.remembered.own_presets,
+            shortcuts=found.shortcuts if others_shortcuts else self.remembered.shortcuts,
         )
         for name in Settings.model_fields:
             if getattr(before, name) != getattr(self.settings, name):
                 self.changed.emit(name)
         if others_presets:
             self.presets_changed.emit()
+        if others_shortcuts:
+            self.shortcuts_changed.emit()
         if line:
             self.failed.emit(line)
 

@@ -161,7 +161,7 @@ QFrame#message {{ background: {t.warning_panel}; border: 1px solid {t.warning}; 
 QTextEdit {{ background: transparent; border: none; selection-background-color: {t.accent};
   selection-color: {t.on_accent}; }}
 QTextEdit:focus {{ border: none; }}
-QDialog#settings {{ background: {t.window}; }}
+QDialog#settings, QDialog#shortcuts {{ background: {t.window}; }}
 QLineEdit {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 7px; padding: 6px 10px;
   selection-background-color: {t.accent}; selection-color: {t.on_accent}; }}
 QLineEdit:focus {{ border-color: {t.accent}; }}

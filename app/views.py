@@ -16,6 +16,7 @@ from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QMouseEvent, QPaintEvent, QWheelEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
+from app.shortcut_keys import bind_button
 from app.theme import (
     CODE_COLOURS,
     DIM_STEPS,
@@ -302,8 +303,8 @@ class InsideView(QFrame):
         self.live.setObjectName("quiet")
         self.live.setText("Pause")
         self.live.setCheckable(True)
-        self.live.setShortcut("Ctrl+P")
-        self.live.setToolTip("Hold the pictures still (Ctrl+P). Turn the wheel over them to go back, up to 5 minutes.")
+        tip = "Hold the pictures still ({}). Turn the wheel over them to go back, up to 5 minutes."
+        bind_button(self.live, "pause_pictures", tip)
         self.live.setAccessibleName("Pause the pictures")
         self.live.toggled.connect(self._pause)
         self.live.setParent(self)

@@ -136,6 +136,8 @@ def test_it_stays_on_top_without_a_frame_and_comes_back_where_it_was(
 
 
 def test_keys_move_size_and_close_it(overlay: CaptionOverlay, view: CaptionView, qtbot: QtBot) -> None:
+    overlay.activateWindow()
+    qtbot.waitUntil(overlay.isActiveWindow, timeout=WAIT_MS)
     at, width = overlay.pos(), overlay.width()
     qtbot.keyClick(overlay, Qt.Key.Key_Right)
     qtbot.keyClick(overlay, Qt.Key.Key_Up)

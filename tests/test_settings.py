@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from app import cli, desktop
 from app.settings import PRESETS, ROWS, SCALE_MAX, SCALE_MIN, Settings, changed, checked, row, shown
 from app.settings_file import load, settings_path
+from app.shortcuts import SHORTCUTS
 from engine.types import UsageError
 
 ids = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), max_size=40)
@@ -109,7 +110,7 @@ def test_wrong_use_says_what_is_taken(arguments: list[str], capsys: Any) -> None
 def test_the_list_tells_value_range_and_sentence(capsys: Any) -> None:
     said(capsys, "set", "caption-scale", "1.5")
     listed = {entry["name"]: entry for entry in json.loads(said(capsys, "list", "--json"))}
-    assert list(listed) == list(ROWS)
+    assert list(listed) == [*ROWS, *(f"shortcut.{name}" for name in SHORTCUTS)]
     assert listed["caption_scale"] | {"value": 1.5, "chosen": True, "maximum": 3.0} == listed["caption_scale"]
     assert not listed["theme"]["chosen"]
     assert listed["theme"]["choices"] == ["system", "dark", "light"]
