@@ -40,6 +40,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 LanguageOption = Annotated[
     str | None, typer.Option("--language", metavar="XX", help="What is spoken, as a two-letter code.")
 ]
+WhisperOption = Annotated[
+    str, typer.Option("--whisper", metavar="SIZE", help="The Whisper of captions; see sottovoce models.")
+]
 InFile = Annotated[Path, typer.Argument(metavar="IN", show_default=False)]
 OutFile = Annotated[Path, typer.Argument(metavar="OUT", show_default=False)]
 
@@ -100,12 +103,13 @@ def live(
     record: Annotated[Path | None, typer.Option("--record", metavar="DIR", help="Record into this folder.")] = None,
     seconds: Annotated[float | None, typer.Option("--seconds", metavar="N", help="Stop after N seconds.")] = None,
     provider: ProviderOption = "auto",
+    whisper: WhisperOption = "base",
 ) -> None:
     """Clean a microphone as it goes, until Ctrl-C."""
     from app.commands_live import LiveRequest, live_run
 
     ends, words = (input_id, output_id, virtual_mic), (captions, also, language)
-    raise typer.Exit(live_run(LiveRequest(*ends, background, level, *words, record, seconds, provider)))
+    raise typer.Exit(live_run(LiveRequest(*ends, background, level, *words, record, seconds, provider, whisper)))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})  # a gain such as -12 is a value

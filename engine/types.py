@@ -124,6 +124,7 @@ class CaptionTap(StrEnum):
     TOKENS = "tokens"
 
 
+DEFAULT_WHISPER = "base"  # the size that captions use unless told; the residue's graph was trained on its frames
 LEFT_FOR_RECOGNISER_DB = -10.5  # gain of the background under enhanced sound: Whisper hears better with some of it left
 
 
@@ -132,7 +133,8 @@ class EngineConfig:
     """All that a live run needs to know. Device ids are those of `engine.devices.list_devices`; None is the default.
 
     level: bring the voice to a steady level. residue: tell which noise there is while captions run. also: a second
-    sound to caption, never mixed with the first: a device's id, or "speakers" for what they play.
+    sound to caption, never mixed with the first: a device's id, or "speakers" for what they play. whisper: the size of
+    Whisper that captions use (engine.sizes); the residue is told with DEFAULT_WHISPER alone.
     """
 
     input: str | None = None
@@ -145,6 +147,7 @@ class EngineConfig:
     captions: bool = False
     language: str | None = "en"
     tap: CaptionTap = CaptionTap.ENHANCED
+    whisper: str = DEFAULT_WHISPER
     record_dir: str | None = None
     virtual_mic: bool = False
     also: str | None = None
