@@ -16,6 +16,7 @@ from app.bridge import Bridge, RunState
 from app.caption_view import CaptionView
 from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT, ControlColumn
 from app.message_bar import MessageBar
+from app.models_button import Models
 from app.status_line import StatusLine
 from app.theme import Theme, ThemeChoice, apply_theme, system_theme
 from app.timeline import Timeline
@@ -68,6 +69,8 @@ class MainWindow(QMainWindow):
         self.input, self.output = column.input, column.output
         self.level_in, self.level_out = column.level_in, column.level_out
         self.status = StatusLine()
+        self.models = Models(lambda: self.config, self)
+        self.status.add(self.models.button)
         self.setWindowTitle("Sottovoce")
         self.setMinimumSize(*SMALLEST)
         self.resize(*SIZE)
@@ -135,6 +138,9 @@ class MainWindow(QMainWindow):
         self.captions.others_wanted.connect(self._set_others)
         self.captions.told.connect(lambda text: self.message.say(text, offer_retry=False))
         self.closing.connect(self.captions.close_overlay)
+        self.closing.connect(self.models.close_all)
+        self.models.wanted.connect(self.set_whisper)
+        self.models.told.connect(lambda text: self.message.say(text, offer_retry=False))
         self.message.again.connect(self.start)
         QGuiApplication.styleHints().colorSchemeChanged.connect(lambda _: self.set_theme())
 
@@ -258,6 +264,11 @@ class MainWindow(QMainWindow):
         if self.bridge.state is not RunState.OFF:
             self.start()
 
+    def set_whisper(self, size: str) -> None:
+        """The size of Whisper that captions use, from their next start on."""
+        self.config = dataclasses.replace(self.config, whisper=size)
+        self.models.show_chosen()
+
     # What the engine tells --------------------------------------------------------------------------------------------
 
     def _show_levels(self, levels: Levels) -> None:
@@ -303,7 +314,7 @@ class MainWindow(QMainWindow):
             self.bridge.refresh_clouds()
         if state in (RunState.ON, RunState.OFF):  # the former engine has said its last words
             self.captions.end_run()
-            self.column.noise.set_captions(self.config.captions)
+            self.column.noise.set_captions(self.config.captions, self.config.whisper)
         if state is RunState.OFF:
             for meter in (self.level_in, self.level_out):
                 meter.show_level(LEVEL_FLOOR_DB, LEVEL_FLOOR_DB)
@@ -319,7 +330,7 @@ class MainWindow(QMainWindow):
 
     def _tell_captions(self, on: bool) -> None:
         self.status.set_captions(on)
-        self.column.noise.set_captions(on)
+        self.column.noise.set_captions(on, self.config.whisper)
 
     def _show_clouds(self, clouds: dict[str, Any]) -> None:
         self.column.noise.plane.set_clouds(clouds)

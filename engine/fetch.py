@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from engine.types import ArtefactError, SottovoceError
+from engine.priority import stand_back
+from engine.types import ArtefactError, Stopped
 
 Progress = Callable[[str, int, int], None]  # what is done, bytes so far, bytes in all (0: not known)
 
@@ -30,10 +31,6 @@ RETRIES = 3  # of a connection that breaks without a byte more
 RETRY_S = 1.0
 POLL_S = 0.1
 MB = 1e6
-
-
-class Stopped(SottovoceError):
-    """Somebody asked to stop; what was done so far is kept."""
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -78,7 +75,7 @@ def download(
         except urllib.error.HTTPError as error:
             raise _refused(address, error.code) from error
         except (OSError, http.client.HTTPException) as error:
-            reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+            reason = _reason(error)
         left = RETRIES if _size(part) > before else left - 1
         if _size(part) == first or left <= 0:
             raise _unreachable(address, reason, _size(part))
@@ -88,6 +85,12 @@ def download(
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no connection, in a few words."""
+    inner = getattr(error, "reason", None) or error  # URLError wraps what the socket raised
+    return str(getattr(inner, "strerror", None) or inner) or type(inner).__name__
 
 
 def _refused(address: str, code: int) -> ArtefactError:
@@ -168,6 +171,7 @@ def run_watched(
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
     )
+    stand_back(process.pid)
     with process:
         while True:
             try:

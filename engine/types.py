@@ -7,7 +7,8 @@ Nothing here imports another module of the project. Units are in the names; a pl
     ├── ArtefactError         a model file is missing, damaged or of another version
     ├── DeviceError           a sound device is missing, taken or gone
     ├── AudioFileError        a sound file cannot be read or written
-    └── TokenFileError        an .svt file cannot be read
+    ├── TokenFileError        an .svt file cannot be read
+    └── Stopped               a person asked to stop it
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class AudioFileError(SottovoceError):
 
 class TokenFileError(SottovoceError):
     """An .svt file cannot be read at all."""
+
+
+class Stopped(SottovoceError):
+    """A person asked to stop what was under way; what is there of it is kept."""
 
 
 class BackgroundMode(StrEnum):

