@@ -87,6 +87,11 @@ class SizeCard(QFrame):
         self.keep_button.clicked.connect(lambda: self._ask(False))
         self.really_button.clicked.connect(self._remove)
 
+    @property
+    def last_button(self) -> QPushButton:
+        """The last of the card for who goes through it by keyboard."""
+        return self._buttons[-1]
+
     def show_row(self, row: SizeRow, chosen: bool) -> None:
         """What is here now. chosen: captions use it."""
         self.row, self._chosen, self._asking = row, chosen, False
@@ -165,7 +170,8 @@ class SizeCard(QFrame):
             text = "Removing …"
         elif self._asking:
             room = words.megabytes(self.row.done_bytes)
-            text = f"Remove {self.row.path} ({room})? Other programs that use this file fetch it again."
+            shared = " Other programs that use this file fetch it again." if self.row.path.endswith(".pt") else ""
+            text = f"Remove {self.row.path} ({room})?{shared}"
         else:
             text = words.state(self.row)
         self.state.setText(text)

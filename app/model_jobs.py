@@ -6,7 +6,6 @@ a thread       of its own for each thing that is done; the program's end waits f
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -14,16 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from queue import SimpleQueue
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
+from app.bridge import CommandThread
 from app.model_shelf import Inventory, Shelf
 from engine.types import Provider, SottovoceError, Stopped
 
 POLL_MS = 100
 RATE_S = 4.0  # the speed is that of the last seconds
-LOG = logging.getLogger("sottovoce.window")
 
 
 class Doing(StrEnum):
@@ -66,6 +64,16 @@ class _Under:
     discard: bool = False  # set by the GUI: stopped, what is there goes, too
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """How it ended. text: what went wrong, empty where nothing did."""
+
+    doing: Doing
+    name: str
+    text: str
+    inventory: Inventory | None
+
+
 class ModelJobs(QObject):
     """Every method returns at once.
 
@@ -86,7 +94,7 @@ class ModelJobs(QObject):
         self._under = _Under()
         self._closed = False
         self._seen: deque[tuple[float, int]] = deque()  # when so many bytes were there
-        self._answers: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._thread: CommandThread | None = None
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._poll)
 
@@ -151,44 +159,43 @@ class ModelJobs(QObject):
         self._closed = True
         self._under.halt.set()
         self._timer.stop()
-
-    # The thread -------------------------------------------------------------------------------------------------------
+        if self._thread is not None:
+            self._thread.finish()
 
     def _begin(self, job: Job, work: Callable[[_Under], str]) -> None:
         if self.job is not None or self._closed:
             return
         self._under = under = _Under()
         self._seen.clear()
+        self._thread = self._thread or CommandThread()
         provider = self._provider()
-        threading.Thread(target=self._run, args=(job, under, work, provider), name="sottovoce-models").start()
+        self._thread.submit(lambda: self._work(job, under, work, provider), self._end, self._fail)
         self._change(job)
         self._timer.start(POLL_MS)
 
-    def _run(self, job: Job, under: _Under, work: Callable[[_Under], str], provider: Provider) -> None:
+    # The thread -------------------------------------------------------------------------------------------------------
+
+    def _work(self, job: Job, under: _Under, work: Callable[[_Under], str], provider: Provider) -> _Outcome:
         """Do it, then see what is here now."""
-        text, name = "", job.name
-        inventory: Inventory | None = None
+        doing, name, text = job.doing, job.name, ""
         try:
-            try:
-                name = work(under)
-            except Stopped:
-                job = replace(job, doing=Doing.DISCARD if under.discard else Doing.LOOK)
-            except (SottovoceError, OSError) as error:
-                text = str(error)
-            if not self._closed:
-                inventory = self._shelf.look(provider)
+            name = work(under)
+        except Stopped:
+            doing = Doing.DISCARD if under.discard else Doing.LOOK
         except (SottovoceError, OSError) as error:
-            text = text or str(error)
-        except Exception as error:  # top of a thread: the person must learn of it
-            LOG.exception("work on the models failed")
-            text = f"something went wrong with the models ({type(error).__name__}: {error}); try again"
-        self._answers.put(lambda: self._end(job.doing, name, text, inventory))
+            text = str(error)
+        if self._closed:
+            return _Outcome(doing, name, text, None)
+        try:
+            return _Outcome(doing, name, text, self._shelf.look(provider))
+        except (SottovoceError, OSError) as error:
+            return _Outcome(doing, name, text or str(error), None)
 
     # GUI thread -------------------------------------------------------------------------------------------------------
 
     def _poll(self) -> None:
-        while not self._answers.empty():
-            self._answers.get()()
+        while self._thread is not None and not self._thread.answers.empty():
+            self._thread.answers.get()()
         if self.job is not None:
             self._show_progress(self.job)
 
@@ -207,16 +214,19 @@ class ModelJobs(QObject):
         if (now := replace(job, what=what, done=done, total=total, rate=rate)) != job:
             self._change(now)
 
-    def _end(self, doing: Doing, name: str, text: str, inventory: Inventory | None) -> None:
+    def _end(self, outcome: _Outcome) -> None:
         self._timer.stop()
         self._change(None)
-        if inventory is not None:
-            self.inventory = inventory
-            self.looked.emit(inventory)
-        if text:
-            self.failed.emit(text, name)
-        elif doing is not Doing.LOOK:
-            self.done.emit(doing, name)
+        if outcome.inventory is not None:
+            self.inventory = outcome.inventory
+            self.looked.emit(outcome.inventory)
+        if outcome.text:
+            self.failed.emit(outcome.text, outcome.name)
+        elif outcome.doing is not Doing.LOOK:
+            self.done.emit(outcome.doing, outcome.name)
+
+    def _fail(self, text: str) -> None:
+        self._end(_Outcome(Doing.LOOK, "", text, None))
 
     def _change(self, job: Job | None) -> None:
         self.job = job

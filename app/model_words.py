@@ -34,7 +34,7 @@ def facts(size: Size) -> str:
     if size.name.removesuffix(".en") == DEFAULT_WHISPER:
         pace = "the usual pace"
     elif size.slowdown < 1:
-        pace = f"about {1 / size.slowdown:.0f} times faster than base, with more errors"
+        pace = f"about {1 / size.slowdown:.0f} times faster than base, with many more errors"
     else:
         pace = f"about {size.slowdown:.0f} times slower than base, with fewer errors"
     slow = "" if size.live else "; too slow for live captions on most processors"
@@ -115,7 +115,7 @@ def network(row: NetworkRow) -> str:
     """What there is to know of a sound network."""
     if row.problem:
         return row.problem
-    return f"ships with Sottovoce, {megabytes(row.size_bytes)}, sha256 {row.sha256[:12]}… checked, {row.license}"
+    return f"Ships with Sottovoce, {megabytes(row.size_bytes)}, sha256 {row.sha256[:12]}… checked, {row.license}"
 
 
 def ancestors(row: NetworkRow) -> str:

@@ -16,7 +16,7 @@ from app.model_shelf import Inventory
 from app.theme import scaled_font
 from engine.sizes import canonical
 
-SIZE = (760, 640)
+SIZE = (820, 640)
 CHARS = 96  # wide enough for this many, however large the desktop writes
 FILTERS = ["Whisper models (*.pt *.bin *.safetensors)", "All files (*)"]
 
@@ -139,6 +139,7 @@ class ModelsDialog(QDialog):
             card.use.connect(self.wanted)
             self.cards[card.name] = card
             self._sizes.addWidget(card)
+        last_in_chain = list(self.cards.values())[-1].last_button
         for network in inventory.networks:
             name, about = QLabel(network.name.capitalize()), QLabel(words.network(network))
             name.setFont(scaled_font(1.0, bold=True))
@@ -151,6 +152,9 @@ class ModelsDialog(QDialog):
                 self._networks.addWidget(label)
             for label in (about, origin):
                 label.setFont(scaled_font(0.92))
+        for button in (self.import_button, self.stop_button, self.close_button):  # after what stands above them
+            QWidget.setTabOrder(last_in_chain, button)
+            last_in_chain = button
 
     def _show_job(self) -> None:
         job: Job | None = self.jobs.job

@@ -49,8 +49,11 @@ def no_room(path: Path, error: OSError) -> ArtefactError:
 
 
 def check_room(folder: Path, wanted: int) -> None:
-    """Raises ArtefactError when the disk has no room for so many bytes."""
-    free = shutil.disk_usage(folder).free
+    """Raises ArtefactError when the disk has no room for so many bytes, or the folder is gone."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise no_room(folder / "part", error) from error
     if free < wanted:
         raise ArtefactError(
             f"{folder} has room for {free / MB:.0f} MB and {wanted / MB:.0f} MB are to come; make room there and go on"
@@ -73,6 +76,7 @@ def download(
                 return
             reason = "the connection broke"
         except urllib.error.HTTPError as error:
+            error.close()
             raise _refused(address, error.code) from error
         except (OSError, http.client.HTTPException) as error:
             reason = _reason(error)
@@ -135,6 +139,8 @@ def _receive(address: str, part: Path, what: str, progress: Progress, halt: thre
                 _write(file, part, chunk)
                 done += len(chunk)
                 progress(what, done, total)
+    if not part.exists():
+        raise no_room(part, FileNotFoundError(errno.ENOENT, "gone"))
     return done >= total
 
 
