@@ -120,7 +120,7 @@ def network(row: NetworkRow) -> str:
 
 def ancestors(row: NetworkRow) -> str:
     """What a sound network was made from."""
-    return f"From {'; '.join(row.ancestors)}" if row.ancestors else "Trained from nothing, for Sottovoce"
+    return f"From {'; '.join(row.ancestors)}" if row.ancestors else "Made for Sottovoce, from no other network"
 
 
 def machine(inventory: Inventory) -> str:

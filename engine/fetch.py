@@ -81,7 +81,7 @@ def download(
         except (OSError, http.client.HTTPException) as error:
             reason = _reason(error)
         left = RETRIES if _size(part) > before else left - 1
-        if _size(part) == first or left <= 0:
+        if not halt.is_set() and (_size(part) == first or left <= 0):
             raise _unreachable(address, reason, _size(part))
         if halt.wait(RETRY_S):
             raise Stopped("the download was stopped; it goes on where it was")
@@ -175,7 +175,12 @@ def run_watched(
     Raises Stopped, with the program ended, once `halt` is set.
     """
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, **(environment or {})},
     )
     stand_back(process.pid)
     with process:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from app.models_dialog import ModelsDialog
 from engine.sizes import SIZES
 from engine.types import EngineConfig, Provider, Residue
 from tests.fake_shelf import MB, FakeShelf
+from tests.file_server import FileServer
 from tests.stage import WAIT_MS, Stage
 
 
@@ -336,3 +340,48 @@ def test_the_engines_shelf_tells_what_is_on_this_machine(tmp_path: Path, monkeyp
     assert not tiny.exists()
     EngineShelf().discard("small")
     assert set(SIZES) == {row.size.name for row in inventory.sizes}
+
+
+def test_a_download_over_a_bad_line_through_the_real_shelf(
+    stages: Any, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut after each 300 kB, paused where the other side is silent, gone on with: all bytes, once, and verified."""
+    from engine import fetch, weights
+
+    data = os.urandom(2_000_000)
+    server, sha256 = FileServer(data), hashlib.sha256(data).hexdigest()
+    monkeypatch.setenv("SOTTOVOCE_CACHE", str(tmp_path / "ours"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "theirs"))
+    monkeypatch.setattr(fetch, "RETRY_S", 0.01)
+    monkeypatch.setattr(weights, "official_models", lambda: {"tiny": f"{server.address}/{sha256}/tiny.pt"})
+    server.cut, server.hold, server.hold_at = 300_000, threading.Event(), 200_000
+    try:
+        stage = stages()
+        stage.until_on()
+        room = Room(stage, FakeShelf(), qtbot)
+        card = room.card("tiny")
+        assert list(room.dialog.cards) == ["tiny"]
+        room.click(card.get_button)
+        room.until(lambda: room.jobs.job is not None and room.jobs.job.done == 200_000)
+        room.click(card.pause_button)
+        server.hold.set()
+        room.rest()
+        assert card.row.presence is Presence.UNFINISHED
+        there = card.row.done_bytes
+        assert 200_000 <= there <= 300_000
+        asked = len(server.asked)
+        room.click(card.get_button)
+        room.rest()
+        assert server.asked[asked] == f"bytes={there}-"
+        assert weights.require_weights("tiny").path.read_bytes() == data
+        assert card.row.presence is Presence.HERE and card.row.verified
+        room.click(card.remove_button)
+        room.click(card.really_button)
+        room.rest()
+        server.cut, server.data = 0, bytes(len(data))
+        room.click(card.get_button)
+        room.rest()
+        assert "damaged and was removed; try again" in room.dialog.line.text()
+        assert card.row.presence is Presence.ABSENT
+    finally:
+        server.close()
