@@ -77,7 +77,7 @@ def brief(job: Job | None) -> str:
     """A job in the few words that a button has room for; empty where it is nobody's concern."""
     if job is None or job.doing not in (Doing.GET, Doing.IMPORT):
         return ""
-    name = f"Whisper {job.name}" if job.doing is Doing.GET else "Import"
+    name = "Whisper" if job.doing is Doing.GET else "Import"
     return f"{name} {100 * job.done / job.total:.0f} %" if job.total else f"{name} …"
 
 

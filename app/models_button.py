@@ -68,8 +68,9 @@ class Models(QWidget):
         text = words.brief(job) or LABEL
         if self.button.text() != text:
             self.button.setText(text)
-            self.button.setAccessibleName(LABEL if text == LABEL else f"{LABEL}: {text}")
-            self.button.setToolTip(TIP if job is None or text == LABEL else words.progress(job))
+            known = text != LABEL
+            self.button.setAccessibleName(f"{LABEL}: {text}" if known else LABEL)
+            self.button.setToolTip(f"{job.name}: {words.progress(job)}" if job is not None and known else TIP)
             self.button.setShortcut(KEYS)  # setText takes it away
 
     def _seen(self) -> bool:

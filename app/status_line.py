@@ -79,12 +79,6 @@ class StatusLine(QWidget):
             label.setFont(scaled_font(0.9))
         self._show()
 
-    def add(self, widget: QWidget) -> None:
-        """One thing more at the right end."""
-        layout = self.layout()
-        assert layout is not None
-        layout.addWidget(widget)
-
     def set_theme(self, theme: Theme) -> None:
         self._theme = theme
         self._show()

@@ -70,7 +70,7 @@ class MainWindow(QMainWindow):
         self.level_in, self.level_out = column.level_in, column.level_out
         self.status = StatusLine()
         self.models = Models(lambda: self.config, self)
-        self.status.add(self.models.button)
+        column.head.addWidget(self.models.button)
         self.setWindowTitle("Sottovoce")
         self.setMinimumSize(*SMALLEST)
         self.resize(*SIZE)

@@ -148,7 +148,8 @@ def test_a_download_shows_how_far_it_is_and_ends_verified(room: Room) -> None:
     assert card.bar.value() == 250
     assert shown(card) == ["Pause", "Cancel"]
     assert not room.card("medium").get_button.isEnabled(), "one at a time"
-    assert room.window.models.button.text() == "Whisper small 25 %"
+    assert room.window.models.button.text() == "Whisper 25 %"
+    assert room.window.models.button.toolTip().startswith("small: 121 MB of 484 MB")
     room.shelf.more.set()
     room.rest()
     assert card.state.text().endswith("checked, MIT")
@@ -210,7 +211,7 @@ def test_a_failure_is_one_sentence_and_it_can_be_tried_again(room: Room, sentenc
 def test_a_download_outlives_the_dialog_and_is_told_in_the_window(room: Room) -> None:
     room.begin("small", 100)
     room.click(room.dialog.close_button)
-    assert room.window.models.button.text() == "Whisper small 21 %"
+    assert room.window.models.button.text() == "Whisper 21 %"
     assert "384" not in room.window.message.text()
     room.shelf.more.set()
     room.rest()
