@@ -86,7 +86,8 @@ def _verify(as_json: bool) -> int:
         for row in networks:
             print(f"{'DAMAGED' if row['problem'] else 'ok':<8} {row['file']}")
         for row in weights:
-            print(f"{'DAMAGED' if row['problem'] else 'ok':<8} {row.get('path', row['name'])}")
+            unknown = "" if row.get("verified", True) else UNVERIFIED
+            print(f"{'DAMAGED' if row['problem'] else 'ok':<8} {row.get('path', row['name'])}{unknown}")
         if not weights:
             console.warn("no Whisper weights are here, captions need them; run sottovoce models get base")
     for row in bad:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout
+from PySide6.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from app import model_words as words
 from app.model_jobs import Doing, Job
@@ -51,8 +53,9 @@ class SizeCard(QFrame):
         self.remove_button = quiet("Remove", f"Remove {whisper}")
         self.really_button = quiet("Remove it", f"Remove {whisper} now")
         self.keep_button = quiet("Keep it", f"Keep {whisper}")
-        self._buttons = [self.use_button, self.get_button, self.pause_button, self.cancel_button, self.remove_button]
-        self._buttons += [self.really_button, self.keep_button]
+        self._buttons: list[QWidget] = [self.use_button, self.get_button, self.pause_button, self.cancel_button]
+        self._buttons += [self.remove_button, self.really_button, self.keep_button]
+        self.setAccessibleName(whisper)
         self._arrange()
         self._connect()
         self._show()
@@ -88,7 +91,7 @@ class SizeCard(QFrame):
         self.really_button.clicked.connect(self._remove)
 
     @property
-    def last_button(self) -> QPushButton:
+    def last_button(self) -> QWidget:
         """The last of the card for who goes through it by keyboard."""
         return self._buttons[-1]
 
@@ -121,6 +124,16 @@ class SizeCard(QFrame):
         return job if job is not None and job.name == self.name and job.doing is not Doing.IMPORT else None
 
     def _show(self) -> None:
+        """Show what is known; who is here by keyboard stays here, whatever goes away."""
+        focused = QApplication.focusWidget()
+        inside = focused is not None and (focused is self or self.isAncestorOf(focused))
+        self._show_buttons()
+        if not inside or (focused in self._buttons and focused.isVisible() and focused.isEnabled()):
+            return
+        there: Iterator[QWidget] = (button for button in self._buttons if button.isVisible() and button.isEnabled())
+        next(there, self).setFocus()
+
+    def _show_buttons(self) -> None:
         mine, here = self._mine(), self.row.presence
         getting = mine is not None and mine.doing is Doing.GET
         unfinished = here is Presence.UNFINISHED

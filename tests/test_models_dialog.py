@@ -139,6 +139,32 @@ def test_every_button_is_named_and_reached_by_keyboard(room: Room, qtbot: QtBot)
     assert reached[: len(enabled)][-2:] == [room.dialog.import_button.accessibleName(), "Close"]
 
 
+def test_by_keyboard_one_stays_with_the_size_one_is_at(room: Room, qtbot: QtBot) -> None:
+    room.dialog.activateWindow()
+    qtbot.waitUntil(room.dialog.isActiveWindow, timeout=WAIT_MS)
+    card = room.card("small")
+    room.shelf.goes_to = 100
+    card.get_button.setFocus()
+
+    def press() -> str:
+        """Space on what has the focus; what has it when all is at rest, or waits."""
+        qtbot.keyClick(room.dialog.focusWidget(), Qt.Key.Key_Space)
+        room.until(lambda: (job := room.jobs.job) is None or (job.done == 100 * MB and not job.stopping))
+        return str(room.dialog.focusWidget().accessibleName())
+
+    assert press() == "Pause Whisper small"
+    assert press() == "Resume Whisper small"
+    card.cancel_button.setFocus()
+    assert press() == "Get Whisper small"
+    room.shelf.more.set()
+    press()
+    room.rest()
+    assert room.dialog.focusWidget() is card.use_button
+    card.remove_button.setFocus()
+    assert press() == "Keep Whisper small"
+    assert press() == "Remove Whisper small"
+
+
 # Get ------------------------------------------------------------------------------------------------------------------
 
 

@@ -111,3 +111,13 @@ def test_live_hands_the_size_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert run(["live", "--captions"]) == 1
     assert [config.whisper for config in asked] == ["small", "base"]
     assert "this is a test" in capsys.readouterr().err
+
+
+def test_what_no_list_knows_is_marked_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = Weights("small", tmp_path / "small.safetensors", "0" * 64, "mine.pt, imported", "safetensors", False)
+    monkeypatch.setattr("engine.weights.known_weights", lambda: [("small", mine)])
+    for arguments in (["models"], ["models", "verify"]):
+        assert run(arguments) == 0
+        assert "its sha256 is in no list; its structure was checked" in capsys.readouterr().out
