@@ -120,6 +120,7 @@ def test_it_tells_what_is_here_and_what_each_size_needs(room: Room) -> None:
     assert "English alone" in room.card("tiny.en").facts.text()
     assert "They run on the CPU: cuda needs an NVIDIA GPU" in room.dialog.machine.text()
     assert "Codec codec0123456789a" in room.dialog.machine.text()
+    assert room.shelf.asked == [], "nothing is fetched unasked"
 
 
 def test_every_button_is_named_and_reached_by_keyboard(room: Room, qtbot: QtBot) -> None:
