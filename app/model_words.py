@@ -81,11 +81,12 @@ def brief(job: Job | None) -> str:
     return f"{name} {100 * job.done / job.total:.0f} %" if job.total else f"{name} …"
 
 
-def finished(doing: Doing, name: str) -> str:
-    """The sentence after a job."""
+def finished(doing: Doing, name: str, chosen: str) -> str:
+    """The sentence after a job. chosen: the size that captions use."""
+    then = "switch captions on to use it" if name == canonical(chosen) else "choose Use to caption with it"
     return {
-        Doing.GET: f"Whisper {name} is here and verified; choose Use to caption with it.",
-        Doing.IMPORT: f"Whisper {name} is imported; choose Use to caption with it.",
+        Doing.GET: f"Whisper {name} is here and verified; {then}.",
+        Doing.IMPORT: f"Whisper {name} is imported; {then}.",
         Doing.REMOVE: f"Whisper {name} is removed from this machine.",
         Doing.DISCARD: f"What was here of Whisper {name} is removed.",
         Doing.LOOK: "",

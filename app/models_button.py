@@ -82,4 +82,4 @@ class Models(QWidget):
 
     def _tell_done(self, doing: Doing, name: str) -> None:
         if not self._seen():
-            self.told.emit(words.finished(doing, name))
+            self.told.emit(words.finished(doing, name, self._config().whisper))

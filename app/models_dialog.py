@@ -50,7 +50,7 @@ class ModelsDialog(QDialog):
         jobs.looked.connect(self._show_inventory)
         jobs.moved.connect(self._show_job)
         jobs.failed.connect(lambda text, _: self.say(text, "warning"))
-        jobs.done.connect(lambda doing, name: self.say(words.finished(doing, name)))
+        jobs.done.connect(lambda doing, name: self.say(words.finished(doing, name, self._chosen)))
         if jobs.inventory is not None:
             self._show_inventory(jobs.inventory)
         self._show_job()

