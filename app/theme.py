@@ -161,16 +161,16 @@ QFrame#message {{ background: {t.warning_panel}; border: 1px solid {t.warning}; 
 QTextEdit {{ background: transparent; border: none; selection-background-color: {t.accent};
   selection-color: {t.on_accent}; }}
 QTextEdit:focus {{ border: none; }}
-QDialog#models {{ background: {t.window}; }}
-QPushButton#quiet:disabled {{ color: {t.line}; }}
-QProgressBar {{ background: {t.raised}; border: none; border-radius: 3px; max-height: 6px; }}
-QProgressBar::chunk {{ background: {t.accent}; border-radius: 3px; }}
 QScrollBar:vertical {{ background: transparent; width: 9px; margin: 0; }}
 QScrollBar::handle:vertical {{ background: {t.line}; border-radius: 4px; min-height: 28px; }}
 QScrollBar::handle:vertical:hover {{ background: {t.muted}; }}
 QScrollBar::add-line, QScrollBar::sub-line {{ height: 0; }}
 QScrollBar::add-page, QScrollBar::sub-page {{ background: transparent; }}
 QSplitter::handle {{ background: transparent; }}
+QDialog#models {{ background: {t.window}; }}
+QPushButton#quiet:disabled {{ color: {t.line}; }}
+QProgressBar {{ background: {t.raised}; border: none; border-radius: 3px; max-height: 6px; }}
+QProgressBar::chunk {{ background: {t.accent}; border-radius: 3px; }}
 """
 
 
