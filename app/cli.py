@@ -46,6 +46,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 LanguageOption = Annotated[
     str | None, typer.Option("--language", metavar="XX", help="What is spoken, as a two-letter code.")
 ]
+WhisperOption = Annotated[
+    str | None, typer.Option("--whisper", metavar="SIZE", help="The Whisper of captions; see sottovoce models.")
+]
 InFile = Annotated[Path, typer.Argument(metavar="IN", show_default=False)]
 OutFile = Annotated[Path, typer.Argument(metavar="OUT", show_default=False)]
 
@@ -122,13 +125,14 @@ def live(
     ] = False,
     seconds: Annotated[float | None, typer.Option("--seconds", metavar="N", help="Stop after N seconds.")] = None,
     provider: ChosenProvider = None,
+    whisper: WhisperOption = None,
 ) -> None:
     """Clean a microphone as it goes, until Ctrl-C. What no option says is as you chose it in the settings."""
     from app.commands_live import live_run
     from app.settings_use import LiveFlags
 
     ends, words = (input_id, output_id, virtual_mic), (captions, also, language)
-    flags = LiveFlags(*ends, background, level, *words, record, recording, seconds, provider)
+    flags = LiveFlags(*ends, background, level, *words, record, recording, seconds, provider, whisper)
     raise typer.Exit(live_run(flags.request()))
 
 

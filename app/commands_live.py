@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from app import console
 from app.live_view import LiveView
 from app.logbook import Logbook
-from engine.types import Background, EngineConfig, Provider, SottovoceError, UsageError
+from engine.types import DEFAULT_WHISPER, Background, EngineConfig, Provider, SottovoceError, UsageError
 
 if TYPE_CHECKING:
     from engine.control import Answer, ControlServer, Request
@@ -40,6 +40,7 @@ class LiveRequest:
     record: Path | None
     seconds: float | None
     provider: str
+    whisper: str = DEFAULT_WHISPER
 
 
 def positive_seconds(seconds: float | None) -> float:
@@ -67,6 +68,7 @@ def live_run(request: LiveRequest) -> int:
         virtual_mic=request.virtual_mic,
         also=request.also,
         level=request.level,
+        whisper=request.whisper,
     )
     from engine.live import Engine
 

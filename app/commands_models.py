@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from app import console
 from engine.types import ArtefactError, UsageError
+
+UNVERIFIED = " (its sha256 is in no list; its structure was checked)"
 
 
 def models(action: str, what: str | None, as_json: bool) -> int:
@@ -41,24 +42,18 @@ def shipped() -> list[dict[str, Any]]:
 
 def whisper() -> list[dict[str, Any]]:
     """A row for each Whisper model that can be had: name, whether it is here, and from where."""
-    from engine.weights import known_weights
+    from engine.weights import known_weights, places
 
     rows = []
     for name, found in known_weights():
         row: dict[str, Any] = {"name": name, "here": found is not None, "problem": ""}
         if found is not None:
             row |= {"path": str(found.path), "sha256": found.sha256, "source": found.source}
-        elif damaged := [path for path in _places(name) if path.exists()]:
+            row["verified"] = found.verified
+        elif damaged := [path for path in places(name) if path.exists()]:
             row["problem"] = f"{damaged[0]} is damaged or unfinished; remove it and run sottovoce models get {name}"
         rows.append(row)
     return rows
-
-
-def _places(name: str) -> list[Path]:
-    """Where the weights of that name would be."""
-    from engine.weights import DEFAULT_NAME, converted_path, official_path
-
-    return [official_path(name), *([converted_path()] if name == DEFAULT_NAME else [])]
 
 
 def _list(as_json: bool) -> int:
@@ -72,8 +67,13 @@ def _list(as_json: bool) -> int:
     print("Whisper, for captions (sottovoce models get NAME)")
     for row in weights:
         here = "here" if row["here"] else "DAMAGED" if row["problem"] else "-"
-        print(f"  {row['name']:<16} {here:<8} {row.get('sha256', '')[:12]}  {row.get('source', '')}".rstrip())
+        print(f"  {row['name']:<16} {here:<8} {row.get('sha256', '')[:12]}  {_source(row)}".rstrip())
     return console.DONE
+
+
+def _source(row: dict[str, Any]) -> str:
+    """Where weights are from, and a word about those that no list knows."""
+    return f"{row.get('source', '')}{'' if row.get('verified', True) else UNVERIFIED}"
 
 
 def _verify(as_json: bool) -> int:
@@ -86,7 +86,8 @@ def _verify(as_json: bool) -> int:
         for row in networks:
             print(f"{'DAMAGED' if row['problem'] else 'ok':<8} {row['file']}")
         for row in weights:
-            print(f"{'DAMAGED' if row['problem'] else 'ok':<8} {row.get('path', row['name'])}")
+            unknown = "" if row.get("verified", True) else UNVERIFIED
+            print(f"{'DAMAGED' if row['problem'] else 'ok':<8} {row.get('path', row['name'])}{unknown}")
         if not weights:
             console.warn("no Whisper weights are here, captions need them; run sottovoce models get base")
     for row in bad:
@@ -122,5 +123,5 @@ def _tell(weights: dict[str, Any], as_json: bool) -> int:
     if as_json:
         console.print_json(weights)
     else:
-        print(f"Whisper {weights['name']}: {weights['path']} ({weights['source']}, sha256 {weights['sha256'][:16]})")
+        print(f"Whisper {weights['name']}: {weights['path']} ({_source(weights)}, sha256 {weights['sha256'][:16]})")
     return console.DONE

@@ -16,7 +16,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWi
 from app.clouds import CloudLike, outline
 from app.controls import section_label
 from app.theme import DARK, Theme, scaled_font
-from engine.types import RESIDUE_STEP_S, Residue
+from engine.types import DEFAULT_WHISPER, RESIDUE_STEP_S, Residue
 
 TRAIL = 8  # former points that are still seen
 ENERGY_S = 12.0
@@ -27,6 +27,7 @@ MARGIN = 10.0
 TITLES = {"clean": "Quiet", "voices": "Other voices", "unknown": "Mixed or unknown"}
 NO_CAPTIONS = "Turn captions on to see it"
 LISTENING = "Listening"
+OTHER_WHISPER = "Only with Whisper base"
 
 
 def title_of(kind: str) -> str:
@@ -169,18 +170,19 @@ class NoiseView(QWidget):
         self._forget = QTimer(self)
         self._forget.setSingleShot(True)
         self._forget.setInterval(FORGET_MS)
-        self._forget.timeout.connect(lambda: self.set_captions(self._on))
+        self._forget.timeout.connect(lambda: self.set_captions(True))
         self.set_captions(captions)
 
     def set_theme(self, theme: Theme) -> None:
         self.plane.set_theme(theme)
 
-    def set_captions(self, on: bool) -> None:
-        """Without captions nobody listens for it. What was known is forgotten."""
-        self._on = on
+    def set_captions(self, on: bool, whisper: str = DEFAULT_WHISPER) -> None:
+        """Without captions, or with another size of Whisper, nobody listens for it. What was known is forgotten."""
+        known = whisper == DEFAULT_WHISPER
+        self._on = on and known
         self._forget.stop()
         self.plane.clear()
-        self._answer(LISTENING if on else NO_CAPTIONS, "muted")
+        self._answer(LISTENING if self._on else NO_CAPTIONS if known else OTHER_WHISPER, "muted")
 
     def show_residue(self, residue: Residue) -> None:
         """One event more; an engine that is on its way out may still have one."""

@@ -143,6 +143,8 @@ class Remembering(QObject):
             store.set(virtual_microphone=False, output=choices.output or "")
         elif what == "captions":
             store.set(captions=config.captions)
+        elif what == "whisper":
+            store.set(whisper=config.whisper)
         elif what == "caption_others":
             store.set(caption_others=config.also is not None)
         elif what in SOUND:
@@ -199,6 +201,8 @@ class Remembering(QObject):
             window.captions.switch.setChecked(settings.captions)
         elif name == "caption_others":
             window.captions.others.setChecked(settings.caption_others)
+        elif name == "whisper":
+            window.set_whisper(settings.whisper)
         elif name == "caption_scale":
             self._scale_captions()
         elif name in ("caption_language", "provider"):

@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from engine.types import Background, UsageError
+from engine.sizes import canonical
+from engine.types import DEFAULT_WHISPER, Background, UsageError
 
 FROZEN = ConfigDict(frozen=True, allow_inf_nan=False)
 DETECT = "auto"  # the language is told from what is heard
@@ -49,6 +50,16 @@ def _printable(text: str) -> str:
     return text
 
 
+def _size(name: object) -> object:
+    """A size may be called by its other name."""
+    return canonical(name) if isinstance(name, str) else name
+
+
+WhisperName = Literal[
+    "tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en",
+    "large-v3-turbo", "large-v3", "large-v2", "large-v1",
+]  # fmt: skip
+WhisperSize = Annotated[WhisperName, BeforeValidator(_size)]
 Text = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
 BackgroundText = Annotated[Text, BeforeValidator(_as_text), AfterValidator(_background)]
 Language = Annotated[str, AfterValidator(_language)]
@@ -110,6 +121,9 @@ class Settings(BaseModel):
         "",
         "Where recordings go when one is asked for; empty is Sottovoce among your music. This never starts one.",
         "folder",
+    )
+    whisper: WhisperSize = _row(
+        "Recording and models", "Whisper", DEFAULT_WHISPER, "Which one writes captions; larger ones are under Models."
     )
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = _row(
         "Recording and models", "Models run on", "auto", "Where the networks run; auto takes the fastest that works."

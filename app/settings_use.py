@@ -43,6 +43,7 @@ class LiveFlags:
     recording: bool = False
     seconds: float | None = None
     provider: str | None = None
+    whisper: str | None = None
 
     def request(self, remembered: Remembered | None = None) -> LiveRequest:
         """Flags, then what was chosen in the settings (None: as their file has them), then what `live` always did.
@@ -71,6 +72,7 @@ class LiveFlags:
             record=planned_folder(recording_folder(settings)) if self.recording else self.record,
             seconds=self.seconds,
             provider=self.provider or settings.provider,
+            whisper=self.whisper or settings.whisper,
         )
 
     def _target(self, settings: Settings) -> tuple[str | None, bool]:
@@ -109,6 +111,7 @@ def window_config(settings: Settings, provider: Provider | None, captions: bool 
         level=settings.level,
         also=SPEAKERS if settings.caption_others else None,
         residue=True,
+        whisper=settings.whisper,
     )
 
 

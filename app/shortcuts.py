@@ -69,6 +69,7 @@ SHORTCUTS = {
         Shortcut("smaller_text", "Smaller text", "Write captions smaller", ("Ctrl+-",), repeats=True),
         Shortcut("usual_text", "Usual text size", "Write captions in their usual size", ("Ctrl+0",)),
         Shortcut("settings", "Settings", "Everything that is remembered", ("Ctrl+,",)),
+        Shortcut("models", "Models", "Whisper's sizes, and the networks of the sound", ("Ctrl+Shift+W",)),
         Shortcut("shortcuts", "Shortcuts", "Show all shortcuts as they are now", ("F1",)),
         Shortcut("play", "Play", "Play or pause a file that was cleaned", ("P",), FILES),
         Shortcut("compare", "Compare", "From the original to the result and back", ("A",), FILES),

@@ -182,6 +182,10 @@ QScrollBar::handle:vertical:hover {{ background: {t.muted}; }}
 QScrollBar::add-line, QScrollBar::sub-line {{ height: 0; }}
 QScrollBar::add-page, QScrollBar::sub-page {{ background: transparent; }}
 QSplitter::handle {{ background: transparent; }}
+QDialog#models {{ background: {t.window}; }}
+QPushButton#quiet:disabled {{ color: {t.line}; }}
+QProgressBar {{ background: {t.raised}; border: none; border-radius: 3px; max-height: 6px; }}
+QProgressBar::chunk {{ background: {t.accent}; border-radius: 3px; }}
 """
 
 

@@ -17,6 +17,7 @@ from app.caption_view import CaptionView
 from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT, ControlColumn
 from app.desk import Desk
 from app.message_bar import MessageBar
+from app.models_button import Models
 from app.moments import Moments
 from app.status_line import StatusLine
 from app.theme import Theme, ThemeChoice, apply_theme, system_theme
@@ -73,6 +74,8 @@ class MainWindow(QMainWindow):
         self.input, self.output = column.input, column.output
         self.level_in, self.level_out = column.level_in, column.level_out
         self.status = StatusLine()
+        self.models = Models(lambda: self.config, self)
+        column.head.addWidget(self.models.button)
         self.desk = Desk(self)
         self.moments = Moments(self.timeline, self.desk.listening_output, self)
         self.setWindowTitle("Sottovoce")
@@ -149,6 +152,9 @@ class MainWindow(QMainWindow):
         self.closing.connect(self.moments.close)
         self.captions.told.connect(lambda text: self.message.say(text, offer_retry=False))
         self.closing.connect(self.captions.close_overlay)
+        self.closing.connect(self.models.close_all)
+        self.models.wanted.connect(self.set_whisper)
+        self.models.told.connect(lambda text: self.message.say(text, offer_retry=False))
         self.message.again.connect(self.start)
         QGuiApplication.styleHints().colorSchemeChanged.connect(lambda _: self.set_theme())
 
@@ -295,6 +301,12 @@ class MainWindow(QMainWindow):
         if self.moments.hear(start_s):
             self.inside.show_moment(start_s)
 
+    def set_whisper(self, size: str) -> None:
+        """The size of Whisper that captions use, from their next start on."""
+        self.config = dataclasses.replace(self.config, whisper=size)
+        self.models.show_chosen()
+        self.chosen.emit("whisper")
+
     # What the engine tells --------------------------------------------------------------------------------------------
 
     def _show_levels(self, levels: Levels) -> None:
@@ -342,7 +354,7 @@ class MainWindow(QMainWindow):
             self.captions.end_run()
             if state is RunState.ON:
                 self.captions.text.forget_times()
-            self.column.noise.set_captions(self.config.captions)
+            self.column.noise.set_captions(self.config.captions, self.config.whisper)
         if state is RunState.OFF:
             for meter in (self.level_in, self.level_out):
                 meter.show_level(LEVEL_FLOOR_DB, LEVEL_FLOOR_DB)
@@ -358,7 +370,7 @@ class MainWindow(QMainWindow):
 
     def _tell_captions(self, on: bool) -> None:
         self.status.set_captions(on)
-        self.column.noise.set_captions(on)
+        self.column.noise.set_captions(on, self.config.whisper)
 
     def _show_clouds(self, clouds: dict[str, Any]) -> None:
         self.column.noise.plane.set_clouds(clouds)

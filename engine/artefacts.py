@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import dataclasses
 import functools
 import hashlib
 import json
@@ -217,13 +218,14 @@ class CodecInfo:
 
 @dataclass(frozen=True)
 class Models:
-    """The three networks, loaded once; each stream takes clones of them."""
+    """The three networks, loaded once; each stream takes clones of them. why: the reason for this provider."""
 
     encoder: StreamModel
     decoder: StreamModel
     refiner: StreamModel
     metadata: CodecInfo
     provider: str
+    why: str = "it was asked for"
 
     @property
     def info(self) -> CodecInfo:
@@ -363,6 +365,7 @@ def _require_gpu(provider: Provider) -> None:
 def _fastest(paths: Mapping[str, Path]) -> Models:
     best = _load(paths, Provider.CPU)
     best_s: float | None = None
+    why = []
     candidates = [Provider.CUDA]
     if any(_engine_cache().glob("*.engine")):  # building them takes minutes: only --provider tensorrt does that
         candidates.append(Provider.TENSORRT)
@@ -373,12 +376,14 @@ def _fastest(paths: Mapping[str, Path]) -> Models:
             seconds = _hop_time_s(candidate)
         except LOAD_ERRORS as error:
             log.debug("%s is not used: %s", provider, error)
+            why.append(_first_line(error).split(";")[0])
             continue
         best_s = _hop_time_s(best) if best_s is None else best_s
         log.debug("a hop takes %.2f ms on %s, %.2f ms on %s", 1e3 * seconds, provider, 1e3 * best_s, best.provider)
+        why.append(f"a hop takes {1e3 * seconds:.1f} ms on {provider}, {1e3 * best_s:.1f} ms on {best.provider}")
         if seconds < best_s:
             best, best_s = candidate, seconds
-    return best
+    return dataclasses.replace(best, why="; ".join(why))
 
 
 def _hop_time_s(models: Models) -> float:

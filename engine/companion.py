@@ -19,7 +19,7 @@ from engine.ports import Wake
 from engine.recognizer import Recognizer, Told
 from engine.resample import FileResampler
 from engine.ring import Ring
-from engine.types import OTHERS, DeviceError, Problem, Samples, UsageError
+from engine.types import DEFAULT_WHISPER, OTHERS, DeviceError, Problem, Samples, UsageError
 from engine.vad import SAMPLE_RATE_HZ
 
 SPEAKERS = "speakers"  # instead of a device's id: whatever is played on the default output
@@ -45,9 +45,9 @@ def choose_companion(wanted: str) -> DeviceInfo:
 class Companion:
     """`work` is the engine's side thread's; all else its owner's, before the thread begins or after it has ended."""
 
-    def __init__(self, wanted: str, language: str | None) -> None:
+    def __init__(self, wanted: str, language: str | None, whisper: str = DEFAULT_WHISPER) -> None:
         self._wanted = wanted
-        self._recognizer = Recognizer(language, source=OTHERS)
+        self._recognizer = Recognizer(language, model=whisper, source=OTHERS)
         self._port: DevicePort | None = None
         self._ring, self._resampler = Ring(1), FileResampler(1, 1)
         self._fed = 0  # samples at 16 kHz on the engine's clock

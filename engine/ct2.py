@@ -11,6 +11,7 @@ import json
 import os
 import re
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,13 @@ def _view(body: memoryview, entry: Mapping[str, Any]) -> Tensor:
     if not 0 <= start <= end <= len(body):
         raise ValueError("offsets")
     return np.frombuffer(body[start:end], dtype=FILE_TYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def main(source: Path, out: Path, metadata: Mapping[str, str]) -> None:
+    """CTranslate2's file -> a tensor file. Raises ArtefactError."""
+    dims, state = to_openai(read_ct2(source.read_bytes()))
+    write_tensors(out, state, {"dims": json.dumps(dims), **metadata})
+
+
+if __name__ == "__main__":  # a process of its own: the copying would make the sound crackle
+    main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))

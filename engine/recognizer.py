@@ -26,6 +26,7 @@ from typing import IO, Any
 import numpy as np
 
 from engine.priority import hurry, stand_back
+from engine.sizes import ENGLISH_ONLY
 from engine.types import SPEECH, ArtefactError, Caption, Problem, Residue, Samples, SottovoceError, UsageError, Word
 from engine.vad import SAMPLE_RATE_HZ, model_path
 from engine.weights import DEFAULT_NAME, Weights, require_weights
@@ -91,9 +92,15 @@ class Recognizer:
     # the person's side ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the process and return at once; raises ArtefactError when Whisper or the voice detector is not here."""
+        """Start the process and return at once.
+
+        Raises ArtefactError when Whisper or the voice detector is not here, or this Whisper does not know the language.
+        """
         if self._state != "new":
             raise UsageError("this recogniser was started before; make a new one")
+        if self.model.endswith(ENGLISH_ONLY) and self.language not in (None, "en"):
+            other = self.model.removesuffix(ENGLISH_ONLY)
+            raise ArtefactError(f"Whisper {self.model} knows English alone; use {other} for {self.language!r}")
         model_path()
         self.weights = require_weights(self.model)
         self._state = "running"

@@ -91,7 +91,8 @@ class Side:
             return
         if self._config.tap is CaptionTap.TOKENS and not self._config.tokens_only:
             raise UsageError("live captions from tokens need --tokens-only; choose raw or enhanced")
-        recognizer = Recognizer(self._config.language, residue=self._config.residue)
+        c = self._config
+        recognizer = Recognizer(c.language, model=c.whisper, residue=c.residue)
         try:
             recognizer.start()
         except ArtefactError as error:
@@ -103,7 +104,7 @@ class Side:
         """A device that is not there is no failure: it is told, and looked for again."""
         if self._config.also is None or not self._config.captions or self.recognizer is None:
             return
-        companion = Companion(self._config.also, self._config.language)
+        companion = Companion(self._config.also, self._config.language, self._config.whisper)
         try:
             companion.open()
         except BaseException:

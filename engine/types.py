@@ -7,7 +7,8 @@ Nothing here imports another module of the project. Units are in the names; a pl
     ├── ArtefactError         a model file is missing, damaged or of another version
     ├── DeviceError           a sound device is missing, taken or gone
     ├── AudioFileError        a sound file cannot be read or written
-    └── TokenFileError        an .svt file cannot be read
+    ├── TokenFileError        an .svt file cannot be read
+    └── Stopped               a person asked to stop it
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class AudioFileError(SottovoceError):
 
 class TokenFileError(SottovoceError):
     """An .svt file cannot be read at all."""
+
+
+class Stopped(SottovoceError):
+    """A person asked to stop what was under way; what is there of it is kept."""
 
 
 class BackgroundMode(StrEnum):
@@ -124,6 +129,7 @@ class CaptionTap(StrEnum):
     TOKENS = "tokens"
 
 
+DEFAULT_WHISPER = "base"  # the size that captions use unless told; the residue's graph was trained on its frames
 LEFT_FOR_RECOGNISER_DB = -10.5  # gain of the background under enhanced sound: Whisper hears better with some of it left
 
 
@@ -132,7 +138,8 @@ class EngineConfig:
     """All that a live run needs to know. Device ids are those of `engine.devices.list_devices`; None is the default.
 
     level: bring the voice to a steady level. residue: tell which noise there is while captions run. also: a second
-    sound to caption, never mixed with the first: a device's id, or "speakers" for what they play.
+    sound to caption, never mixed with the first: a device's id, or "speakers" for what they play. whisper: the size of
+    Whisper that captions use (engine.sizes); the residue is told with DEFAULT_WHISPER alone.
     """
 
     input: str | None = None
@@ -145,6 +152,7 @@ class EngineConfig:
     captions: bool = False
     language: str | None = "en"
     tap: CaptionTap = CaptionTap.ENHANCED
+    whisper: str = DEFAULT_WHISPER
     record_dir: str | None = None
     virtual_mic: bool = False
     also: str | None = None

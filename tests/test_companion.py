@@ -29,7 +29,7 @@ WAIT_S = 10.0
 class Ears:
     """In the recogniser's place: counts what it is given."""
 
-    def __init__(self, language: str | None, source: str) -> None:
+    def __init__(self, language: str | None, model: str, source: str) -> None:
         self.source, self.fed, self.left_out = source, 0, 0
         self.loudest = 0.0
         self.started = self.stopped = False

@@ -116,7 +116,7 @@ def test_the_app_leaves_sound_and_networks_to_the_engine() -> None:
         ({"onnxruntime"}, {"artefacts.py"}),
         ({"sounddevice", "rtmixer"}, {"devices.py"}),
         ({"torch", "whisper"}, {"whisper_worker.py"}),
-        (NETWORK, {"weights.py", "control.py", "followers.py", "caption_server.py"}),
+        (NETWORK, {"fetch.py", "control.py", "followers.py", "caption_server.py"}),
         (QT, set()),
     ],
 )

@@ -255,7 +255,7 @@ class Scribe:
 
     lag_s = 0.5
 
-    def __init__(self, language: str | None, residue: bool = False) -> None:
+    def __init__(self, language: str | None, model: str, residue: bool = False) -> None:
         self._fed, self._told, self.running = 0, 0, False
         self.watched = 0
 

@@ -15,6 +15,7 @@ from app import cli, desktop
 from app.settings import PRESETS, ROWS, SCALE_MAX, SCALE_MIN, Settings, changed, checked, row, shown
 from app.settings_file import load, settings_path
 from app.shortcuts import SHORTCUTS
+from engine.sizes import ALIASES, SIZES
 from engine.types import UsageError
 
 ids = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), max_size=40)
@@ -32,6 +33,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "theme": st.sampled_from(["system", "dark", "light"]),
     "recording_folder": ids,
     "provider": st.sampled_from(["auto", "cpu", "cuda", "tensorrt"]),
+    "whisper": st.sampled_from(sorted(SIZES)),
 }
 one_setting = st.sampled_from(sorted(ROWS)).flatmap(
     lambda name: st.tuples(st.just(name), VALUES.get(name, st.booleans()))
@@ -167,3 +169,8 @@ def test_changes_leave_the_rest_alone(first: tuple[str, Any], second: tuple[str,
     assert after.model_fields_set == {first[0], second[0]}
     if first[0] != second[0]:
         assert getattr(after, first[0]) == getattr(before, first[0])
+
+
+def test_every_size_of_whisper_can_be_chosen_by_either_name() -> None:
+    assert set(row("whisper").choices) == set(SIZES)
+    assert all(checked("whisper", name) == size for name, size in ALIASES.items())

