@@ -263,6 +263,29 @@ def test_the_page_comes_back_by_itself(served: Serve, browser: Browser) -> None:
             again.stop()
 
 
+def test_what_has_faded_stays_so_until_there_are_new_words(served: Serve, browser: Browser) -> None:
+    """Neither the end of a tail nor each attempt to reach a server that has gone brings old lines back."""
+    browser.open(served.address + "?fade=0.5")
+    gone = "captions.classList.contains('gone')"
+    watch = f"new MutationObserver(() => drawn.push({gone})).observe(captions, {{childList: true}})"
+    with Talker() as talker:
+        talker.say("Hello", "there")
+        browser.until(TAIL, lambda text: text == "there")
+        browser.until(gone, bool)
+        browser.value(f"window.drawn = []; {watch}")
+    browser.until(TAIL, lambda text: text == "")
+    assert browser.value(gone)
+    with Talker() as talker:
+        talker.say("Again")
+        browser.until(FINAL, lambda text: "Again" in text)
+        assert browser.value("drawn.at(-1)") is False
+        browser.until(gone, bool)
+        browser.value("drawn.length = 0")
+        served.stop()
+        browser.until("drawn.length", lambda drawn: drawn > 2)
+    assert browser.value("drawn.every(Boolean)") and browser.value(FINAL).endswith("Again")
+
+
 # A run ----------------------------------------------------------------------------------------------------------------
 
 
