@@ -33,7 +33,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QMenu, QSizeGrip, QWidget
 
-from app.caption_text import NOTCH, ZOOM_STEP, CaptionText
+from app.caption_text import NOTCH, ZOOM_STEP, CaptionText, qt_length
 from app.theme import scaled_font
 
 LEAST_LINES, MOST_LINES = 2, 4
@@ -339,10 +339,10 @@ def _with_alpha(colour: str, alpha: float) -> QColor:
 
 
 def _laid_out(text: str, from_: int, font: QFont, width: float, colour: QColor) -> QTextLayout:
-    """A paragraph broken into lines of this width; from a character on it has the colour, before it the painter's."""
+    """A paragraph broken into lines of this width; from a place on it has the colour, before it the painter's."""
     layout = QTextLayout(text, font)
     coloured = QTextLayout.FormatRange()
-    coloured.start, coloured.length = from_, len(text) - from_
+    coloured.start, coloured.length = from_, qt_length(text) - from_
     coloured.format = QTextCharFormat()
     coloured.format.setForeground(colour)
     layout.setFormats([coloured])
@@ -358,4 +358,6 @@ def _line_text(row: Row) -> str:
     if row.number == NO_LINE:
         return ""
     line = row.layout.lineAt(row.number)
-    return row.layout.text()[line.textStart() : line.textStart() + line.textLength()].rstrip()
+    units = row.layout.text().encode("utf-16-le", "surrogatepass")  # Qt counts in these
+    begin = 2 * line.textStart()
+    return units[begin : begin + 2 * line.textLength()].decode("utf-16-le", "surrogatepass").rstrip()

@@ -74,6 +74,14 @@ def test_it_shows_what_is_there_and_what_comes(view: CaptionView, qtbot: QtBot) 
     assert overlay.shown_lines() == [""] or overlay.shown_lines() == []
 
 
+def test_letters_that_qt_counts_twice_are_shown_whole(overlay: CaptionOverlay, view: CaptionView) -> None:
+    overlay.resize(300, overlay.height())
+    say(view, " ".join(["😀😀", *LONG[:3]]), "𝄞")
+    assert " ".join(overlay.shown_lines()) == "😀😀 people keep talking 𝄞"
+    [form] = overlay._rows[0].layout.formats()
+    assert (form.start, form.length) == (len("😀😀 people keep talking") + 2, 3)  # the tail
+
+
 def test_only_the_last_lines_are_shown(overlay: CaptionOverlay, view: CaptionView) -> None:
     for number in range(9):
         say(view, f"Line {number}.", at_s=10.0 * number)
