@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,20 @@ def test_what_needs_a_new_engine_gets_one(
     run.store.set(**change)
     qtbot.waitUntil(lambda: getattr(run.stage.engine.config, part) == value, timeout=WAIT_MS)
     run.stage.until_on()
+
+
+def test_a_reset_of_everything_starts_one_engine(runs: Any, qtbot: QtBot) -> None:
+    write({("caption_language",): "de", ("caption_others",): True, ("provider",): "cpu", ("input",): "other"})
+    write({("virtual_microphone",): False, ("output",): "spk"})
+    stall = threading.Event()
+    run = runs(stall=stall)
+    run.store.reset()
+    stall.set()
+    run.stage.until_on()
+    config = run.stage.engine.config
+    assert len(run.stage.made) == 2
+    assert (config.language, config.also, config.provider, config.input) == ("en", None, "auto", None)
+    assert config.virtual_mic
 
 
 def test_a_language_for_captions_that_are_off_waits_for_them(runs: Any) -> None:
