@@ -1,6 +1,6 @@
 """Captions in a small frameless window over all others: the last two to four lines, in colours of their own.
 
-Hidden it hears nothing and draws nothing. Where lines break depends on the paragraph alone, and a line that was once
+Hidden it lays out nothing and draws nothing. Where lines break depends on the paragraph alone, and a line that was once
 begun stays, so that words stand still while others come.
 """
 
@@ -14,11 +14,11 @@ from PySide6.QtCore import QPoint, QPointF, QRect, Qt, Signal
 from PySide6.QtGui import (
     QAction,
     QActionGroup,
+    QCloseEvent,
     QColor,
     QContextMenuEvent,
     QFont,
     QFontMetricsF,
-    QHideEvent,
     QKeyEvent,
     QMouseEvent,
     QPainter,
@@ -109,6 +109,8 @@ class CaptionOverlay(QWidget):
         self._grip.setStyleSheet("background: transparent; image: none;")
         self._grip.setToolTip("Drag to size")
         self._fit()
+        text.shown.connect(self.refresh)
+        text.replaced.connect(self.refresh)
 
     # Opening and closing ----------------------------------------------------------------------------------------------
 
@@ -121,6 +123,7 @@ class CaptionOverlay(QWidget):
             self.move(room.center().x() - width // 2, room.bottom() - self.height() - EDGE)
             self._placed = True
         self.set_click_through(False)
+        self.setWindowState(self.windowState() & ~Qt.WindowState.WindowMinimized)
         self.show()
 
     @property
@@ -159,14 +162,12 @@ class CaptionOverlay(QWidget):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        self._text.shown.connect(self.refresh)
-        self._text.replaced.connect(self.refresh)
         self.refresh()
 
-    def hideEvent(self, event: QHideEvent) -> None:
-        super().hideEvent(event)
-        self._text.shown.disconnect(self.refresh)
-        self._text.replaced.disconnect(self.refresh)
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """The desktop closes it, at the person's wish."""
+        super().closeEvent(event)
+        self.closed.emit()
 
     # Words ------------------------------------------------------------------------------------------------------------
 
@@ -175,7 +176,9 @@ class CaptionOverlay(QWidget):
         return [_line_text(row) for row in self._rows]
 
     def refresh(self) -> None:
-        """Lay out the newest words anew."""
+        """Lay out the newest words anew, where they are seen."""
+        if not self.isVisible():
+            return
         width = self.width() - 2.0 * PADDING
         font = self._font()
         rows: list[Row] = []
