@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import platformdirs
@@ -19,7 +21,7 @@ from app.record_bar import short
 from app.settings_use import default_folder
 from app.window import Choices
 from engine.ports import NO_OUTPUT
-from engine.types import Problem, RecordingChange
+from engine.types import Problem, Provider, RecordingChange
 from engine.unfinished import Repaired
 from tests.stage import WAIT_MS, Stage
 from tests.test_file_window import drop, put
@@ -128,6 +130,24 @@ def test_files_let_fall_on_the_window_are_listed_and_the_run_is_left_alone(
     assert files.background.place.findData("rain") > 0
     assert [name for name, _ in stage.engine.calls] == before
     assert files.listening._output() is None  # never into a call
+
+
+def test_files_are_cleaned_as_the_window_is_now(stages: Callable[..., Stage], tmp_path: Path) -> None:
+    stage = stages()
+    stage.until_on()
+    window = stage.window
+    files = window.desk.show_files()
+    files.batch._command = (str(tmp_path / "nothing"),)
+    files.close()
+    window.scenes = [*window.scenes, SimpleNamespace(name="sea", title="the sea")]
+    window.config = dataclasses.replace(window.config, provider=Provider.CPU)
+    assert window.desk.show_files() is files
+    assert files.background.place.findData("sea") > 0
+    assert files.background.place.itemText(0) == "As it was"
+    window.config = dataclasses.replace(window.config, provider=Provider.CUDA)
+    files.take(put(tmp_path, "a.wav"))
+    files.start.click()
+    assert files.batch.items[0].job is not None and files.batch.items[0].job.provider == "cuda"
 
 
 def test_a_key_asks_for_files(stages: Callable[..., Stage], qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
