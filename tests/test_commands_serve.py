@@ -25,7 +25,7 @@ from PIL import Image
 from websockets.sync.client import connect
 
 from app import cli
-from app.commands_serve import TOKEN, link_token, pages
+from app.commands_serve import TOKEN, link_token, pages, told_dropped
 from engine.control import runtime_folder
 from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage, stimulus
 from engine.types import OTHERS
@@ -174,6 +174,11 @@ def test_without_a_place_for_it_the_link_is_for_one_run(
     monkeypatch.setenv("SOTTOVOCE_CONFIG", str(tmp_path / "file"))
     assert TOKEN.fullmatch(link_token(False))
     assert "this run only" in only_line(capsys.readouterr().err)
+
+
+def test_readers_that_were_dropped_are_counted_in_words() -> None:
+    assert told_dropped(1).startswith("1 reader did not keep up and was dropped")
+    assert told_dropped(2).startswith("2 readers did not keep up and were dropped")
 
 
 def test_an_installed_copy_holds_the_page(checkout: Path) -> None:

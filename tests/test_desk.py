@@ -47,7 +47,8 @@ def ctrl(stage: Stage, key: Qt.Key) -> None:
 def test_a_key_begins_and_ends_a_recording(recording: Stage, qtbot: QtBot, tmp_path: Path) -> None:
     bar = recording.window.desk.bar
     assert bar.notice.whole().startswith(f"Records into {tmp_path}/Sottovoce: ")
-    assert "microphone, what is sent, voice, background, captions" in bar.notice.whole()
+    kept = "microphone, what is sent, voice, background, tokens, captions"
+    assert bar.notice.whole().endswith(f": {kept}")
     ctrl(recording, Qt.Key.Key_R)
     qtbot.waitUntil(lambda: bar.time.isVisible() and bar.time.text() == "0:01", timeout=WAIT_MS)
     [folder] = folders(recording)
@@ -63,6 +64,15 @@ def test_a_key_begins_and_ends_a_recording(recording: Stage, qtbot: QtBot, tmp_p
     assert bar.show_folder.isVisible() and not bar.time.isVisible()
     bar.show_folder.click()
     assert opened == [Path(folder)]
+
+
+def test_only_captions_that_are_on_are_promised(recording: Stage, qtbot: QtBot) -> None:
+    window = recording.window
+    window.captions.switch.click()
+    assert window.desk.bar.notice.whole().endswith("background, tokens")
+    recording.until_on()
+    window.captions.switch.click()
+    assert window.desk.bar.notice.whole().endswith("background, tokens, captions")
 
 
 def test_what_cannot_be_recorded_is_told_and_the_sound_goes_on(recording: Stage, qtbot: QtBot) -> None:
