@@ -332,8 +332,7 @@ class CaptionText(QTextEdit):
     def _write(self, text: str, first: Word, source: str, tentative: bool) -> int:
         """Add words at the end, in a paragraph of their own after a pause or when another speaks.
 
-        Returns the length of what was added, in Qt's units. It cannot be told from the whole text: the oldest
-        paragraph may go.
+        Returns the length of what was added, in Qt's units; the whole text cannot tell: the oldest paragraph may go.
         """
         cursor, other = self._end(), source != self._speaker
         before = cursor.position()
