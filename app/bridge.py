@@ -167,6 +167,7 @@ class Bridge(QObject):
         self._pending: dict[str, Any] = {}  # settings not yet taken by the command thread; under _pending_lock
         self._pending_lock = threading.Lock()
         self._commands = CommandThread()
+        self._asked = 0  # how often to start or stop was asked for: only the newest counts; GUI thread writes
         self._closing = self._hidden = False
         self.state = RunState.OFF
         self._signals: dict[type, Any] = {
@@ -185,12 +186,19 @@ class Bridge(QObject):
     # Commands ---------------------------------------------------------------------------------------------------------
 
     def start(self, config: EngineConfig) -> None:
-        """Bring up an engine with these settings, in place of one that runs."""
+        """Bring up an engine with these settings, in place of one that runs. Of several in a row the last one wins."""
+        self._asked += 1
+        number = self._asked
         self._to_state(RunState.STARTING)
-        self._commands.submit(lambda: self._replace(config), self._started, self._start_failed)
+        self._commands.submit(
+            lambda: self._replace(config, number),
+            lambda engine: self._started(engine, number),
+            lambda text: self._start_failed(text, number),
+        )
 
     def stop(self) -> None:
         """Take the engine down."""
+        self._asked += 1
         self._to_state(RunState.STOPPING)
         self._commands.submit(self._take_down, lambda _: self._stopped(), self._stop_failed)
 
@@ -266,14 +274,18 @@ class Bridge(QObject):
         if Stats in newest:
             self.stats.emit(newest[Stats])
 
-    def _started(self, engine: LiveEngine) -> None:
+    def _started(self, engine: LiveEngine | None, number: int) -> None:
+        if engine is None or number != self._asked:  # what was asked for meanwhile takes its place
+            return
         if self._engine is not None:
             self._emit_events(self._engine.poll())  # the last words of the one before
         self._engine = engine
         self.set(watched=not self._hidden)
         self._to_state(RunState.ON)
 
-    def _start_failed(self, text: str) -> None:
+    def _start_failed(self, text: str, number: int) -> None:
+        if number != self._asked:
+            return
         self._engine = None
         self._to_state(RunState.OFF)
         self.failed.emit(text)
@@ -298,8 +310,11 @@ class Bridge(QObject):
 
     # Command thread ---------------------------------------------------------------------------------------------------
 
-    def _replace(self, config: EngineConfig) -> LiveEngine:
+    def _replace(self, config: EngineConfig, number: int) -> LiveEngine | None:
+        """Another engine in place of the one that runs; None where by then something else was asked for."""
         self._take_down()
+        if number != self._asked:
+            return None
         try:
             self._owned = self._started_engine(config)
         except ArtefactError as error:

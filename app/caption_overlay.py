@@ -1,6 +1,6 @@
 """Captions in a small frameless window over all others: the last two to four lines, in colours of their own.
 
-Hidden it hears nothing and draws nothing. Where lines break depends on the paragraph alone, and a line that was once
+Hidden it lays out nothing and draws nothing. Where lines break depends on the paragraph alone, and a line that was once
 begun stays, so that words stand still while others come.
 """
 
@@ -14,11 +14,11 @@ from PySide6.QtCore import QPoint, QPointF, QRect, Qt, Signal
 from PySide6.QtGui import (
     QAction,
     QActionGroup,
+    QCloseEvent,
     QColor,
     QContextMenuEvent,
     QFont,
     QFontMetricsF,
-    QHideEvent,
     QKeyEvent,
     QMouseEvent,
     QPainter,
@@ -33,7 +33,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QMenu, QSizeGrip, QWidget
 
-from app.caption_text import NOTCH, ZOOM_STEP, CaptionText
+from app.caption_text import NOTCH, ZOOM_STEP, CaptionText, qt_length
 from app.shortcut_keys import bind
 from app.theme import scaled_font
 
@@ -114,6 +114,8 @@ class CaptionOverlay(QWidget):
         self._grip.setStyleSheet("background: transparent; image: none;")
         self._grip.setToolTip("Drag to size")
         self._fit()
+        text.shown.connect(self.refresh)
+        text.replaced.connect(self.refresh)
 
     # Opening and closing ----------------------------------------------------------------------------------------------
 
@@ -126,6 +128,7 @@ class CaptionOverlay(QWidget):
             self.move(room.center().x() - width // 2, room.bottom() - self.height() - EDGE)
             self._placed = True
         self.set_click_through(False)
+        self.setWindowState(self.windowState() & ~Qt.WindowState.WindowMinimized)
         self.show()
 
     @property
@@ -164,14 +167,12 @@ class CaptionOverlay(QWidget):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        self._text.shown.connect(self.refresh)
-        self._text.replaced.connect(self.refresh)
         self.refresh()
 
-    def hideEvent(self, event: QHideEvent) -> None:
-        super().hideEvent(event)
-        self._text.shown.disconnect(self.refresh)
-        self._text.replaced.disconnect(self.refresh)
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """The desktop closes it, at the person's wish."""
+        super().closeEvent(event)
+        self.closed.emit()
 
     # Words ------------------------------------------------------------------------------------------------------------
 
@@ -180,7 +181,9 @@ class CaptionOverlay(QWidget):
         return [_line_text(row) for row in self._rows]
 
     def refresh(self) -> None:
-        """Lay out the newest words anew."""
+        """Lay out the newest words anew, where they are seen."""
+        if not self.isVisible():
+            return
         width = self.width() - 2.0 * PADDING
         font = self._font()
         rows: list[Row] = []
@@ -340,10 +343,10 @@ def _with_alpha(colour: str, alpha: float) -> QColor:
 
 
 def _laid_out(text: str, from_: int, font: QFont, width: float, colour: QColor) -> QTextLayout:
-    """A paragraph broken into lines of this width; from a character on it has the colour, before it the painter's."""
+    """A paragraph broken into lines of this width; from a place on it has the colour, before it the painter's."""
     layout = QTextLayout(text, font)
     coloured = QTextLayout.FormatRange()
-    coloured.start, coloured.length = from_, len(text) - from_
+    coloured.start, coloured.length = from_, qt_length(text) - from_
     coloured.format = QTextCharFormat()
     coloured.format.setForeground(colour)
     layout.setFormats([coloured])
@@ -359,4 +362,6 @@ def _line_text(row: Row) -> str:
     if row.number == NO_LINE:
         return ""
     line = row.layout.lineAt(row.number)
-    return row.layout.text()[line.textStart() : line.textStart() + line.textLength()].rstrip()
+    units = row.layout.text().encode("utf-16-le", "surrogatepass")  # Qt counts in these
+    begin = 2 * line.textStart()
+    return units[begin : begin + 2 * line.textLength()].decode("utf-16-le", "surrogatepass").rstrip()

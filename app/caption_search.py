@@ -11,11 +11,11 @@ from PySide6.QtCore import QEvent, QObject, QPoint, Qt, QTimer
 from PySide6.QtGui import QColor, QKeyEvent, QTextBlock, QTextCharFormat, QTextCursor
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QTextEdit, QWidget
 
-from app.caption_text import CaptionText
+from app.caption_text import CaptionText, qt_length
 from app.controls import quiet_button
 from app.theme import DARK, Theme, scaled_font
 
-Span = tuple[int, int]  # from, to: columns of a paragraph
+Span = tuple[int, int]  # from, to: columns of a paragraph, in Qt's units
 
 
 class Place(NamedTuple):
@@ -84,6 +84,8 @@ class Finder:
     def _extend(self, paragraphs: Iterable[str]) -> None:
         for text in paragraphs:
             spans = tuple(found.span() for found in self._pattern.finditer(text)) if self._pattern else ()
+            if qt_length(text) > len(text):
+                spans = tuple(_columns(text, span) for span in spans)
             self._found.append(spans)
             self.total += len(spans)
 
@@ -240,10 +242,16 @@ class SearchBar(QWidget):
             words = f"{total}"
         else:
             block, column = self._here(at_end=False)
-            at = Place(block, (column, column + len(self._current.selectedText())))
+            at = Place(block, (column, column + qt_length(self._current.selectedText())))
             words = f"{min(self._finder.number(at), total)} of {total}"
         self.count.setText(words)
         self.count.setAccessibleName(f"Matches: {words}")
+
+
+def _columns(text: str, span: Span) -> Span:
+    """A span in Python's characters as columns."""
+    begin = qt_length(text[: span[0]])
+    return begin, begin + qt_length(text[slice(*span)])
 
 
 def _selected(block: QTextBlock, span: Span) -> QTextCursor:

@@ -75,7 +75,7 @@ class CaptionText(QTextEdit):
         self._final_end_s: float | None = None
         self._speaker = SPEECH  # whose the last final word is
         self._tails: dict[str, tuple[Word, ...]] = {}
-        self._tail_length = 0
+        self._tail_length = 0  # in Qt's units, as all places in the document are
         self._now_s = self._now_at_s = 0.0  # of the caption that is being written: on the engine's clock, on the wall
         self._colours = (QColor("white"), QColor("grey"))
         self._word_times, self._runs = WordTimes(), 0
@@ -96,12 +96,12 @@ class CaptionText(QTextEdit):
     def final_text(self) -> str:
         """What will not change any more."""
         text = self.toPlainText()
-        return text[: len(text) - self._tail_length]
+        return text[: len(text) - len(self._tail_cursor().selectedText())]
 
     @property
     def tentative_text(self) -> str:
         text = self.toPlainText()
-        return text[len(text) - self._tail_length :]
+        return text[len(text) - len(self._tail_cursor().selectedText()) :]
 
     @property
     def follows(self) -> bool:
@@ -109,7 +109,7 @@ class CaptionText(QTextEdit):
         return self._follows
 
     def last_paragraphs(self, most: int) -> list[tuple[str, int]]:
-        """The newest paragraphs, oldest first, each with the number of its characters that are final."""
+        """The newest paragraphs, oldest first, each with how much of it is final, in Qt's units."""
         block, found = self.document().lastBlock(), list[tuple[str, int]]()
         final_to = self.document().characterCount() - 1 - self._tail_length
         while block.isValid() and len(found) < most:
@@ -332,16 +332,15 @@ class CaptionText(QTextEdit):
     def _write(self, text: str, first: Word, source: str, tentative: bool) -> int:
         """Add words at the end, in a paragraph of their own after a pause or when another speaks.
 
-        Returns the length of what was added. It cannot be told from the whole text: the oldest paragraph may go.
+        Returns the length of what was added, in Qt's units; the whole text cannot tell: the oldest paragraph may go.
         """
         cursor, other = self._end(), source != self._speaker
-        begun = 0
+        before = cursor.position()
         if self._final_end_s is None and cursor.atStart():
             self._style_block(cursor, first)
         elif other or self._pause_before(first) or _is_full(cursor.block()):
             cursor.insertBlock()
             self._style_block(cursor, first)
-            begun = 1
         else:
             text = " " + text
         label = f"{SPEAKERS[source]}: " if other or (source == OTHERS and cursor.atBlockStart()) else ""
@@ -349,7 +348,7 @@ class CaptionText(QTextEdit):
         if not tentative and source == SPEECH:  # of the others no sound is kept
             self._word_times.add(self.gone + cursor.blockNumber(), cursor.positionInBlock(), first.start_s)
         cursor.insertText(text, self._format(tentative))
-        return begun + len(label) + len(text)
+        return cursor.position() - before
 
     def _pause_before(self, word: Word) -> bool:
         """Whether a paragraph begins: after a pause, or when the clock went back because another run began."""
@@ -388,6 +387,11 @@ class CaptionText(QTextEdit):
         cursor.setBlockFormat(form)
         began_at_s = self._now_at_s - max(0.0, self._now_s - first.start_s)
         cursor.block().setUserState(int(began_at_s // 60))
+
+
+def qt_length(text: str) -> int:
+    """How many units a text has for Qt, which counts in UTF-16: two for an emoji."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _is_full(block: QTextBlock) -> bool:

@@ -60,8 +60,15 @@ async def _serve(host: str, port: int, token: str, as_json: bool) -> int:
         await asyncio.wait({following})
         await server.close()
     if server.dropped:
-        console.say(f"{server.dropped} readers did not keep up and were dropped; they may have come back")
+        console.say(told_dropped(server.dropped))
     return console.INTERRUPTED
+
+
+def told_dropped(count: int) -> str:
+    """A line about readers that were too slow."""
+    if count == 1:
+        return "1 reader did not keep up and was dropped; it may have come back"
+    return f"{count} readers did not keep up and were dropped; they may have come back"
 
 
 def _tell_address(server: CaptionServer, as_json: bool) -> None:

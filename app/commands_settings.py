@@ -23,7 +23,7 @@ def settings(action: str, name: str | None, value: str | None, as_json: bool) ->
     if not least <= len(given) <= most:
         raise UsageError(f"settings {action} takes {('nothing', 'NAME', 'NAME and VALUE')[most]}")
     if action == "path":
-        print(settings_path())
+        _tell(str(settings_path()), {"path": str(settings_path())}, as_json)
     elif action == "list":
         _list(told(), as_json)
     elif action == "preset" and name is None:
@@ -31,7 +31,8 @@ def settings(action: str, name: str | None, value: str | None, as_json: bool) ->
     elif action in ("get", "set", "reset") and given and given[0].startswith(PREFIX):
         _shortcut(action, shortcut(given[0]), value)
     elif action == "get":
-        print(shown(getattr(told().settings, row(given[0]).name)))
+        known, now = row(given[0]), told().settings
+        _tell(shown(getattr(now, known.name)), _described(known, now), as_json)
     elif action == "reset" and name is None:
         _save(dict.fromkeys(ROWS))
     elif action == "reset":
@@ -42,6 +43,13 @@ def settings(action: str, name: str | None, value: str | None, as_json: bool) ->
     else:
         _presets(action, given[0], told())
     return console.DONE
+
+
+def _tell(text: str, figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        console.print_json(figures)
+    else:
+        print(text)
 
 
 def _save(values: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
+from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -88,13 +88,16 @@ QCheckBox:focus {{ color: {t.accent}; }}
 
 
 class FileWindow(QWidget):
-    """output: gives the id of where to play, None for the default. `batch` may be one that works on made-up files."""
+    """What goes on in the main window is asked for when it is needed: the places when this one is shown, the provider
+    when work begins, the output (an id, None for the default) when a comparison does. `batch` may be one that works on
+    made-up files.
+    """
 
     def __init__(
         self,
-        places: list[Any],
+        places: Callable[[], list[Any]],
         output: Callable[[], str | None],
-        provider: str = "auto",
+        provider: Callable[[], str],
         batch: Batch | None = None,
         open_player: OpenPlayer = open_player,
         parent: QWidget | None = None,
@@ -105,11 +108,9 @@ class FileWindow(QWidget):
         self.setAcceptDrops(True)
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.batch = batch or Batch(parent=self)
-        self._provider = provider
+        self._places, self._provider = places, provider
         self._folder: Path | None = None
         self.background = BackgroundControl(Background())
-        self.background.set_places(places)
-        self.background.place.setItemText(0, "As it was")
         self.background.sentence.hide()
         self.stems = QCheckBox("Voice and background alone")
         self.stems.setToolTip("Two more files: the voice alone and the background alone, at 16 kHz")
@@ -193,6 +194,7 @@ class FileWindow(QWidget):
 
     def _connect(self) -> None:
         self.add.clicked.connect(self.ask_for_files)
+        self.start.clicked.connect(self._wish)
         self.start.clicked.connect(self.batch.start)
         self.start.clicked.connect(self._show_all)
         self.stop.clicked.connect(self._stop)
@@ -249,7 +251,7 @@ class FileWindow(QWidget):
             self.stems.isChecked(),
             self.captions.isChecked(),
             self._folder,
-            self._provider,
+            self._provider(),
         )
 
     def _stop(self) -> None:
@@ -331,13 +333,13 @@ class FileWindow(QWidget):
         self._show_pair()
 
     def _show_pair(self) -> None:
-        """Offer the chosen file, or where none is chosen the newest result, to be heard."""
+        """Offer the chosen file to be heard; where none is chosen what plays now, or else the newest result."""
         row = self.table.currentRow()
         item = self._item_at(row) if row >= 0 else None
-        if item is None:
-            item = next((item for item in reversed(self.batch.items) if item.result is not None), None)
-        result = item.result if item is not None else None
-        self.listening.show_pair((item.source, result) if item is not None and result is not None else None)
+        items = self.batch.items if item is None else [item]
+        pairs = [(item.source, item.result) for item in items if item.result is not None]
+        heard = self.listening.heard
+        self.listening.show_pair(heard if heard in pairs else pairs[-1] if pairs else None)
 
     # Coming and going -------------------------------------------------------------------------------------------------
 
@@ -348,6 +350,12 @@ class FileWindow(QWidget):
     def dropEvent(self, event: QDropEvent) -> None:
         self.take(dropped_files(event))
         event.acceptProposedAction()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.background.set_places(self._places())
+        self.background.place.setItemText(0, "As it was")
+        self._wish()
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """The list and its work stay; only the comparison is over."""

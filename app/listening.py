@@ -89,6 +89,11 @@ class Listening(QWidget):
             widget.setEnabled(pair is not None)
         self._show()
 
+    @property
+    def heard(self) -> tuple[Path, Path] | None:
+        """The pair that plays, or is about to."""
+        return self._opened if self._player is None or self._player.playing else None
+
     def close_player(self) -> None:
         """Be silent, and end what runs for it."""
         self._let_go()

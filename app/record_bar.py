@@ -17,7 +17,7 @@ from app.shortcut_keys import bind_button
 from app.theme import scaled_font
 from engine.types import Levels, RecordingChange
 
-KEPT = "microphone, what is sent, voice, background, captions"
+KEPT = "microphone, what is sent, voice, background, tokens"
 LOOK_MS = 1000
 
 
@@ -74,6 +74,7 @@ class RecordBar(QFrame):
         super().__init__()
         self._bridge, self._open_folder = bridge, open_folder
         self.base = default_folder()
+        self._kept = KEPT
         self._wanted = False  # a person wants to record
         self._folder: Path | None = None  # of this recording, its first part
         self._part = 1
@@ -111,6 +112,11 @@ class RecordBar(QFrame):
     def set_base(self, folder: Path) -> None:
         """Where the next recordings get a folder of their own."""
         self.base = folder
+        self._show()
+
+    def set_captions(self, on: bool) -> None:
+        """Whether there are captions to be kept."""
+        self._kept = f"{KEPT}, captions" if on else KEPT
         self._show()
 
     # What the person does ---------------------------------------------------------------------------------------------
@@ -196,7 +202,7 @@ class RecordBar(QFrame):
     def _notice(self) -> str:
         if self._wanted:
             folder = Path(self._running.folder) if self._running is not None else self._folder
-            return f"Recording into {short(folder or self.base)}: {KEPT}"
+            return f"Recording into {short(folder or self.base)}: {self._kept}"
         if self._last is not None:
             return f"Saved {clock(self._last.duration_s or 0.0)[:-2]} in {short(Path(self._last.folder))}"
-        return f"Records into {short(self.base)}: {KEPT}"
+        return f"Records into {short(self.base)}: {self._kept}"

@@ -206,7 +206,7 @@ class Remembering(QObject):
         elif name == "caption_scale":
             self._scale_captions()
         elif name in ("caption_language", "provider"):
-            self._restart()
+            self._restart(name)
         elif name == "recording_folder":
             window.desk.bar.set_base(recording_folder(settings))
         elif name == "theme":
@@ -226,14 +226,15 @@ class Remembering(QObject):
         if window.config.level != level:
             window.set_level(level)
 
-    def _restart(self) -> None:
+    def _restart(self, name: str) -> None:
         """What only a new engine takes up: the language, while there are captions, and where the models run."""
         window, settings = self._window, self._store.settings
         before = window.config
-        window.config = dataclasses.replace(
-            before, language=spoken(settings.caption_language), provider=Provider(settings.provider)
-        )
-        needed = before.provider != window.config.provider or before.captions
+        if name == "provider":
+            window.config = dataclasses.replace(before, provider=Provider(settings.provider))
+        else:
+            window.config = dataclasses.replace(before, language=spoken(settings.caption_language))
+        needed = name == "provider" or before.captions
         if needed and window.config != before and window.bridge.state is not RunState.OFF:
             window.start()
 

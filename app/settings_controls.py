@@ -11,7 +11,9 @@ from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QCheckBox, QDoubleSpinBox, QFileDialog, QHBoxLayout, QLineEdit, QWidget
 
 from app.controls import BackgroundControl, DeviceBox, QuietComboBox, quiet_button
+from app.record_bar import short
 from app.settings import DETECT, Row
+from app.settings_use import default_folder
 from engine.types import Background, SottovoceError
 
 NUMBER_STEP = 0.1
@@ -149,8 +151,21 @@ def _device(end: str, pick: Callable[[Any], None], offers: Offers) -> Control:
 
 def _folder(row: Row, pick: Callable[[Any], None]) -> Control:
     line = QLineEdit()
-    line.setPlaceholderText("Sottovoce in your documents")
-    line.editingFinished.connect(lambda: pick(line.text()))
+    line.setPlaceholderText(short(default_folder()))
+    last = ""
+
+    def show(folder: str) -> None:
+        """What is being typed stays, unless another folder was chosen meanwhile."""
+        nonlocal last
+        if folder != last or not line.isModified():
+            line.setText(folder)
+        last = folder
+
+    def finish() -> None:
+        line.setModified(False)
+        pick(line.text())
+
+    line.editingFinished.connect(finish)
     browse = quiet_button("Choose …", "Look for a folder", f"Choose a folder: {row.label}")
     whole = QWidget()
     beside = QHBoxLayout(whole)
@@ -167,4 +182,4 @@ def _folder(row: Row, pick: Callable[[Any], None]) -> Control:
         dialog.open()
 
     browse.clicked.connect(look)
-    return Control(whole, line, line.setText)
+    return Control(whole, line, show)

@@ -199,7 +199,10 @@ def _merge(values: dict[str, Any], where: tuple[str, ...], read: dict[str, Any])
 
 
 def _set_right(path: Path) -> Path | None:
-    """Under the lock: keep a broken file aside and put what is right of it in its place. Raises OSError."""
+    """Under the lock: keep a broken file aside and put what is right of it in its place.
+
+    Raises OSError, and then neither has been done.
+    """
     text = _text(path)
     values, broken = _values(text)
     _, wrong = understood(values)
@@ -209,7 +212,11 @@ def _set_right(path: Path) -> Path | None:
     for where in wrong:
         _put(document, where, None)
     kept = _spare(path)
-    _replace(path, tomlkit.dumps(document))
+    try:
+        _replace(path, tomlkit.dumps(document))
+    except OSError:
+        kept.unlink(missing_ok=True)  # the next attempt makes another
+        raise
     return kept
 
 

@@ -29,7 +29,7 @@ class Tray(QObject):
     def __init__(self, window: MainWindow, available: Callable[[], bool] = has_tray) -> None:
         super().__init__(window)
         self._window, self._available = window, available
-        self._wanted = self._told = False
+        self._wanted = False
         self.menu = QMenu()
         self._action("Show", window.come_to_front)
         self.on = self._action("On", window.power.click, checkable=True)

@@ -85,7 +85,7 @@ class MainWindow(QMainWindow):
         self._connect()
         self._show_choices()
         self._show_background()
-        self.status.set_captions(config.captions)
+        self._tell_captions(config.captions)
         self.set_theme()
 
     # Layout -----------------------------------------------------------------------------------------------------------
@@ -370,6 +370,7 @@ class MainWindow(QMainWindow):
 
     def _tell_captions(self, on: bool) -> None:
         self.status.set_captions(on)
+        self.desk.bar.set_captions(on)
         self.column.noise.set_captions(on, self.config.whisper)
 
     def _show_clouds(self, clouds: dict[str, Any]) -> None:

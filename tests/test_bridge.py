@@ -72,6 +72,39 @@ def test_a_second_start_replaces_the_engine(make: Make, qtbot: QtBot) -> None:
     assert maker.made[1].config.captions
 
 
+def test_of_several_starts_in_a_row_the_last_one_counts(make: Make, qtbot: QtBot) -> None:
+    stall = threading.Event()
+    maker = Maker(stall=stall)
+    bridge = make(maker)
+    start(bridge, qtbot)
+    states: list[RunState] = []
+    bridge.run_state.connect(states.append)
+    for language in ("de", "fr", "nl", "da"):
+        bridge.start(EngineConfig(language=language))
+    stall.set()
+    qtbot.waitUntil(lambda: bridge.state is RunState.ON, timeout=WAIT_MS)
+    assert [engine.config.language for engine in maker.made] == ["en", "da"]
+    assert states == [RunState.STARTING] * 4 + [RunState.ON]
+
+
+def test_a_start_that_is_overtaken_makes_nothing_and_the_last_wish_holds(make: Make, qtbot: QtBot) -> None:
+    stall = threading.Event()
+    maker = Maker(stall=stall)
+    bridge = make(maker)
+    start(bridge, qtbot)
+    for language in ("de", "fr"):
+        bridge.start(EngineConfig(language=language))
+        bridge.stop()
+    bridge.start(EngineConfig(language="nl"))
+    stall.set()
+    qtbot.waitUntil(lambda: bridge.state is RunState.ON, timeout=WAIT_MS)
+    assert [engine.config.language for engine in maker.made] == ["en", "nl"]
+    bridge.start(EngineConfig(language="da"))
+    bridge.stop()
+    qtbot.waitUntil(lambda: bridge.state is RunState.OFF, timeout=WAIT_MS)
+    assert all(name == "stop" for name, _ in (engine.calls[-1] for engine in maker.made))
+
+
 def test_meters_are_the_newest_and_captions_all_there(make: Make, qtbot: QtBot) -> None:
     maker = Maker()
     bridge = make(maker)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 from PySide6.QtCore import QPoint, Qt
-from PySide6.QtGui import QImage
-from PySide6.QtWidgets import QMenu
+from PySide6.QtGui import QHideEvent, QImage
+from PySide6.QtWidgets import QApplication, QMenu
 from pytestqt.qtbot import QtBot
 
 from app import caption_overlay, caption_view
@@ -72,6 +72,14 @@ def test_it_shows_what_is_there_and_what_comes(view: CaptionView, qtbot: QtBot) 
     assert overlay.shown_lines() == ["One.", "Two or three"]
     view.clear()
     assert overlay.shown_lines() == [""] or overlay.shown_lines() == []
+
+
+def test_letters_that_qt_counts_twice_are_shown_whole(overlay: CaptionOverlay, view: CaptionView) -> None:
+    overlay.resize(300, overlay.height())
+    say(view, " ".join(["😀😀", *LONG[:3]]), "𝄞")
+    assert " ".join(overlay.shown_lines()) == "😀😀 people keep talking 𝄞"
+    [form] = overlay._rows[0].layout.formats()
+    assert (form.start, form.length) == (len("😀😀 people keep talking") + 2, 3)  # the tail
 
 
 def test_only_the_last_lines_are_shown(overlay: CaptionOverlay, view: CaptionView) -> None:
@@ -150,6 +158,21 @@ def test_keys_move_size_and_close_it(overlay: CaptionOverlay, view: CaptionView,
     assert overlay.look.zoom == 0
     qtbot.keyClick(overlay, Qt.Key.Key_Escape)
     assert not overlay.isVisible() and not view.overlay_button.isChecked()
+
+
+def test_what_the_desktop_closed_or_minimised_comes_back_at_a_press(overlay: CaptionOverlay, view: CaptionView) -> None:
+    place = overlay.geometry()
+    overlay.close()
+    assert not overlay.isVisible() and not view.overlay_button.isChecked()
+    view.overlay_button.click()
+    assert overlay.isVisible() and overlay.geometry() == place
+    overlay.showMinimized()
+    QApplication.sendEvent(overlay, QHideEvent())  # a desktop tells of both
+    view.overlay_button.click()
+    view.overlay_button.click()
+    assert overlay.isVisible() and not overlay.isMinimized()
+    say(view, "One.")
+    assert overlay.shown_lines() == ["One."]
 
 
 def test_it_can_be_dragged(overlay: CaptionOverlay, qtbot: QtBot) -> None:

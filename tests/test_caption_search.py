@@ -137,6 +137,20 @@ def test_matches_are_marked_and_counted_while_words_come(qtbot: QtBot) -> None:
     assert marked(text) == ["kettle", "Kettle"]
 
 
+def test_letters_that_qt_counts_twice_do_not_shift_what_is_marked(qtbot: QtBot) -> None:
+    text, bar = searched(qtbot)
+    say(text, "😀 rain 😀😀 rain 😀", 0.0)
+    bar.open_search()
+    bar.line.setText("rain")
+    assert (marked(text), bar.count.text()) == (["rain", "rain"], "1 of 2")
+    bar.go()
+    assert bar.count.text() == "2 of 2"
+    bar.line.setText("😀")
+    assert marked(text) == ["😀"] * 4
+    bar.go()
+    assert text.textCursor().selectedText() == "😀"
+
+
 def test_keys_go_through_the_matches_and_close(qtbot: QtBot) -> None:
     text, bar = searched(qtbot)
     for number in range(3):

@@ -38,6 +38,24 @@ def test_final_words_stay_and_the_tail_is_replaced(qtbot: QtBot) -> None:
     assert view.toPlainText() == "Good morning to you."
 
 
+def test_letters_that_qt_counts_twice_leave_nothing_behind(qtbot: QtBot) -> None:
+    view = CaptionText()
+    qtbot.addWidget(view)
+    asked: list[float] = []
+    view.asked.connect(asked.append)
+    for final, tail in (("", "😀"), ("", "𝄞 rings"), ("𝄞", "rings 😀"), ("rings", "😀😀 out")):
+        say(view, final, tail)
+    assert (view.final_text, view.tentative_text) == ("𝄞 rings", " 😀😀 out")
+    assert view.last_paragraphs(1) == [("𝄞 rings 😀😀 out", 8)]  # in Qt's units
+    say(view, "out.", "", at_s=0.2)
+    assert view.toPlainText() == "𝄞 rings out."
+    cursor = view.textCursor()
+    cursor.setPosition(len("xx rings o"))
+    view.setTextCursor(cursor)
+    qtbot.keyClick(view, Qt.Key.Key_Return)
+    assert asked == [0.2]
+
+
 def test_tentative_words_are_lighter(qtbot: QtBot) -> None:
     view = CaptionText()
     qtbot.addWidget(view)

@@ -25,7 +25,7 @@ from PIL import Image
 from websockets.sync.client import connect
 
 from app import cli
-from app.commands_serve import TOKEN, link_token, pages
+from app.commands_serve import TOKEN, link_token, pages, told_dropped
 from engine.control import runtime_folder
 from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage, stimulus
 from engine.types import OTHERS
@@ -176,6 +176,11 @@ def test_without_a_place_for_it_the_link_is_for_one_run(
     assert "this run only" in only_line(capsys.readouterr().err)
 
 
+def test_readers_that_were_dropped_are_counted_in_words() -> None:
+    assert told_dropped(1).startswith("1 reader did not keep up and was dropped")
+    assert told_dropped(2).startswith("2 readers did not keep up and were dropped")
+
+
 def test_an_installed_copy_holds_the_page(checkout: Path) -> None:
     settings = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf8"))["tool"]["setuptools"]
     assert settings["package-data"]["app"] == ["page/*"]
@@ -261,6 +266,29 @@ def test_the_page_comes_back_by_itself(served: Serve, browser: Browser) -> None:
             assert browser.value(STATE) == ""
         finally:
             again.stop()
+
+
+def test_what_has_faded_stays_so_until_there_are_new_words(served: Serve, browser: Browser) -> None:
+    """Neither the end of a tail nor each attempt to reach a server that has gone brings old lines back."""
+    browser.open(served.address + "?fade=0.5")
+    gone = "captions.classList.contains('gone')"
+    watch = f"new MutationObserver(() => drawn.push({gone})).observe(captions, {{childList: true}})"
+    with Talker() as talker:
+        talker.say("Hello", "there")
+        browser.until(TAIL, lambda text: text == "there")
+        browser.until(gone, bool)
+        browser.value(f"window.drawn = []; {watch}")
+    browser.until(TAIL, lambda text: text == "")
+    assert browser.value(gone)
+    with Talker() as talker:
+        talker.say("Again")
+        browser.until(FINAL, lambda text: "Again" in text)
+        assert browser.value("drawn.at(-1)") is False
+        browser.until(gone, bool)
+        browser.value("drawn.length = 0")
+        served.stop()
+        browser.until("drawn.length", lambda drawn: drawn > 2)
+    assert browser.value("drawn.every(Boolean)") and browser.value(FINAL).endswith("Again")
 
 
 # A run ----------------------------------------------------------------------------------------------------------------

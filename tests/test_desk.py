@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import platformdirs
@@ -19,7 +21,7 @@ from app.record_bar import short
 from app.settings_use import default_folder
 from app.window import Choices
 from engine.ports import NO_OUTPUT
-from engine.types import Problem, RecordingChange
+from engine.types import Problem, Provider, RecordingChange
 from engine.unfinished import Repaired
 from tests.stage import WAIT_MS, Stage
 from tests.test_file_window import drop, put
@@ -45,7 +47,8 @@ def ctrl(stage: Stage, key: Qt.Key) -> None:
 def test_a_key_begins_and_ends_a_recording(recording: Stage, qtbot: QtBot, tmp_path: Path) -> None:
     bar = recording.window.desk.bar
     assert bar.notice.whole().startswith(f"Records into {tmp_path}/Sottovoce: ")
-    assert "microphone, what is sent, voice, background, captions" in bar.notice.whole()
+    kept = "microphone, what is sent, voice, background, tokens, captions"
+    assert bar.notice.whole().endswith(f": {kept}")
     ctrl(recording, Qt.Key.Key_R)
     qtbot.waitUntil(lambda: bar.time.isVisible() and bar.time.text() == "0:01", timeout=WAIT_MS)
     [folder] = folders(recording)
@@ -61,6 +64,15 @@ def test_a_key_begins_and_ends_a_recording(recording: Stage, qtbot: QtBot, tmp_p
     assert bar.show_folder.isVisible() and not bar.time.isVisible()
     bar.show_folder.click()
     assert opened == [Path(folder)]
+
+
+def test_only_captions_that_are_on_are_promised(recording: Stage, qtbot: QtBot) -> None:
+    window = recording.window
+    window.captions.switch.click()
+    assert window.desk.bar.notice.whole().endswith("background, tokens")
+    recording.until_on()
+    window.captions.switch.click()
+    assert window.desk.bar.notice.whole().endswith("background, tokens, captions")
 
 
 def test_what_cannot_be_recorded_is_told_and_the_sound_goes_on(recording: Stage, qtbot: QtBot) -> None:
@@ -128,6 +140,24 @@ def test_files_let_fall_on_the_window_are_listed_and_the_run_is_left_alone(
     assert files.background.place.findData("rain") > 0
     assert [name for name, _ in stage.engine.calls] == before
     assert files.listening._output() is None  # never into a call
+
+
+def test_files_are_cleaned_as_the_window_is_now(stages: Callable[..., Stage], tmp_path: Path) -> None:
+    stage = stages()
+    stage.until_on()
+    window = stage.window
+    files = window.desk.show_files()
+    files.batch._command = (str(tmp_path / "nothing"),)
+    files.close()
+    window.scenes = [*window.scenes, SimpleNamespace(name="sea", title="the sea")]
+    window.config = dataclasses.replace(window.config, provider=Provider.CPU)
+    assert window.desk.show_files() is files
+    assert files.background.place.findData("sea") > 0
+    assert files.background.place.itemText(0) == "As it was"
+    window.config = dataclasses.replace(window.config, provider=Provider.CUDA)
+    files.take(put(tmp_path, "a.wav"))
+    files.start.click()
+    assert files.batch.items[0].job is not None and files.batch.items[0].job.provider == "cuda"
 
 
 def test_a_key_asks_for_files(stages: Callable[..., Stage], qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:

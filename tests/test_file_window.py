@@ -94,7 +94,7 @@ def files(qtbot: QtBot) -> Iterator[Callable[..., Files]]:
             players.append(FakePlayer(*pair))
             return players[-1]
 
-        window = FileWindow([RAIN], lambda: "spk", "cpu", Batch(command), open_player)
+        window = FileWindow(lambda: [RAIN], lambda: "spk", lambda: "cpu", Batch(command), open_player)
         window.set_theme(DARK)
         window.show()
         made.append(Files(window, players))
@@ -263,6 +263,32 @@ def test_both_sounds_are_compared_on_the_output_chosen(
     assert not listening.play.isEnabled()
 
 
+def test_what_is_heard_goes_on_while_other_files_are_finished(
+    files: Callable[..., Files], qtbot: QtBot, tmp_path: Path
+) -> None:
+    made = files()
+    window, listening = made.window, made.window.listening
+    window.take(put(tmp_path, "a.wav", "long.wav"))
+    window.start.click()
+    qtbot.waitUntil(lambda: window.progress(1).value() == 250, timeout=SLOW_MS)
+    listening.play.click()
+    qtbot.waitUntil(lambda: listening.play.text() == "Pause", timeout=WAIT_MS)
+    window.take(put(tmp_path, "b.wav"))
+    window.stop.click()
+    qtbot.waitUntil(lambda: states(window)[:2] == [ItemState.DONE, ItemState.STOPPED], timeout=SLOW_MS)
+    [player] = made.players
+    assert player.playing and listening.play.text() == "Pause"
+    listening.play.click()
+    assert not player.playing
+    listening.play.click()
+    window.table.selectRow(1)
+    listening.play.click()
+    qtbot.waitUntil(lambda: len(made.players) == 2 and player.closed, timeout=WAIT_MS)
+    assert made.players[1].pair[0] == tmp_path / "long.wav"
+    window.clear.click()
+    qtbot.waitUntil(lambda: made.players[1].closed, timeout=WAIT_MS)
+
+
 def test_a_player_that_comes_late_or_not_at_all(files: Callable[..., Files], qtbot: QtBot, tmp_path: Path) -> None:
     made = files()
     window = made.window
@@ -303,7 +329,7 @@ def test_a_real_file_from_beginning_to_end(qtbot: QtBot, tmp_path: Path) -> None
     """Through the very process that is used, the time left told on the way."""
     x, rate_hz = soundfile.read(assets_dir() / "demo.flac", dtype="float32", frames=8 * 48_000)
     soundfile.write(tmp_path / "a.wav", x, rate_hz)
-    window = FileWindow([SimpleNamespace(name="rain", title="rain")], lambda: None, "cpu")
+    window = FileWindow(lambda: [SimpleNamespace(name="rain", title="rain")], lambda: None, lambda: "cpu")
     try:
         window.take([tmp_path / "a.wav"])
         window.start.click()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from app.settings_file import load, write
 from app.settings_store import SettingsStore
 from app.settings_use import window_config
 from app.theme import DARK, LIGHT
-from engine.types import Background
+from engine.types import Background, Provider
 from tests.stage import MICROPHONE, OTHER, OWN, SPEAKER, WAIT_MS, Stage
 
 pytestmark = pytest.mark.skipif(not HAS_VIRTUAL, reason="the first output is another where there is no virtual one")
@@ -187,6 +188,31 @@ def test_what_needs_a_new_engine_gets_one(
     run.store.set(**change)
     qtbot.waitUntil(lambda: getattr(run.stage.engine.config, part) == value, timeout=WAIT_MS)
     run.stage.until_on()
+
+
+def test_a_reset_of_everything_starts_one_engine(runs: Any, qtbot: QtBot) -> None:
+    write({("caption_language",): "de", ("caption_others",): True, ("provider",): "cpu", ("input",): "other"})
+    write({("virtual_microphone",): False, ("output",): "spk"})
+    stall = threading.Event()
+    run = runs(stall=stall)
+    run.store.reset()
+    stall.set()
+    run.stage.until_on()
+    config = run.stage.engine.config
+    assert len(run.stage.made) == 2
+    assert (config.language, config.also, config.provider, config.input) == ("en", None, "auto", None)
+    assert config.virtual_mic
+
+
+def test_another_language_leaves_what_a_flag_said_alone(runs: Any, qtbot: QtBot) -> None:
+    write({("provider",): "cuda"})
+    run = runs()
+    run.window.config = dataclasses.replace(run.window.config, provider=Provider.CPU)  # gui --provider cpu
+    run.store.set(caption_language="de")
+    qtbot.waitUntil(lambda: run.stage.engine.config.language == "de", timeout=WAIT_MS)
+    assert run.stage.engine.config.provider is Provider.CPU
+    run.store.set(provider="tensorrt")
+    qtbot.waitUntil(lambda: run.stage.engine.config.provider is Provider.TENSORRT, timeout=WAIT_MS)
 
 
 def test_a_language_for_captions_that_are_off_waits_for_them(runs: Any) -> None:

@@ -119,6 +119,8 @@ def test_the_list_tells_value_range_and_sentence(capsys: Any) -> None:
     text = said(capsys)
     assert "caption_scale" in text and ROWS["caption_scale"].sentence in text
     assert said(capsys, "path") == str(settings_path())
+    assert json.loads(said(capsys, "path", "--json")) == {"path": str(settings_path())}
+    assert json.loads(said(capsys, "get", "caption-scale", "--json")) == listed["caption_scale"]
 
 
 def test_reset_brings_one_or_all_back(capsys: Any) -> None:

@@ -11,10 +11,12 @@ from PySide6.QtGui import QFont
 from PySide6.QtWidgets import QAbstractButton, QApplication, QCheckBox, QComboBox, QDoubleSpinBox, QLabel, QLineEdit
 from pytestqt.qtbot import QtBot
 
+from app.record_bar import short
 from app.remembering import Remembering
 from app.settings import ROWS, Remembered, Settings
 from app.settings_dialog import SettingsDialog
 from app.settings_store import SettingsStore
+from app.settings_use import default_folder
 from app.tray import NO_TRAY
 from tests.stage import WAIT_MS, Stage
 
@@ -164,6 +166,22 @@ def test_what_may_not_be_is_said_and_the_control_goes_back(opened: Any) -> None:
     assert line.text() == "/tapes"
     one.dialog.controls["level"].focus.click()
     assert not one.dialog.line.isVisible()
+
+
+def test_a_folder_that_is_being_typed_is_left_alone(opened: Any, qtbot: QtBot) -> None:
+    one = opened(recording_folder="/tapes")
+    line = one.dialog.controls["recording_folder"].focus
+    line.selectAll()
+    qtbot.keyClicks(line, "/reels")
+    one.window.bridge.devices.emit([])  # a microphone was plugged in
+    assert line.text() == "/reels"
+    qtbot.keyClick(line, Qt.Key.Key_Return)
+    assert one.store.settings.recording_folder == "/reels"
+    qtbot.keyClicks(line, "/more")
+    one.store.set(recording_folder="/boxes")
+    assert line.text() == "/boxes"
+    one.store.set(recording_folder="")
+    assert line.text() == "" and line.placeholderText() == short(default_folder())
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.6])

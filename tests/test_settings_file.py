@@ -163,6 +163,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(monkeypatch: pytest.MonkeyPatch) 
     remembered, line = load()
     assert remembered.settings == Settings(level=True)
     assert "cannot be set right" in line and "No space left" in line
+    assert spares() == []  # a window that follows the file would add one at every look
     assert [p.name for p in path.parent.iterdir() if p.name.startswith(".settings")] == []
 
 

@@ -60,6 +60,10 @@ function draw() {
     row.append(said);
     return row;
   }));
+}
+
+// Words have come: they are seen, and from now on it is counted until they fade.
+function wake() {
   captions.classList.remove("gone");
   clearTimeout(fading);
   if (fade_s) fading = setTimeout(() => captions.classList.add("gone"), 1000 * fade_s);
@@ -73,6 +77,7 @@ function take(message) {
   for (const id of [...lines.keys()].slice(0, -KEPT_LINES)) lines.delete(id);
   tails = message.tentative;
   draw();
+  if (message.lines.length || Object.values(tails).some(Boolean)) wake();
 }
 
 function say(text) {
