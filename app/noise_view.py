@@ -151,7 +151,7 @@ class NoiseView(QWidget):
 
     def __init__(self, captions: bool) -> None:
         super().__init__()
-        self.title, self.answer, self.plane = section_label("Noise around you"), QLabel(), NoisePlane()
+        self.title, self.answer, self.plane = section_label("Noise"), QLabel(), NoisePlane()
         self.answer.setFont(scaled_font(0.95, bold=True))
         self.answer.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self.answer.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
