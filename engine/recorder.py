@@ -14,6 +14,7 @@ one that may wait.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ class WavWriter:
             while data:  # a disk that fills up may take a part first
                 data = data[self._file.write(data) or 0 :]
         except OSError as error:
-            self._cut()
+            with contextlib.suppress(OSError):  # the disk itself may have gone
+                self._cut()
             raise self._failed(error) from error
         self.frames += len(x)
 
@@ -104,14 +106,15 @@ class WavWriter:
         if self._file.closed:
             return
         try:
-            if frames is not None and frames > self.frames:
-                self.write(np.zeros(frames - self.frames, dtype=np.float32))
-            elif frames is not None:
-                self.frames = frames
-                self._cut()
-            self.update()
-        finally:
-            self._file.close()
+            with self._file:
+                if frames is not None and frames > self.frames:
+                    self.write(np.zeros(frames - self.frames, dtype=np.float32))
+                elif frames is not None:
+                    self.frames = frames
+                    self._cut()
+                self.update()
+        except OSError as error:
+            raise self._failed(error) from error
 
     def _cut(self) -> None:
         """Forget what is beyond `frames`, such as the part of a block that a full disk still took."""

@@ -98,6 +98,16 @@ def test_a_disk_that_fills_is_told_and_the_sound_goes_on(recording: Stage, qtbot
     assert recording.bridge.state is RunState.ON
 
 
+def test_a_recording_that_fails_at_its_first_sound_is_over(recording: Stage, qtbot: QtBot) -> None:
+    """Its beginning is never told."""
+    bar, engine = recording.window.desk.bar, recording.engine
+    engine.pause()
+    bar.record.click()
+    qtbot.waitUntil(lambda: bool(engine.recorded), timeout=WAIT_MS)
+    engine.extra = [RecordingChange(1.0, engine.recorded, 0.0, 0.0)]
+    qtbot.waitUntil(lambda: bar.record.accessibleName() == "Record", timeout=WAIT_MS)
+
+
 def test_a_recording_goes_on_in_another_part_when_the_sound_begins_anew(recording: Stage, qtbot: QtBot) -> None:
     window = recording.window
     window.desk.bar.record.click()
@@ -158,7 +168,7 @@ def test_both_sounds_are_compared_where_the_sound_goes(
 ) -> None:
     window = stages(choices=Choices("mic", output)).window
     window.choices = Choices("mic", output)
-    assert window.desk._output() == where
+    assert window.desk.listening_output() == where
 
 
 def test_what_a_crash_left_is_told_in_one_line_with_its_folder(qtbot: QtBot, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -164,21 +165,85 @@ def test_a_full_disk_is_told_and_the_run_goes_on(tiny: Models, tmp_path: Path, m
     assert len(sounds(tmp_path / "r")["input.wav"]) == 10 * 960
 
 
+class GoneFile(io.RawIOBase):
+    """On a disk that was pulled out: nothing works but closing."""
+
+    def fails(self, *_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    write = truncate = seek = tell = fails
+
+
+def test_a_disk_that_goes_away_costs_the_recording_and_the_next_one_works(tiny: Models, tmp_path: Path) -> None:
+    engine, _ = memory_engine(tiny, noise(30.0))
+    with engine:
+        engine.record(str(tmp_path / "1"))
+        events = events_until(engine, lambda seen: clock_s(seen) > 0.3)
+        assert engine._side is not None and engine._side.recordings._current is not None
+        for track in engine._side.recordings._current.recorder._tracks:
+            there, track._file = track._file, GoneFile()  # type: ignore[assignment]
+            there.close()
+        events += events_until(engine, ended)
+        [problem] = [event for event in events if isinstance(event, Problem)]
+        assert "cannot be written" in problem.text and problem.state == "running"
+        events = recorded_part(engine, tmp_path / "2", 0.2)
+    assert not any(isinstance(event, Problem) for event in events)
+    assert len(sounds(tmp_path / "2")["input.wav"]) > 0.1 * RATE_HZ
+
+
+def test_what_fails_beside_the_sound_ends_the_recording_and_tells_of_it(
+    tiny: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = memory_engine(tiny, noise(30.0))
+    with engine:
+        engine.record(str(tmp_path / "r"))
+        events = events_until(engine, lambda seen: clock_s(seen) > 0.3)
+
+        def fails(recordings: Recordings, time_s: float) -> None:
+            raise RuntimeError("a fault")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Recordings, "look", fails)
+            events += events_until(engine, ended)
+        with pytest.raises(UsageError, match="begin one first"):
+            engine.end_recording()
+    over = changes(events)[-1]
+    assert over.duration_s is not None and over.duration_s > 0.2
+    assert len(sounds(tmp_path / "r")["input.wav"]) == round(over.duration_s * RATE_HZ)
+
+
+def test_one_that_is_ended_while_no_sound_comes_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The microphone was pulled out, and nobody can say any more where it ends."""
+    monkeypatch.setattr("engine.recording.STILL_S", 0.0)
+    told: list[RecordingChange] = []
+    recordings = Recordings(EngineConfig(), INFO, told.append, lambda text, state: None)
+    recordings._current = LiveRecording(recorder(tmp_path / "r"), 960, RATE_HZ, 100)
+    hear(recordings, 1.0, 2.0, False)
+    recordings.end()
+    deadline = time.monotonic() + 10.0
+    while recordings.wants_sound:
+        assert time.monotonic() < deadline
+        recordings.look(2.0)
+    assert {len(sound) for sound in sounds(tmp_path / "r").values()} == {RATE_HZ, RATE_HZ // 3}
+    assert [change.duration_s for change in told] == [None, 1.0]
+
+
+def hear(recordings: Recordings, begin_s: float, end_s: float, waits_for_words: bool) -> None:
+    silence = np.zeros(960, dtype=np.float32)
+    for position in range(round(begin_s * RATE_HZ) + 960, round(end_s * RATE_HZ) + 1, 960):
+        hop = LiveHop(position / RATE_HZ, silence, silence, silence[:320], None, 0.0, 0.0)
+        recordings.write(hop, waits_for_words)
+
+
 def test_words_are_on_the_recordings_own_clock_and_may_come_late(tmp_path: Path) -> None:
     """Recorded from 1 s to 2 s of a run: a word is kept when it was spoken then, whenever it becomes final."""
     told: list[RecordingChange] = []
     recordings = Recordings(EngineConfig(captions=True), INFO, told.append, lambda text, state: None)
     recordings._current = LiveRecording(recorder(tmp_path / "r", captions=True), 960, RATE_HZ, 100)
-    silence = np.zeros(960, dtype=np.float32)
-
-    def hear(begin_s: float, end_s: float) -> None:
-        for position in range(round(begin_s * RATE_HZ) + 960, round(end_s * RATE_HZ) + 1, 960):
-            recordings.write(LiveHop(position / RATE_HZ, silence, silence, silence[:320], None, 0.0, 0.0), True)
-
-    hear(1.0, 2.0)
+    hear(recordings, 1.0, 2.0, True)
     recordings.caption(Caption(2.0, (Word("before", 0.2, 0.7), Word("into", 0.9, 1.2), Word("in", 1.4, 1.6)), (), 0.4))
     recordings.end()
-    hear(2.0, 2.1)
+    hear(recordings, 2.0, 2.1, True)
     assert [change.duration_s for change in told] == [None, 1.0]
     assert not recordings.wants_sound
     assert soundfile.info(tmp_path / "r" / "output.wav").frames == RATE_HZ  # it plays before the words are there
