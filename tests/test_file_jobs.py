@@ -52,6 +52,22 @@ def test_nothing_that_is_there_is_replaced(tmp_path: Path) -> None:
     assert FileJob.plan(source, tmp_path / "to").target == str(tmp_path / "to" / "talk.v2.sottovoce.wav")
 
 
+@pytest.mark.parametrize("letter", ["a", "ä", "語"])
+def test_a_long_name_is_shortened_until_all_that_is_made_of_it_fits(
+    tiny_jobs: Models, tmp_path: Path, letter: str
+) -> None:
+    source = tmp_path / (letter * (251 // len(letter.encode())) + ".wav")
+    sound(source)
+    outcome = run_job(first := FileJob.plan(source, stems=True), lambda part: None)
+    assert outcome.sound_s == pytest.approx(2.0)
+    assert Path(first.target).name.startswith(letter * 60)
+    second = FileJob.plan(source)
+    assert second.target == first.target.removesuffix(".wav") + "-2.wav"
+    assert sorted(path.name[-15:] for path in tmp_path.iterdir() if path != source) == sorted(
+        str(path)[-15:] for path in (first.target, first.beside(".speech.wav"), first.beside(".background.wav"))
+    )
+
+
 def test_voice_and_background_add_up_to_what_was_heard(tiny_jobs: Models, tmp_path: Path) -> None:
     x = sound(tmp_path / "a.wav")
     job = FileJob.plan(tmp_path / "a.wav", stems=True)
