@@ -86,8 +86,9 @@ class LiveRecording:
         """Complete every file. Raises SottovoceError."""
         try:
             self.recorder.close(frames)
-        finally:
             self._note.remove()
+        finally:
+            self._note.let_go()
 
 
 class Recordings:

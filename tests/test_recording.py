@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 
@@ -283,13 +284,80 @@ def test_after_a_kill_it_is_found_repaired_and_told_once(tmp_path: Path) -> None
     assert repair_unfinished() == []
 
 
-def test_notes_that_cannot_be_read_or_name_nothing_are_forgotten(tmp_path: Path) -> None:
-    OpenNote(tmp_path / "nowhere")  # by this very process: it runs
-    notes = config_dir() / NOTES
-    [own] = notes.iterdir()
-    text = own.read_text().replace(str(os.getpid()), "999999999")
-    own.unlink()
-    (notes / "1.json").write_text(text)
-    (notes / "2.json").write_text(text[:20])
+def left_open(folder: Path) -> list[Path]:
+    """A recording of 0.1 s as a crash leaves it -> the notes."""
+    recording = LiveRecording(recorder(folder), 960, RATE_HZ, 0)
+    silence = np.zeros(960, dtype=np.float32)
+    for position in range(960, 4801, 960):
+        recording.write(LiveHop(position / RATE_HZ, silence, silence, silence[:320], None, 0.0, 0.0), INFO)
+    for track in recording.recorder._tracks:
+        track._file.close()
+    recording.recorder._tokens.abort()
+    assert repair_unfinished() == []  # this process has not ended
+    recording._note.let_go()
+    return notes()
+
+
+def notes() -> list[Path]:
+    return sorted((config_dir() / NOTES).iterdir())
+
+
+def test_one_that_runs_is_left_alone_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process's time of birth moves when the clock is set."""
+    began_s = psutil.Process().create_time()
+    note = OpenNote(tmp_path / "r")
+    recorder(tmp_path / "r").close()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: began_s + 60.0)
     assert repair_unfinished() == []
-    assert list(notes.iterdir()) == []
+    assert (tmp_path / "r").exists() and notes()
+    note.remove()
+    note.let_go()
+    assert not notes()
+
+
+def test_one_of_another_machine_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("platform.node", lambda: "elsewhere")
+        left = left_open(tmp_path / "r")
+    assert repair_unfinished() == []
+    assert notes() == left
+
+
+def test_one_on_a_disk_that_is_away_or_cannot_be_written_to_is_repaired_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = left_open(tmp_path / "r")
+    (tmp_path / "r").rename(tmp_path / "away")
+    assert repair_unfinished() == []
+    (tmp_path / "away").rename(tmp_path / "r")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda path, mode: False)
+        assert repair_unfinished() == []
+    with monkeypatch.context() as patched:
+        patched.setattr(WavWriter, "update", GoneFile.fails)
+        assert repair_unfinished() == []
+    assert notes() == left
+    [found] = repair_unfinished()
+    assert (found.folder, found.duration_s) == (tmp_path / "r", 0.1)
+    assert notes() == []
+
+
+def test_one_that_could_not_be_completed_is_repaired_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    recordings = Recordings(EngineConfig(), INFO, lambda change: None, lambda text, state: told.append(text))
+    recordings._current = LiveRecording(recorder(tmp_path / "r"), 960, RATE_HZ, 0)
+    hear(recordings, 0.0, 1.0, False)
+    with monkeypatch.context() as patched:
+        patched.setattr(WavWriter, "update", GoneFile.fails)
+        recordings.close(RATE_HZ, 1.0)
+    assert "could not be completed" in told[0]
+    assert [found.duration_s for found in repair_unfinished()] == [1.0]
+
+
+def test_notes_that_cannot_be_read_are_forgotten(tmp_path: Path) -> None:
+    (config_dir() / NOTES).mkdir(parents=True)
+    (config_dir() / NOTES / "2.json").write_text('{"folder": "/no')
+    assert repair_unfinished() == []
+    assert notes() == []
