@@ -115,7 +115,10 @@ class Recordings:
         return self._current is not None
 
     def begin(self, folder: str | Path, stream: LiveStream, captions: bool) -> None:
-        """From the next hop on. Raises UsageError while another runs or where one lies, AudioFileError."""
+        """From the next hop on.
+
+        Raises UsageError while another runs or where one lies, AudioFileError, TokenFileError.
+        """
         if self._current is not None:
             raise UsageError("a recording is running already; end it first")
         parts = dict(stream.lag_parts_ms)

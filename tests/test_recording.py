@@ -22,6 +22,7 @@ from engine.meters import LiveHop
 from engine.paths import config_dir
 from engine.recorder import WAV_NAMES, WavWriter
 from engine.recording import LiveRecording, Recordings
+from engine.side import Side
 from engine.tokens import read_svt
 from engine.types import (
     Caption,
@@ -211,6 +212,21 @@ def test_what_fails_beside_the_sound_ends_the_recording_and_tells_of_it(
     over = changes(events)[-1]
     assert over.duration_s is not None and over.duration_s > 0.2
     assert len(sounds(tmp_path / "r")["input.wav"]) == round(over.duration_s * RATE_HZ)
+
+
+def test_hops_lost_before_it_began_are_not_missing_in_it(tiny: Models, tmp_path: Path) -> None:
+    """Captions ran, and the queue overflowed."""
+    events: list[Event] = []
+    side = Side(EngineConfig(captions=True), tiny.info, events.append, lambda: "running", lambda: None)
+    side._queue_lost = 7
+    side._drain_queue()
+    side.recordings._current = LiveRecording(recorder(tmp_path / "r"), 960, RATE_HZ, 0)
+    side._drain_queue()
+    assert events == []
+    side._queue_lost = 3
+    side._drain_queue()
+    assert ["3 hops are missing" in event.text for event in events if isinstance(event, Problem)] == [True]
+    side.close(0.0)
 
 
 def test_one_that_is_ended_while_no_sound_comes_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
