@@ -250,10 +250,10 @@ sys.exit(file_worker.main())
 
 def test_an_interrupt_after_the_work_changes_nothing_in_what_is_told(tmp_path: Path) -> None:
     job = json.dumps(FileJob.plan(tmp_path / "a.wav").to_dict())
-    process = subprocess.Popen(
-        [sys.executable, "-c", LATE, job], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    said, _ = process.communicate()
+    command = [sys.executable, "-c", LATE, job]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.read()  # its input stays open so long
     assert json.loads(said)["outcome"] == {"sound_s": 3.0, "stopped": False, "warnings": [], "real_time_factor": 0.0}
 
 
