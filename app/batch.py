@@ -132,25 +132,34 @@ class Batch(QObject):
     # One file ---------------------------------------------------------------------------------------------------------
 
     def _next(self) -> None:
-        if self._item is not None or not self.running:
-            return
-        item = next((item for item in self.items if item.state is ItemState.WAITING), None)
-        if item is None:
-            self.running = False
-            self.finished.emit()
-            return
+        while self._item is None and self.running:
+            item = next((item for item in self.items if item.state is ItemState.WAITING), None)
+            if item is None:
+                self.running = False
+                self.finished.emit()
+                return
+            item.job = self._planned(item)
+            if item.job is not None:
+                self._item, item.began_s = item, time.monotonic()
+                self._launch(item.job)
+                self._set(item, ItemState.WORKING)
+
+    def _planned(self, item: Item) -> FileJob | None:
+        """None where that cannot be done, which is told."""
         wishes = self.wishes
-        item.job = FileJob.plan(
-            item.source,
-            wishes.folder,
-            background=wishes.background,
-            stems=wishes.stems,
-            captions=wishes.captions,
-            provider=wishes.provider,
-        )
-        self._item, item.began_s = item, time.monotonic()
-        self._launch(item.job)
-        self._set(item, ItemState.WORKING)
+        try:
+            return FileJob.plan(
+                item.source,
+                wishes.folder,
+                background=wishes.background,
+                stems=wishes.stems,
+                captions=wishes.captions,
+                provider=wishes.provider,
+            )
+        except OSError as error:
+            where = wishes.folder or item.source.parent
+            self._set(item, ItemState.FAILED, f"{where} cannot be written to ({error.strerror}); choose another folder")
+            return None
 
     def _launch(self, job: FileJob) -> None:
         process = self._process = QProcess(self)

@@ -77,7 +77,7 @@ class RecordBar(QFrame):
         self._kept = KEPT
         self._wanted = False  # a person wants to record
         self._folder: Path | None = None  # of this recording, its first part
-        self._part = 1
+        self._part, self._asked = 1, ""  # the folder of its newest part
         self._running: RecordingChange | None = None
         self._last: RecordingChange | None = None
         self._now_s = 0.0
@@ -128,8 +128,12 @@ class RecordBar(QFrame):
         elif self._bridge.state is RunState.ON:
             self._wanted, self._part, self._last = True, 1, None
             self._folder = planned_folder(self.base)
-            self._bridge.record(str(self._folder))
+            self._ask(self._folder)
         self._show()
+
+    def _ask(self, folder: Path) -> None:
+        self._asked = str(folder)
+        self._bridge.record(self._asked)
 
     def _choose(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "Where recordings are kept", str(self.base))
@@ -149,7 +153,8 @@ class RecordBar(QFrame):
             self._now_s = change.time_s
         else:
             self._last = change
-            if self._running is not None and self._running.folder == change.folder:
+            # one that fails at its first sound ends without having begun
+            if change.folder == (self._running.folder if self._running is not None else self._asked):
                 self._running = None
                 self._wanted = self._wanted and self._bridge.state is RunState.STARTING
         self._show()
@@ -167,7 +172,7 @@ class RecordBar(QFrame):
         if state is RunState.ON and self._wanted and self._folder is not None:
             self._running = None
             self._part += 1
-            self._bridge.record(str(self._folder.with_name(f"{self._folder.name} part {self._part}")))
+            self._ask(self._folder.with_name(f"{self._folder.name} part {self._part}"))
         self._show()
 
     def _tick(self, levels: Levels) -> None:

@@ -129,7 +129,7 @@ class CaptionServer:
                 max_size=MOST_MESSAGE_BYTES,
                 logger=LOG,
             )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: no name of the net's looks like that
             raise SottovoceError(self._why_not(error)) from error
 
     async def close(self) -> None:
@@ -208,8 +208,8 @@ class CaptionServer:
             names.add("localhost")
         return {f"{name}:{port}" for name in names} | (names if port == 80 else set())
 
-    def _why_not(self, error: OSError) -> str:
-        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+    def _why_not(self, error: OSError | UnicodeError) -> str:
+        if isinstance(error, (socket.gaierror, UnicodeError)) or error.errno == errno.EADDRNOTAVAIL:
             return f"this machine has no address {self._host}; give one that it has with --host, or leave it out"
         if error.errno == errno.EADDRINUSE:
             return f"port {self._port} is taken, perhaps by another sottovoce serve; give another one with --port"

@@ -7,6 +7,7 @@ its own that was free when the job was planned: nothing that is there is ever re
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ from engine.types import Provider, Samples, SottovoceError, Word
 from engine.vad import SAMPLE_RATE_HZ
 
 WORDS_SHARE = 0.5  # of the whole, where captions are wanted; the two take about as long
+# A name has 255 bytes at most, and the longest one has this around what it is named after.
+STEM_BYTES = 255 - len("..sottovoce-9999.background.99999999.part.wav")
 ENDINGS = (".wav", ".speech.wav", ".background.wav", ".srt")
 
 
@@ -40,9 +43,15 @@ class FileJob:
 
     @classmethod
     def plan(cls, source: Path, folder: Path | None = None, **fields: Any) -> Self:
-        """A job whose files go beside the source, or into a folder, under a name of which nothing is there yet."""
+        """A job whose files go beside the source, or into a folder, under a name of which nothing is there yet.
+
+        Raises OSError when it cannot be seen what is there.
+        """
+        stem = source.stem
+        while len(os.fsencode(stem)) > STEM_BYTES:
+            stem = stem[:-1]
         for number in itertools.count(1):
-            base = (folder or source.parent) / (f"{source.stem}.sottovoce" + (f"-{number}" if number > 1 else ""))
+            base = (folder or source.parent) / (f"{stem}.sottovoce" + (f"-{number}" if number > 1 else ""))
             if not any(named(base, ending).exists() for ending in ENDINGS):
                 break
         return cls(str(source), str(named(base, ".wav")), **fields)

@@ -14,12 +14,16 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
 import warnings
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.file_jobs import Outcome
 
 WORKER = (sys.executable, "-m", "engine.file_worker")
 TELL_S = 0.1
@@ -43,21 +47,21 @@ class Teller:
             tell(part=round(part, 4))
 
 
-def _heed(over: threading.Event) -> None:
+def _heed() -> None:
     """Interrupt the work when the other side says so or has gone. Reads past Python's own buffer, which a thread that
     is left behind at the end would hold."""
     os.read(0, 1)
-    if not over.is_set():
-        _thread.interrupt_main()
+    _thread.interrupt_main()  # does nothing once interrupts are ignored
 
 
 def main() -> int:
     """The process: 0 when the job was done or stopped, 1 when it failed."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    over = threading.Event()
+    outcome: Outcome | None = None
+    failed = ""
     try:
-        threading.Thread(target=_heed, args=(over,), name="heed", daemon=True).start()
+        threading.Thread(target=_heed, name="heed", daemon=True).start()
         from engine.file_jobs import FileJob, run_job
         from engine.priority import stand_back
         from engine.types import SottovoceError
@@ -66,14 +70,17 @@ def main() -> int:
         try:
             outcome = run_job(FileJob(**json.loads(sys.argv[1])), Teller())
         except SottovoceError as error:
-            tell(failed=" ".join(str(error).split()))
-            return 1
-        finally:
-            over.set()
+            failed = " ".join(str(error).split())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        pass  # before there was anything to keep, or when all was done
+    if failed:
+        tell(failed=failed)
+    elif outcome is not None:
         tell(outcome=asdict(outcome))
-    except KeyboardInterrupt:  # before there was anything to keep
+    else:
         tell(outcome={"sound_s": 0.0, "stopped": True, "warnings": [], "real_time_factor": 0.0})
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

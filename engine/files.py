@@ -152,7 +152,7 @@ def enhance_file(
         seconds = reader.duration_s
         expected = reader.frames or (int(seconds * reader.sample_rate_hz) if seconds else None)
         writer = SoundWriter(target, reader.sample_rate_hz, reader.channels, reader.integer, expected)
-        beside = _stems(stems, writer, streams, reader) if stems is not None else None
+        beside = _stems(stems, writer, streams, reader, expected) if stems is not None else None
         _finish_or_discard(writer, _enhanced(reader, streams), seconds, progress, beside)
     duration_s = reader.frames_read / reader.sample_rate_hz
     return EnhanceReport(
@@ -177,11 +177,14 @@ def _enhanced(reader: SoundReader, streams: list[FileStream]) -> Iterator[Sample
     yield np.stack([s.flush() for s in streams], axis=1)
 
 
-def _stems(paths: StemPaths, writer: SoundWriter, streams: list[FileStream], reader: SoundReader) -> Stems:
+def _stems(
+    paths: StemPaths, writer: SoundWriter, streams: list[FileStream], reader: SoundReader, expected: int | None
+) -> Stems:
     """Files for voice and background, told of every hop. Raises AudioFileError, and then nothing is left."""
     pipeline = streams[0].pipeline
+    frames = round(expected * pipeline.info.sample_rate_hz / reader.sample_rate_hz) if expected else None
     try:
-        stems = Stems(paths, pipeline.info, len(streams), pipeline.lag, reader.integer)
+        stems = Stems(paths, pipeline.info, len(streams), pipeline.lag, reader.integer, frames)
     except SottovoceError:
         writer.discard()
         raise

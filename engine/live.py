@@ -136,7 +136,7 @@ class Engine:
     def record(self, folder: str) -> None:
         """Begin to record into a folder, which is made when missing; RecordingChange tells where on the clock.
 
-        Raises UsageError (one runs already, or lies there), AudioFileError, and then nothing has changed.
+        Raises UsageError (one runs already, or lies there), AudioFileError, TokenFileError; then nothing has changed.
         """
         self._need_running()
         assert self._side is not None

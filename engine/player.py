@@ -7,9 +7,11 @@ Both are read all the time, so that one is heard from the very sample at which t
 
 from __future__ import annotations
 
+import logging
 import queue
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,9 @@ AHEAD_S = 0.15  # waits for the device: enough for a window that is busy, and so
 CHUNK_S = 0.1
 LOOK_S = 0.005
 RING_S = 0.5
+UNTOLD_S = 0.1  # a device holds back more than it tells: a null sink of PulseAudio two blocks
 HELD = 6
+log = logging.getLogger(__name__)
 OpenPort = Callable[[DeviceInfo], Port]
 
 
@@ -109,9 +113,12 @@ class Track:
 
     def seek(self, at_s: float) -> None:
         """Go on from there."""
-        self._sound.seek(min(self._sound.frames, max(0, round(at_s * self._sound.samplerate))))
         self._resampler = FileResampler(self._sound.samplerate, self._rate_hz)
         self._waiting, self._over = Fifo(), False
+        try:
+            self._sound.seek(min(self._sound.frames, max(0, round(at_s * self._sound.samplerate))))
+        except soundfile.SoundFileError:
+            self._over = True  # cut off before it gets there
 
     def read(self, count: int) -> Samples:
         """The next samples [count], fewer at the end only."""
@@ -165,6 +172,7 @@ class Player:
         self._at = self._from = 0  # samples read, from the beginning; where reading last began
         self._ring: Ring | None = None
         self._port: Port | None = None
+        self._heard_until_s = 0.0  # as long as nothing more is played
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake, self._halt = Wake(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="sottovoce player", daemon=True)
@@ -214,17 +222,25 @@ class Player:
         self._wake.ring()
 
     def _run(self) -> None:
-        while not self._halt.is_set():
-            self._wake.wait(LOOK_S if self._port is not None else 1.0)
+        try:
+            while not self._halt.is_set():
+                self._wake.wait(LOOK_S if self._port is not None else 1.0)
+                self._look()
+        finally:
+            self._give_port_back()
+            for track in self._tracks:
+                track.close()
+
+    def _look(self) -> None:
+        try:
             while not self._commands.empty():
                 self._commands.get()()
-            try:
-                self._work()
-            except DeviceError as error:
-                self._fail(str(error))
-        self._give_port_back()
-        for track in self._tracks:
-            track.close()
+            self._work()
+        except DeviceError as error:
+            self._fail(str(error))
+        except Exception as error:  # top of a thread: whoever listens must learn why it is silent
+            log.debug("the player failed", exc_info=error)
+            self._fail(f"this cannot be played ({type(error).__name__}: {error}); open it again")
 
     def _work(self) -> None:
         if self._wanted and self._port is None:
@@ -240,8 +256,15 @@ class Player:
             return
         self._fill()
         port_now.pump()
-        if not self._wanted and not self._queued():
+        if self._is_played_out(port_now):
             self._give_port_back()
+
+    def _is_played_out(self, port: Port) -> bool:
+        """Whether all has been heard; what the device holds back would be lost with it."""
+        now_s = time.monotonic()
+        if self._wanted or self._queued():
+            self._heard_until_s = now_s + port.latency_ms / 1000.0 + UNTOLD_S
+        return now_s >= self._heard_until_s
 
     def _fill(self) -> None:
         ring = self._ring

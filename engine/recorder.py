@@ -14,6 +14,7 @@ one that may wait.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,11 @@ class WavWriter:
         self.frames = 0
         try:
             self._file: BinaryIO = path.open("wb", buffering=0)
-            self._file.write(self._header())
+            try:
+                self._file.write(self._header())
+            except OSError:
+                self._file.close()
+                raise
         except OSError as error:
             raise self._failed(error) from error
 
@@ -85,7 +90,8 @@ class WavWriter:
             while data:  # a disk that fills up may take a part first
                 data = data[self._file.write(data) or 0 :]
         except OSError as error:
-            self._cut()
+            with contextlib.suppress(OSError):  # the disk itself may have gone
+                self._cut()
             raise self._failed(error) from error
         self.frames += len(x)
 
@@ -104,14 +110,15 @@ class WavWriter:
         if self._file.closed:
             return
         try:
-            if frames is not None and frames > self.frames:
-                self.write(np.zeros(frames - self.frames, dtype=np.float32))
-            elif frames is not None:
-                self.frames = frames
-                self._cut()
-            self.update()
-        finally:
-            self._file.close()
+            with self._file:
+                if frames is not None and frames > self.frames:
+                    self.write(np.zeros(frames - self.frames, dtype=np.float32))
+                elif frames is not None:
+                    self.frames = frames
+                    self._cut()
+                self.update()
+        except OSError as error:
+            raise self._failed(error) from error
 
     def _cut(self) -> None:
         """Forget what is beyond `frames`, such as the part of a block that a full disk still took."""
@@ -154,8 +161,8 @@ class Recorder:
     """All files of one run in `folder`, which is made when missing.
 
     skip: for output, speech and background the samples at their start that come from before the run (their lag).
-    An earlier recording there is a UsageError. Every other failure is a SottovoceError: then `close`
-    keeps what is there.
+    An earlier recording there is a UsageError, what cannot be made an AudioFileError or TokenFileError; then nothing of
+    it is left. Every later failure is a SottovoceError: then `close` keeps what is there.
     """
 
     def __init__(
@@ -168,19 +175,27 @@ class Recorder:
         captions: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        self._make_room()
+        made = self._make_room()
         self._info, self._skip = info, [0, skip[0], skip[1], skip[1]]
         rates = (sample_rate_hz, sample_rate_hz, info.sample_rate_hz, info.sample_rate_hz)
-        self._tracks = [WavWriter(self.folder / name, rate) for name, rate in zip(WAV_NAMES, rates)]
-        header = header_for(info, quantizers, source_rate_hz=sample_rate_hz)
-        self._tokens = SvtWriter(self.folder / TOKENS_NAME, header)
+        self._tracks: list[WavWriter] = []
+        try:
+            for name, rate_hz in zip(WAV_NAMES, rates):
+                self._tracks.append(WavWriter(self.folder / name, rate_hz))
+            header = header_for(info, quantizers, source_rate_hz=sample_rate_hz)
+            self._tokens = SvtWriter(self.folder / TOKENS_NAME, header)
+        except BaseException:
+            self._leave_nothing(made)
+            raise
         self._words: dict[str, list[Word]] = {CAPTIONS_NAME: [], OTHERS_NAME: []}
         self._unwritten_words = {CAPTIONS_NAME} if captions else set[str]()
         self._since_update_s = 0.0
         self._hop_s = info.hop_samples / info.sample_rate_hz
         self._language: str | None = None
 
-    def _make_room(self) -> None:
+    def _make_room(self) -> bool:
+        """Whether the folder was missing."""
+        missing = not self.folder.exists()
         if recorded_files(self.folder):
             raise UsageError(f"{self.folder} holds a recording already; name another folder, or move it away")
         try:
@@ -188,6 +203,17 @@ class Recorder:
         except OSError as error:
             reason = error.strerror
             raise AudioFileError(f"{self.folder} cannot be written to ({reason}); name another folder") from error
+        return missing
+
+    def _leave_nothing(self, made: bool) -> None:
+        """What stayed would be taken for a recording, and the folder be refused the next time."""
+        with contextlib.suppress(SottovoceError):
+            _try_all([track.close for track in self._tracks])
+        with contextlib.suppress(OSError):
+            for path in recorded_files(self.folder):  # none was there before
+                path.unlink()
+            if made:
+                self.folder.rmdir()
 
     @property
     def sample_rate_hz(self) -> int:

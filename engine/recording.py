@@ -86,8 +86,9 @@ class LiveRecording:
         """Complete every file. Raises SottovoceError."""
         try:
             self.recorder.close(frames)
-        finally:
             self._note.remove()
+        finally:
+            self._note.let_go()
 
 
 class Recordings:
@@ -114,7 +115,10 @@ class Recordings:
         return self._current is not None
 
     def begin(self, folder: str | Path, stream: LiveStream, captions: bool) -> None:
-        """From the next hop on. Raises UsageError while another runs or where one lies, AudioFileError."""
+        """From the next hop on.
+
+        Raises UsageError while another runs or where one lies, AudioFileError, TokenFileError.
+        """
         if self._current is not None:
             raise UsageError("a recording is running already; end it first")
         parts = dict(stream.lag_parts_ms)
@@ -176,9 +180,12 @@ class Recordings:
 
     def give_up(self) -> None:
         """After a failure that has been told: keep what can be kept."""
-        recordings, self._current, self._late = self._open(), None, []
+        current, recordings = self._current, self._open()
+        self._current, self._late = None, []
         for recording in recordings:
             _close_quietly(recording)
+        if current is not None:  # the end of the others has been told
+            self._tell_end(current, None, current.begun_s + current.recorder.duration_s)
 
     def _open(self) -> list[LiveRecording]:
         current = [self._current] if self._current is not None else []
@@ -187,8 +194,9 @@ class Recordings:
     def _sound_ends(self, current: LiveRecording, time_s: float, waits_for_words: bool) -> None:
         """The sound can be played from now on; words may still come."""
         self._current = None
-        frames = current.frames(None) or 0
+        frames = current.frames(None)  # None: no hop came any more that could say where it ends
         if waits_for_words:
+            assert frames is not None
             try:
                 current.recorder.close_sound(frames)
             except SottovoceError as error:
@@ -224,7 +232,7 @@ def _close_quietly(recording: LiveRecording) -> None:
     """Keep what can be kept, after a failure that has been told."""
     try:
         recording.close(None)
-    except SottovoceError as error:
+    except (SottovoceError, OSError) as error:
         log.debug("after a failure the recording could not be completed either: %s", error)
 
 

@@ -82,7 +82,7 @@ class Side:
         self._open_companion()
 
     def record(self, folder: str) -> None:
-        """Begin a recording with the next hop. Raises UsageError, AudioFileError."""
+        """Begin a recording with the next hop. Raises UsageError, AudioFileError, TokenFileError."""
         assert self._loop is not None
         self.recordings.begin(folder, self._loop.stream, self._config.captions)
 
@@ -181,8 +181,8 @@ class Side:
             self.recordings.write(hop, bool(self.listeners))
             if self.recognizer is not None:
                 self._caption(self.recognizer, hop, self.captions_paused or hop.asleep)
-        if self._queue_lost and self.recordings.wants_sound:
-            lost, self._queue_lost = self._queue_lost, 0
+        lost, self._queue_lost = self._queue_lost, 0
+        if lost and self.recordings.wants_sound:
             self._problem(f"the disk is too slow: {lost} hops are missing from the recording; record to another one")
 
     def _caption(self, recognizer: Recognizer, hop: LiveHop, paused: bool) -> None:

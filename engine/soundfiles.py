@@ -218,7 +218,7 @@ class SoundWriter:
     ) -> None:
         self.path, self.sample_rate_hz, self.channels = Path(path), sample_rate_hz, channels
         container, subtype = self._format(integer, frames)
-        self.frames = 0
+        self.frames, self._moving = 0, False
         self._temp = partial_path(self.path)
         self._sound: soundfile.SoundFile | None = None
         try:
@@ -263,14 +263,17 @@ class SoundWriter:
         self.frames += len(x)
 
     def finish(self) -> None:
-        """Close, check that all is there, and move it to its name."""
+        """Close, check that all is there, and move it to its name; further calls do nothing."""
         assert self._sound is not None
+        if self._moving and not self._temp.exists():  # a person interrupted just after it was there
+            return
         try:
             self._sound.close()
             found = soundfile.info(str(self._temp))
             lossless = found.subtype not in FLOAT_SUBTYPES or found.subtype in ("FLOAT", "DOUBLE")
             if found.frames < self.frames and lossless:
                 raise self._full()
+            self._moving = True
             os.replace(self._temp, self.path)
         except (soundfile.SoundFileError, OSError) as error:
             raise self._full() from error

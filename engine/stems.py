@@ -27,10 +27,13 @@ class StemPaths:
 class Stems:
     """Hears every hop of every channel and writes what all channels have; in line with the sound they are taken from.
 
-    lag: samples at the start that come from before the sound. Raises AudioFileError when the disk refuses.
+    lag: samples at the start that come from before the sound; frames: how many there will be, where that is known.
+    Raises AudioFileError when the disk refuses.
     """
 
-    def __init__(self, paths: StemPaths, info: CodecInfo, channels: int, lag: int, integer: bool) -> None:
+    def __init__(
+        self, paths: StemPaths, info: CodecInfo, channels: int, lag: int, integer: bool, frames: int | None = None
+    ) -> None:
         self.sample_rate_hz = info.sample_rate_hz
         self._to_skip = [lag] * channels
         self._waiting = [(Fifo(), Fifo()) for _ in range(channels)]
@@ -38,7 +41,7 @@ class Stems:
         self._finished: list[Path] = []
         try:
             for path in (paths.speech, paths.background):
-                self._writers.append(SoundWriter(path, info.sample_rate_hz, channels, integer))
+                self._writers.append(SoundWriter(path, info.sample_rate_hz, channels, integer, frames))
         except SottovoceError:
             self.discard()
             raise

@@ -298,6 +298,7 @@ async def test_what_is_taken_or_not_there_is_told() -> None:
             ("127.0.0.1", port, f"port {port} is taken"),
             ("192.0.2.1", 0, "no address 192.0.2.1"),
             ("nowhere.invalid", 0, "no address nowhere.invalid"),
+            ("a..b", 0, "no address a..b"),
         ]:
             with pytest.raises(SottovoceError, match=told):
                 await CaptionServer(host, number, TOKEN, PAGES, list).open()

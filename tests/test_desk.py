@@ -98,6 +98,16 @@ def test_a_disk_that_fills_is_told_and_the_sound_goes_on(recording: Stage, qtbot
     assert recording.bridge.state is RunState.ON
 
 
+def test_a_recording_that_fails_at_its_first_sound_is_over(recording: Stage, qtbot: QtBot) -> None:
+    """Its beginning is never told."""
+    bar, engine = recording.window.desk.bar, recording.engine
+    engine.pause()
+    bar.record.click()
+    qtbot.waitUntil(lambda: bool(engine.recorded), timeout=WAIT_MS)
+    engine.extra = [RecordingChange(1.0, engine.recorded, 0.0, 0.0)]
+    qtbot.waitUntil(lambda: bar.record.accessibleName() == "Record", timeout=WAIT_MS)
+
+
 def test_a_recording_goes_on_in_another_part_when_the_sound_begins_anew(recording: Stage, qtbot: QtBot) -> None:
     window = recording.window
     window.desk.bar.record.click()

@@ -21,7 +21,7 @@ from engine.files import enhance_file
 from engine.paths import assets_dir
 from engine.resample import FileResampler
 from engine.soundfiles import SoundWriter
-from engine.stems import StemPaths
+from engine.stems import StemPaths, Stems
 from engine.types import AudioFileError, Samples, UsageError, Word
 from tests.live_run import tiny
 
@@ -50,6 +50,22 @@ def test_nothing_that_is_there_is_replaced(tmp_path: Path) -> None:
     assert job.target == str(tmp_path / "talk.v2.sottovoce-2.wav")
     assert job.beside(".speech.wav") == tmp_path / "talk.v2.sottovoce-2.speech.wav"
     assert FileJob.plan(source, tmp_path / "to").target == str(tmp_path / "to" / "talk.v2.sottovoce.wav")
+
+
+@pytest.mark.parametrize("letter", ["a", "ä", "語"])
+def test_a_long_name_is_shortened_until_all_that_is_made_of_it_fits(
+    tiny_jobs: Models, tmp_path: Path, letter: str
+) -> None:
+    source = tmp_path / (letter * (251 // len(letter.encode())) + ".wav")
+    sound(source)
+    outcome = run_job(first := FileJob.plan(source, stems=True), lambda part: None)
+    assert outcome.sound_s == pytest.approx(2.0)
+    assert Path(first.target).name.startswith(letter * 60)
+    second = FileJob.plan(source)
+    assert second.target == first.target.removesuffix(".wav") + "-2.wav"
+    assert sorted(path.name[-15:] for path in tmp_path.iterdir() if path != source) == sorted(
+        str(path)[-15:] for path in (first.target, first.beside(".speech.wav"), first.beside(".background.wav"))
+    )
 
 
 def test_voice_and_background_add_up_to_what_was_heard(tiny_jobs: Models, tmp_path: Path) -> None:
@@ -220,6 +236,65 @@ def test_the_process_keeps_what_was_done_when_its_parent_goes(tmp_path: Path) ->
     assert outcome["stopped"] is True  # type: ignore[index]
     assert 1.0 <= soundfile.info(job.target).duration < 119.0
     assert len(list(tmp_path.iterdir())) == 2
+
+
+LATE = """
+import signal, sys
+from engine import file_jobs, file_worker
+file_jobs.run_job = lambda job, progress: file_jobs.Outcome(3.0)
+def late(*_): raise KeyboardInterrupt
+signal.signal = late  # the first thing that is done after the work
+sys.exit(file_worker.main())
+"""
+
+
+def test_an_interrupt_after_the_work_changes_nothing_in_what_is_told(tmp_path: Path) -> None:
+    job = json.dumps(FileJob.plan(tmp_path / "a.wav").to_dict())
+    command = [sys.executable, "-c", LATE, job]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.read()  # its input stays open so long
+    assert json.loads(said)["outcome"] == {"sound_s": 3.0, "stopped": False, "warnings": [], "real_time_factor": 0.0}
+
+
+@pytest.mark.parametrize("last", [".speech.wav", "sottovoce.wav"])
+def test_an_interrupt_when_a_file_has_just_its_name_keeps_all(
+    tiny_jobs: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    sound(tmp_path / "a.wav")
+    replace = os.replace
+
+    def interrupted_after(source: Path, target: Path) -> None:
+        replace(source, target)
+        if str(target).endswith(last):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("engine.soundfiles.os.replace", interrupted_after)
+    job = FileJob.plan(tmp_path / "a.wav", stems=True)
+    outcome = run_job(job, lambda part: None)
+    assert outcome.stopped and outcome.sound_s == pytest.approx(2.0)
+    assert soundfile.info(job.target).duration == pytest.approx(2.0)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize(("frames", "form"), [(None, "WAV"), (2**30, "RF64")])
+def test_stems_of_very_long_sound_may_grow_beyond_4_gb(
+    tiny: Models, tmp_path: Path, frames: int | None, form: str
+) -> None:
+    paths = StemPaths(tmp_path / "s.wav", tmp_path / "b.wav")
+    stems = Stems(paths, tiny.info, 1, 0, False, frames)
+    stems.finish()
+    assert {soundfile.info(path).format for path in tmp_path.iterdir()} == {form}
+
+
+def test_the_length_of_stems_is_known_before(
+    tiny_jobs: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound(tmp_path / "a.wav")
+    monkeypatch.setattr("engine.soundfiles.WAV_LIMIT_BYTES", 4 * 2 * 16_000)  # 1 s of them
+    job = FileJob.plan(tmp_path / "a.wav", stems=True)
+    run_job(job, lambda part: None)
+    assert soundfile.info(job.beside(".speech.wav")).format == "RF64"
 
 
 def test_stems_go_where_nothing_lies(tiny: Models, tmp_path: Path) -> None:

@@ -216,6 +216,17 @@ def test_what_is_added_later_takes_its_turn(files: Callable[..., Files], qtbot: 
     qtbot.waitUntil(lambda: states(window) == [ItemState.STOPPED, ItemState.DONE], timeout=SLOW_MS)
 
 
+def test_what_cannot_be_looked_at_does_not_hold_up_the_others(
+    files: Callable[..., Files], qtbot: QtBot, tmp_path: Path
+) -> None:
+    batch = files().window.batch
+    batch.add([tmp_path / ("a" * 300) / "a.wav", *put(tmp_path, "b.wav")])
+    batch.start()
+    qtbot.waitUntil(lambda: not batch.running, timeout=SLOW_MS)
+    assert [item.state for item in batch.items] == [ItemState.FAILED, ItemState.DONE]
+    assert "cannot be written to (File name too long); choose another folder" in batch.items[0].text
+
+
 def test_the_end_of_the_program_keeps_what_was_done(files: Callable[..., Files], qtbot: QtBot, tmp_path: Path) -> None:
     window = files().window
     window.take(put(tmp_path, "long.wav"))

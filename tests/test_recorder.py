@@ -17,7 +17,7 @@ import soundfile
 from engine.artefacts import CodecInfo
 from engine.recorder import HopRecord, Recorder, WavWriter, recorded_files
 from engine.tokens import read_svt
-from engine.types import AudioFileError, Caption, Samples, UsageError, Word
+from engine.types import AudioFileError, Caption, Samples, TokenFileError, UsageError, Word
 
 HOP, RATE_HZ = 320, 48000
 HOP_NATIVE = 960
@@ -137,6 +137,26 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AudioFileError, match="another folder"):
         recorder(tmp_path / "file" / "r")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_one_that_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    folder = tmp_path / "r"
+    if there:
+        folder.mkdir()
+        (folder / "notes.txt").touch()
+
+    def refused(path: Path, header: object) -> None:
+        path.touch()
+        raise TokenFileError(f"{path} cannot be written (No space left on device); make room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("engine.recorder.SvtWriter", refused)
+        with pytest.raises(TokenFileError, match="make room"):
+            recorder(folder)
+    assert folder.exists() == there
+    assert not there or [path.name for path in folder.iterdir()] == ["notes.txt"]
+    recorder(folder).close()
 
 
 def test_a_killed_run_leaves_all_but_its_last_second(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 
@@ -20,6 +22,7 @@ from engine.meters import LiveHop
 from engine.paths import config_dir
 from engine.recorder import WAV_NAMES, WavWriter
 from engine.recording import LiveRecording, Recordings
+from engine.side import Side
 from engine.tokens import read_svt
 from engine.types import (
     Caption,
@@ -164,21 +167,100 @@ def test_a_full_disk_is_told_and_the_run_goes_on(tiny: Models, tmp_path: Path, m
     assert len(sounds(tmp_path / "r")["input.wav"]) == 10 * 960
 
 
+class GoneFile(io.RawIOBase):
+    """On a disk that was pulled out: nothing works but closing."""
+
+    def fails(self, *_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    write = truncate = seek = tell = fails
+
+
+def test_a_disk_that_goes_away_costs_the_recording_and_the_next_one_works(tiny: Models, tmp_path: Path) -> None:
+    engine, _ = memory_engine(tiny, noise(30.0))
+    with engine:
+        engine.record(str(tmp_path / "1"))
+        events = events_until(engine, lambda seen: clock_s(seen) > 0.3)
+        assert engine._side is not None and engine._side.recordings._current is not None
+        for track in engine._side.recordings._current.recorder._tracks:
+            there, track._file = track._file, GoneFile()  # type: ignore[assignment]
+            there.close()
+        events += events_until(engine, ended)
+        [problem] = [event for event in events if isinstance(event, Problem)]
+        assert "cannot be written" in problem.text and problem.state == "running"
+        events = recorded_part(engine, tmp_path / "2", 0.2)
+    assert not any(isinstance(event, Problem) for event in events)
+    assert len(sounds(tmp_path / "2")["input.wav"]) > 0.1 * RATE_HZ
+
+
+def test_what_fails_beside_the_sound_ends_the_recording_and_tells_of_it(
+    tiny: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = memory_engine(tiny, noise(30.0))
+    with engine:
+        engine.record(str(tmp_path / "r"))
+        events = events_until(engine, lambda seen: clock_s(seen) > 0.3)
+
+        def fails(recordings: Recordings, time_s: float) -> None:
+            raise RuntimeError("a fault")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Recordings, "look", fails)
+            events += events_until(engine, ended)
+        with pytest.raises(UsageError, match="begin one first"):
+            engine.end_recording()
+    over = changes(events)[-1]
+    assert over.duration_s is not None and over.duration_s > 0.2
+    assert len(sounds(tmp_path / "r")["input.wav"]) == round(over.duration_s * RATE_HZ)
+
+
+def test_hops_lost_before_it_began_are_not_missing_in_it(tiny: Models, tmp_path: Path) -> None:
+    """Captions ran, and the queue overflowed."""
+    events: list[Event] = []
+    side = Side(EngineConfig(captions=True), tiny.info, events.append, lambda: "running", lambda: None)
+    side._queue_lost = 7
+    side._drain_queue()
+    side.recordings._current = LiveRecording(recorder(tmp_path / "r"), 960, RATE_HZ, 0)
+    side._drain_queue()
+    assert events == []
+    side._queue_lost = 3
+    side._drain_queue()
+    assert ["3 hops are missing" in event.text for event in events if isinstance(event, Problem)] == [True]
+    side.close(0.0)
+
+
+def test_one_that_is_ended_while_no_sound_comes_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The microphone was pulled out, and nobody can say any more where it ends."""
+    monkeypatch.setattr("engine.recording.STILL_S", 0.0)
+    told: list[RecordingChange] = []
+    recordings = Recordings(EngineConfig(), INFO, told.append, lambda text, state: None)
+    recordings._current = LiveRecording(recorder(tmp_path / "r"), 960, RATE_HZ, 100)
+    hear(recordings, 1.0, 2.0, False)
+    recordings.end()
+    deadline = time.monotonic() + 10.0
+    while recordings.wants_sound:
+        assert time.monotonic() < deadline
+        recordings.look(2.0)
+    assert {len(sound) for sound in sounds(tmp_path / "r").values()} == {RATE_HZ, RATE_HZ // 3}
+    assert [change.duration_s for change in told] == [None, 1.0]
+
+
+def hear(recordings: Recordings, begin_s: float, end_s: float, waits_for_words: bool) -> None:
+    silence = np.zeros(960, dtype=np.float32)
+    for position in range(round(begin_s * RATE_HZ) + 960, round(end_s * RATE_HZ) + 1, 960):
+        hop = LiveHop(position / RATE_HZ, silence, silence, silence[:320], None, 0.0, 0.0)
+        recordings.write(hop, waits_for_words)
+
+
 def test_words_are_on_the_recordings_own_clock_and_may_come_late(tmp_path: Path) -> None:
     """Recorded from 1 s to 2 s of a run: a word is kept when it was spoken then, whenever it becomes final."""
     told: list[RecordingChange] = []
     recordings = Recordings(EngineConfig(captions=True), INFO, told.append, lambda text, state: None)
     recordings._current = LiveRecording(recorder(tmp_path / "r", captions=True), 960, RATE_HZ, 100)
-    silence = np.zeros(960, dtype=np.float32)
-
-    def hear(begin_s: float, end_s: float) -> None:
-        for position in range(round(begin_s * RATE_HZ) + 960, round(end_s * RATE_HZ) + 1, 960):
-            recordings.write(LiveHop(position / RATE_HZ, silence, silence, silence[:320], None, 0.0, 0.0), True)
-
-    hear(1.0, 2.0)
+    hear(recordings, 1.0, 2.0, True)
     recordings.caption(Caption(2.0, (Word("before", 0.2, 0.7), Word("into", 0.9, 1.2), Word("in", 1.4, 1.6)), (), 0.4))
     recordings.end()
-    hear(2.0, 2.1)
+    hear(recordings, 2.0, 2.1, True)
     assert [change.duration_s for change in told] == [None, 1.0]
     assert not recordings.wants_sound
     assert soundfile.info(tmp_path / "r" / "output.wav").frames == RATE_HZ  # it plays before the words are there
@@ -218,13 +300,80 @@ def test_after_a_kill_it_is_found_repaired_and_told_once(tmp_path: Path) -> None
     assert repair_unfinished() == []
 
 
-def test_notes_that_cannot_be_read_or_name_nothing_are_forgotten(tmp_path: Path) -> None:
-    OpenNote(tmp_path / "nowhere")  # by this very process: it runs
-    notes = config_dir() / NOTES
-    [own] = notes.iterdir()
-    text = own.read_text().replace(str(os.getpid()), "999999999")
-    own.unlink()
-    (notes / "1.json").write_text(text)
-    (notes / "2.json").write_text(text[:20])
+def left_open(folder: Path) -> list[Path]:
+    """A recording of 0.1 s as a crash leaves it -> the notes."""
+    recording = LiveRecording(recorder(folder), 960, RATE_HZ, 0)
+    silence = np.zeros(960, dtype=np.float32)
+    for position in range(960, 4801, 960):
+        recording.write(LiveHop(position / RATE_HZ, silence, silence, silence[:320], None, 0.0, 0.0), INFO)
+    for track in recording.recorder._tracks:
+        track._file.close()
+    recording.recorder._tokens.abort()
+    assert repair_unfinished() == []  # this process has not ended
+    recording._note.let_go()
+    return notes()
+
+
+def notes() -> list[Path]:
+    return sorted((config_dir() / NOTES).iterdir())
+
+
+def test_one_that_runs_is_left_alone_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process's time of birth moves when the clock is set."""
+    began_s = psutil.Process().create_time()
+    note = OpenNote(tmp_path / "r")
+    recorder(tmp_path / "r").close()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: began_s + 60.0)
     assert repair_unfinished() == []
-    assert list(notes.iterdir()) == []
+    assert (tmp_path / "r").exists() and notes()
+    note.remove()
+    note.let_go()
+    assert not notes()
+
+
+def test_one_of_another_machine_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("platform.node", lambda: "elsewhere")
+        left = left_open(tmp_path / "r")
+    assert repair_unfinished() == []
+    assert notes() == left
+
+
+def test_one_on_a_disk_that_is_away_or_cannot_be_written_to_is_repaired_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = left_open(tmp_path / "r")
+    (tmp_path / "r").rename(tmp_path / "away")
+    assert repair_unfinished() == []
+    (tmp_path / "away").rename(tmp_path / "r")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda path, mode: False)
+        assert repair_unfinished() == []
+    with monkeypatch.context() as patched:
+        patched.setattr(WavWriter, "update", GoneFile.fails)
+        assert repair_unfinished() == []
+    assert notes() == left
+    [found] = repair_unfinished()
+    assert (found.folder, found.duration_s) == (tmp_path / "r", 0.1)
+    assert notes() == []
+
+
+def test_one_that_could_not_be_completed_is_repaired_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    recordings = Recordings(EngineConfig(), INFO, lambda change: None, lambda text, state: told.append(text))
+    recordings._current = LiveRecording(recorder(tmp_path / "r"), 960, RATE_HZ, 0)
+    hear(recordings, 0.0, 1.0, False)
+    with monkeypatch.context() as patched:
+        patched.setattr(WavWriter, "update", GoneFile.fails)
+        recordings.close(RATE_HZ, 1.0)
+    assert "could not be completed" in told[0]
+    assert [found.duration_s for found in repair_unfinished()] == [1.0]
+
+
+def test_notes_that_cannot_be_read_are_forgotten(tmp_path: Path) -> None:
+    (config_dir() / NOTES).mkdir(parents=True)
+    (config_dir() / NOTES / "2.json").write_text('{"folder": "/no')
+    assert repair_unfinished() == []
+    assert notes() == []
