@@ -40,13 +40,17 @@ OPEN = (ItemState.WAITING, ItemState.WORKING, ItemState.STOPPING)
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a person wants of the files that have not begun. folder: None is beside the source."""
+    """What a person wants of the files that have not begun.
+
+    folder: None is beside the source; language: of the captions, None where it is told from the sound.
+    """
 
     background: str = "drop"
     stems: bool = False
     captions: bool = False
     folder: Path | None = None
     provider: str = "auto"
+    language: str | None = None
 
 
 @dataclass(eq=False)
@@ -155,6 +159,7 @@ class Batch(QObject):
                 stems=wishes.stems,
                 captions=wishes.captions,
                 provider=wishes.provider,
+                language=wishes.language,
             )
         except OSError as error:
             where = wishes.folder or item.source.parent

@@ -102,7 +102,7 @@ class Desk(QObject):
 
         window = self._window
         if self.files is None:
-            self.files = FileWindow(lambda: window.scenes, self.listening_output, lambda: window.config.provider.value)
+            self.files = FileWindow(lambda: window.scenes, self.listening_output, lambda: window.config)
             self.files.set_theme(self._theme)
             keys_of(window).join(self.files)
         self.files.show()

@@ -31,7 +31,7 @@ from app.console import clock
 from app.controls import BackgroundControl, section_label
 from app.listening import Listening, OpenPlayer, open_player
 from app.theme import Theme
-from engine.types import Background
+from engine.types import Background, EngineConfig
 
 SIZE, SMALLEST = (860, 520), (720, 430)
 SIDE_WIDTH = 250
@@ -88,16 +88,16 @@ QCheckBox:focus {{ color: {t.accent}; }}
 
 
 class FileWindow(QWidget):
-    """What goes on in the main window is asked for when it is needed: the places when this one is shown, the provider
-    when work begins, the output (an id, None for the default) when a comparison does. `batch` may be one that works on
-    made-up files.
+    """What goes on in the main window is asked for when it is needed: the places when this one is shown, provider and
+    language when work begins, the output (an id, None for the default) when a comparison does. `batch`
+    may be one that works on made-up files.
     """
 
     def __init__(
         self,
         places: Callable[[], list[Any]],
         output: Callable[[], str | None],
-        provider: Callable[[], str],
+        config: Callable[[], EngineConfig],
         batch: Batch | None = None,
         open_player: OpenPlayer = open_player,
         parent: QWidget | None = None,
@@ -108,7 +108,7 @@ class FileWindow(QWidget):
         self.setAcceptDrops(True)
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.batch = batch or Batch(parent=self)
-        self._places, self._provider = places, provider
+        self._places, self._config = places, config
         self._folder: Path | None = None
         self.background = BackgroundControl(Background())
         self.background.sentence.hide()
@@ -246,12 +246,14 @@ class FileWindow(QWidget):
             self.set_folder(Path(chosen))
 
     def _wish(self) -> None:
+        config = self._config()
         self.batch.wishes = Wishes(
             str(self.background.background()),
             self.stems.isChecked(),
             self.captions.isChecked(),
             self._folder,
-            self._provider(),
+            config.provider.value,
+            config.language,
         )
 
     def _stop(self) -> None:

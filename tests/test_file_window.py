@@ -23,7 +23,7 @@ from app.batch import Batch, Item, ItemState, Wishes
 from app.file_window import BESIDE, FileWindow, words_of
 from app.theme import DARK
 from engine.paths import assets_dir
-from engine.types import DeviceError
+from engine.types import DeviceError, EngineConfig, Provider
 from tests.stage import RAIN, WAIT_MS
 
 SLOW_MS = 60_000  # a process of Python's own with the models in it, on a busy machine
@@ -48,6 +48,8 @@ if "long" in name:
     done(True)
 done(False, [name + " ends early"] if "cut" in name else [])
 """
+
+CONFIG = EngineConfig(provider=Provider.CPU, language="de")
 
 
 class FakePlayer:
@@ -94,7 +96,7 @@ def files(qtbot: QtBot) -> Iterator[Callable[..., Files]]:
             players.append(FakePlayer(*pair))
             return players[-1]
 
-        window = FileWindow(lambda: [RAIN], lambda: "spk", lambda: "cpu", Batch(command), open_player)
+        window = FileWindow(lambda: [RAIN], lambda: "spk", lambda: CONFIG, Batch(command), open_player)
         window.set_theme(DARK)
         window.show()
         made.append(Files(window, players))
@@ -179,13 +181,14 @@ def test_what_is_chosen_reaches_the_work(files: Callable[..., Files], qtbot: QtB
     window.stems.click()
     window.captions.click()
     window.set_folder(tmp_path / "to")
-    expected = Wishes("swap:rain@-6", True, True, tmp_path / "to", "cpu")
+    expected = Wishes("swap:rain@-6", True, True, tmp_path / "to", "cpu", "de")
     assert window.batch.wishes == expected
     window.take(put(tmp_path, "a.wav"))
     window.start.click()
     qtbot.waitUntil(lambda: states(window) == [ItemState.DONE], timeout=SLOW_MS)
     job = json.loads((tmp_path / "to" / "a.sottovoce.wav").read_text())
     assert (job["background"], job["stems"], job["captions"], job["provider"]) == ("swap:rain@-6", True, True, "cpu")
+    assert job["language"] == "de"
     window.beside.click()
     assert window.where.text() == BESIDE and window.batch.wishes.folder is None
 
@@ -340,7 +343,7 @@ def test_a_real_file_from_beginning_to_end(qtbot: QtBot, tmp_path: Path) -> None
     """Through the very process that is used, the time left told on the way."""
     x, rate_hz = soundfile.read(assets_dir() / "demo.flac", dtype="float32", frames=8 * 48_000)
     soundfile.write(tmp_path / "a.wav", x, rate_hz)
-    window = FileWindow(lambda: [SimpleNamespace(name="rain", title="rain")], lambda: None, lambda: "cpu")
+    window = FileWindow(lambda: [SimpleNamespace(name="rain", title="rain")], lambda: None, lambda: CONFIG)
     try:
         window.take([tmp_path / "a.wav"])
         window.start.click()
