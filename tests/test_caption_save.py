@@ -24,7 +24,10 @@ from engine.types import OTHERS, SPEECH, Caption, SottovoceError, Word
 
 WAIT_MS = 5000
 vocabulary = st.sampled_from(["the", "cat", "sat", "on", "a", "mat.", "Well,", "no", "yes", "extraordinarily"])
-timed = st.lists(st.tuples(vocabulary, st.floats(0.0, 1.0), st.floats(0.0, 8.0)), max_size=60)
+timed = st.lists(
+    st.tuples(vocabulary, st.floats(0.0, 1.0, allow_subnormal=False), st.floats(0.0, 8.0, allow_subnormal=False)),
+    max_size=60,
+)
 
 
 def clocked(parts: list[tuple[str, float, float]]) -> tuple[Word, ...]:

@@ -99,7 +99,7 @@ def test_it_opens_by_keyboard_and_closes_with_escape(stages: Any, shelf: FakeShe
     stage.until_on()
     stage.window.activateWindow()
     qtbot.waitUntil(stage.window.isActiveWindow, timeout=WAIT_MS)
-    qtbot.keyClick(stage.window, Qt.Key.Key_M, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
+    qtbot.keyClick(stage.window, Qt.Key.Key_W, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
     qtbot.waitUntil(lambda: stage.window.models.dialog is not None, timeout=WAIT_MS)
     dialog = stage.window.models.dialog
     assert dialog.isVisible()
