@@ -27,9 +27,12 @@ from app.theme import ThemeChoice, system_theme
 from app.tray import NO_TRAY, Tray, has_tray
 from app.window import Choices, MainWindow
 from engine.types import Background, Provider, SottovoceError
+from engine.virtual_mic import MIC_TITLE
 
 SOUND = ("background", "level")  # remembered for each microphone
 FOLLOWS = dict.fromkeys(SOUND, SOUND) | {"output": ("output", "virtual_microphone")}  # what a setting may change
+WELCOME = f"Choose {MIC_TITLE} as the microphone in your calls, and the others hear you clean. "
+WELCOME += "Everything else goes on hearing your own microphone as it is."
 NO_ENTRIES = "This system has no autostart folder; use its own login items."
 NO_VIRTUAL = "Here it needs a virtual cable: install one and choose it as the output."
 
@@ -72,6 +75,7 @@ class Remembering(QObject):
         window.chosen.connect(self._keep)
         window.bridge.devices.connect(self._take_devices)
         window.bridge.scenes.connect(self._check_place)
+        window.bridge.run_state.connect(self._welcome)
         window.closing.connect(store.close)
         if store.settings.autostart and not desktop.autostarts():  # the desktop's own tools have taken it away
             store.set(autostart=False)
@@ -180,6 +184,14 @@ class Remembering(QObject):
             self._tell(f"there is no place {place} any more; the background is dropped")
 
     # From the settings to the window ----------------------------------------------------------------------------------
+
+    def _welcome(self, state: RunState) -> None:
+        """At the first start, when a microphone is cleaned for calls and there is nothing else to say."""
+        choices, message = self._window.choices, self._window.message
+        for_calls = choices.output == VIRTUAL_OUTPUT and choices.input != DEMO_INPUT
+        if self._store.settings.welcome and state is RunState.ON and for_calls and not message.text():
+            message.say(WELCOME, offer_retry=False)
+            self._store.set(welcome=False)
 
     def _take_up(self, name: str) -> None:
         self._applied = name

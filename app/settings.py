@@ -110,6 +110,9 @@ class Settings(BaseModel):
     theme: Literal["system", "dark", "light"] = _row(
         "Window", "Colours", "system", "The window's colours; system follows the desktop."
     )
+    welcome: bool = _row(
+        "Window", "First words", True, "Say once, at the next start, how other programs get the clean sound."
+    )
     start_minimised: bool = _row("Window", "Start minimised", False, "Open the window out of the way.")
     keep_in_tray: bool = _row(
         "Window", "Keep running when closed", False, "Closing the window leaves the sound running, behind a tray icon."

@@ -84,11 +84,11 @@ def test_the_last_state_is_there_at_the_next_start(runs: Any) -> None:
     assert not second.window.captions.switch.isChecked()
 
 
-def test_a_first_start_writes_nothing_and_chooses_as_ever(runs: Any, own_settings: Path) -> None:
+def test_a_first_start_chooses_as_ever_and_keeps_only_that_it_was_the_first(runs: Any) -> None:
     run = runs()
     assert run.stage.engine.config.virtual_mic
     run.close()
-    assert not (own_settings / "settings.toml").exists()
+    assert load()[0].settings.model_fields_set == {"welcome"}
 
 
 def test_devices_that_are_gone_fall_back_calmly_and_stay_remembered(runs: Any) -> None:
@@ -321,3 +321,11 @@ def test_what_is_set_while_no_window_is_open_holds_at_the_next_start(runs: Any) 
     first.close()
     assert commands_settings.settings("set", "background", "keep", False) == console.DONE
     assert str(runs().window.config.background) == "keep"
+
+
+def test_the_first_start_tells_how_calls_get_the_clean_sound_and_the_next_does_not(runs: Any, qtbot: QtBot) -> None:
+    first = runs()
+    qtbot.waitUntil(lambda: "microphone in your calls" in first.window.message.text(), timeout=WAIT_MS)
+    first.close()
+    assert not load()[0].settings.welcome
+    assert runs().window.message.text() == ""
