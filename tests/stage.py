@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 
 from app.bridge import Bridge, RunState
@@ -60,3 +61,9 @@ class Stage:
         self.window.close()
         self.qtbot.waitUntil(lambda: bool(self.gone), timeout=WAIT_MS)
         self.window.deleteLater()
+
+
+def to_front(window: QWidget, qtbot: QtBot) -> None:
+    """Keys reach the window that is active: what a person does with a click on its title."""
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT_MS)

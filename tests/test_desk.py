@@ -23,7 +23,7 @@ from app.window import Choices
 from engine.ports import NO_OUTPUT
 from engine.types import Problem, Provider, RecordingChange
 from engine.unfinished import Repaired
-from tests.stage import WAIT_MS, Stage
+from tests.stage import WAIT_MS, Stage, to_front
 from tests.test_file_window import drop, put
 
 
@@ -41,6 +41,7 @@ def folders(stage: Stage) -> list[str]:
 
 
 def ctrl(stage: Stage, key: Qt.Key) -> None:
+    to_front(stage.window, stage.qtbot)
     stage.qtbot.keyClick(stage.window, key, Qt.KeyboardModifier.ControlModifier)
 
 

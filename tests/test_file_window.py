@@ -24,7 +24,7 @@ from app.file_window import BESIDE, FileWindow, words_of
 from app.theme import DARK
 from engine.paths import assets_dir
 from engine.types import DeviceError, EngineConfig, Provider
-from tests.stage import RAIN, WAIT_MS
+from tests.stage import RAIN, WAIT_MS, to_front
 
 SLOW_MS = 60_000  # a process of Python's own with the models in it, on a busy machine
 # Stands for engine.file_worker: works on a file as its name says, and writes its job down as the result.
@@ -256,6 +256,7 @@ def test_both_sounds_are_compared_on_the_output_chosen(
     assert not listening.play.isEnabled()
     window.start.click()
     qtbot.waitUntil(lambda: states(window) == [ItemState.DONE, ItemState.FAILED], timeout=SLOW_MS)
+    to_front(window, qtbot)
     qtbot.keyClick(window, Qt.Key.Key_P)
     qtbot.waitUntil(lambda: listening.play.text() == "Pause", timeout=WAIT_MS)
     [player] = made.players

@@ -308,7 +308,7 @@ def test_the_size_chosen_is_what_captions_start_with_next(room: Room, qtbot: QtB
     assert len(room.stage.made) == 1, "the running engine goes on"
     room.window.captions.switch.click()
     room.window.captions.switch.click()
-    room.until(lambda: len(room.stage.made) == 3)
+    room.until(lambda: room.stage.made[-1].config.whisper == "small")
     room.stage.until_on()
     assert room.stage.engine.config.whisper == "small"
     assert room.window.column.noise.answer.text() == "Only with Whisper base"
