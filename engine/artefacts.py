@@ -16,7 +16,6 @@ import logging
 import time
 import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
+from engine.memory import return_free_memory
 from engine.paths import assets_dir as default_assets_dir
 from engine.paths import cache_dir
 from engine.types import ArtefactError, Provider, UsageError
@@ -297,17 +297,11 @@ def _load(paths: Mapping[str, Path], provider: Provider) -> Models:
     for role, path in paths.items():
         models[role] = load_onnx(path, provider)
         _check(role, models[role])
-        _return_free_memory()
+        return_free_memory()
     ids = {m.metadata["codec_id"] for m in models.values()}
     if len(ids) != 1:
         raise ArtefactError(f"the model files belong to different codecs ({', '.join(sorted(ids))}); {REINSTALL}")
     return Models(models["encoder"], models["decoder"], models["refiner"], _info(models), provider.value)
-
-
-def _return_free_memory() -> None:
-    """Give what loading took for a moment back to the system, where the C library would keep it (glibc)."""
-    with suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _check(role: str, model: StreamModel) -> None:

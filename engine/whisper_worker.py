@@ -33,6 +33,7 @@ from engine.artefacts import ORT_ERRORS
 from engine.captions import Heard, loop_start, merge_pieces
 from engine.ct2 import read_tensors
 from engine.listener import LIVE, OFFLINE, Hypothesis, Listener, Update
+from engine.memory import Tidying
 from engine.residue import ResidueReader, ResidueWatch, has_residue
 from engine.types import ArtefactError, Samples, SottovoceError
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
@@ -353,15 +354,8 @@ def _tell(stream: BinaryIO, **message: Any) -> None:
 def _tell_update(stream: BinaryIO, update: Update) -> None:
     final = [(w.text, w.start_s, w.end_s, w.probability) for w in update.final]
     tentative = [(w.text, w.start_s, w.end_s, w.probability) for w in update.tentative]
-    _tell(
-        stream,
-        kind="words",
-        final=final,
-        tentative=tentative,
-        heard_to=update.heard_to,
-        final_to=update.final_to,
-        language=update.language,
-    )
+    places = {"heard_to": update.heard_to, "final_to": update.final_to}
+    _tell(stream, kind="words", final=final, tentative=tentative, **places, language=update.language)
 
 
 def _tell_residue(stream: BinaryIO, watch: ResidueWatch, decoder: WhisperDecoder, last: bool = False) -> bool:
@@ -393,7 +387,7 @@ def _serve(
     listener: Listener, mailbox: _Mailbox, out: BinaryIO, watch: ResidueWatch | None, decoder: WhisperDecoder
 ) -> None:
     """Feed, look, tell, until told to finish (then everything is told) or until the other side is gone."""
-    idle = True
+    idle, tidying = True, Tidying()
     while True:
         for kind, payload in mailbox.take(wait=idle):
             if kind == AUDIO:
@@ -419,6 +413,7 @@ def _serve(
         if update is not None:
             _tell_update(out, update)
         else:
+            tidying.look()
             _tell(out, kind="heard", heard_to=listener.fed_to, final_to=listener.final_to)
 
 
