@@ -100,7 +100,7 @@ class LiveResampler:
         """The filters of BLOCK outputs of each phase side by side, [inputs, outputs]; None where phases take turns.
 
         Neighbouring windows overlap, and a product with overlapping rows is none that BLAS takes; one matrix for many
-        outputs, mostly zeros, is a quarter of the time.
+        outputs, mostly zeros, takes less than half the time.
         """
         if self._identity or min(self._up, self._down) > 1:
             return None

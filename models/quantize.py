@@ -126,8 +126,8 @@ class BandQuantizer(nn.Module):
 def encode_together(quantizers: Sequence[BandQuantizer], frames: Sequence[Tensor]) -> list[Tensor]:
     """Coefficients [M, N] for each quantiser -> codes [M, K] (int64) of each.
 
-    They differ in nothing but their codebooks, and none has more stages than the one before it. One frame is all
-    overhead: in one product for all of them, hop by hop, it takes half the time.
+    They differ in nothing but their codebooks, and none has more stages than the one before it. Hop by hop a frame is
+    mostly overhead: with one product for all of them the whole encoder takes 4 % less time.
     """
     first, streams = quantizers[0], len(quantizers)
     every = torch.cat(list(frames))
