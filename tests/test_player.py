@@ -178,7 +178,8 @@ def test_through_a_real_device_the_end_is_heard(stage: Stage) -> None:
         heard = stage.record_while(lambda: (player.play(), until(lambda: player.over), time.sleep(0.3)))[:, 1]
     finally:
         player.close()
-    assert len(np.trim_zeros(heard)) > 0.49 * RATE_HZ
+    end = len(np.trim_zeros(heard, "b"))  # a busy machine may lose some of the beginning, never of the end
+    np.testing.assert_allclose(heard[end - RATE_HZ // 10 : end], sound.samples[-RATE_HZ // 10 :], atol=1e-3)
 
 
 @pytest.mark.pulse
