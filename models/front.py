@@ -24,10 +24,12 @@ State = dict[str, Tensor]
 
 LEVEL_TARGET = 0.2  # RMS of the louder hops that the features see, -14 dBFS; between the two best of five on validation
 LEVEL_START = 0.02
+LEVEL_TOP = math.log(LEVEL_TARGET / LEVEL_START)
 LEVEL_RISE = 0.2  # share of the way up to a louder hop: 100 ms
 LEVEL_FALL = 0.0033  # and down to a quieter one, in the logarithm: 6 s
 LEVEL_GAIN = (0.25, 100.0)
 
+HOP_FRAMES = 2  # a hop's frames are averaged in one product
 NORM_DECAY = 0.99  # of DeepFilterNet's running means: 1 s at 100 frames a second
 ERB_BANDS = 32
 ERB_NARROWEST = 2  # bins
@@ -152,7 +154,7 @@ class DeepFilterNet(nn.Module):
         }
 
     def forward(self, erb: Tensor, deep: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Features [B, 1, T, 32] and [B, 2, T, 96] -> gains [B, T, 32], filters [B, T, 96, TAPS, 2], new state."""
+        """Features [B, 1, T, 32] and [B, 2, T, 96] -> gains [B, T, 32], filters [B, TAPS * 2, T, 96], new state."""
         new: State = {}
 
         def conv(name: str, x: Tensor) -> Tensor:
@@ -181,16 +183,14 @@ class DeepFilterNet(nn.Module):
         gains = torch.sigmoid(conv("gain", relu(self.paths[0](e0)) + up))[:, 0]
 
         hidden = gru("filter_gru", relu(self.filter_in(embedding))) + self.filter_skip(embedding)
-        filters = torch.tanh(self.filter_out(hidden)).unflatten(2, (DEEP_BINS, 2 * TAPS))
-        filters = filters + relu(conv("filter_path", c0)).permute(0, 2, 3, 1)
-        return gains, filters.unflatten(3, (TAPS, 2)), new
+        filters = torch.tanh(self.filter_out(hidden)).unflatten(2, (DEEP_BINS, 2 * TAPS)).permute(0, 3, 1, 2)
+        return gains, filters + relu(conv("filter_path", c0)), new
 
 
 class Front(nn.Module):
     """Hops of the mixture -> hops of the voice, `config.front_lag` samples later."""
 
-    to_real: Tensor
-    to_imag: Tensor
+    analysis: Tensor
     inverse: Tensor
     to_erb: Tensor
     from_erb: Tensor
@@ -208,9 +208,9 @@ class Front(nn.Module):
         edges = [sum(erb_widths()[:n]) for n in range(ERB_BANDS + 1)]
         for band, (a, b) in enumerate(pairwise(edges)):
             to_erb[a:b, band], from_erb[band, a:b] = 1.0 / (b - a), 1.0
+        analysis = window * torch.stack([cosine, sine]).double() / frame  # [2, frame, bins]
         constants = {
-            "to_real": (window * cosine.double() / frame).float(),
-            "to_imag": (window * sine.double() / frame).float(),
+            "analysis": analysis.float(),
             "inverse": inverse_dft_weight(frame) * frame**2,  # libdf divides by the frame on the way in
             "to_erb": to_erb,
             "from_erb": from_erb,
@@ -242,55 +242,66 @@ class Front(nn.Module):
         half = self.config.front_frame // 2
         new: State = {}
         frames, new["heard"] = frames_of(kept["heard"], mixture, 2 * half, half)
-        real, imag = frames @ self.to_real, frames @ self.to_imag
+        spectrum = frames[:, None] @ self.analysis  # [B, 2, T, bins]
         gain, new["level"] = self._level(mixture, kept["level"])
-        erb, deep = self._features(real * gain, imag * gain, kept, new)
+        erb, deep = self._features(spectrum * gain[:, None], kept, new)
         gains, filters, inner = self.network(erb, deep, kept)
-        low, new["spectra"] = self._filtered(real, imag, filters, kept["spectra"])
-        high = gains @ self.from_erb[:, DEEP_BINS:]
-        real = torch.cat([low[..., 0], high * real[:, :, DEEP_BINS:]], dim=2) * self.inverse
-        imag = torch.cat([low[..., 1], high * imag[:, :, DEEP_BINS:]], dim=2) * self.inverse
-        voice, new["tail"] = overlap_add(kept["tail"], real @ self.to_real.T + imag @ self.to_imag.T, half)
+        low, new["spectra"] = _filtered(spectrum[..., :DEEP_BINS], filters, kept["spectra"])
+        high = (gains @ self.from_erb[:, DEEP_BINS:])[:, None] * spectrum[..., DEEP_BINS:]
+        synthesis = (self.analysis * self.inverse).transpose(1, 2)  # a constant of the graph, worked out when it loads
+        pieces = (torch.cat([low, high], dim=3) @ synthesis).sum(1)
+        voice, new["tail"] = overlap_add(kept["tail"], pieces, half)
         return voice, {f"front_{name}": value for name, value in (new | inner).items()}
 
     def _level(self, mixture: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """Follow the level of the louder hops: up within 100 ms, down over 6 s.
 
-        [B, T * hop], [B, 1] -> gain of each frame [B, T * frames per hop, 1], new level.
+        [B, T * hop], [B, 1] -> gain of each frame [B, T * frames per hop, 1] (of all frames where T is 1), new level.
         """
         gains = []
         per_hop = 2 * self.config.hop // self.config.front_frame
         for hop in mixture.split(self.config.hop, dim=1):
             heard = 0.5 * torch.log(hop.square().mean(1, keepdim=True) / LEVEL_START**2 + 1e-6)
             level = level + torch.where(heard > level, LEVEL_RISE, LEVEL_FALL) * (heard - level)
-            gains += [(LEVEL_TARGET / LEVEL_START * torch.exp(-level)).clamp(*LEVEL_GAIN)] * per_hop
-        return torch.stack(gains, dim=1), level
+            gains.append(torch.exp(LEVEL_TOP - level).clamp(*LEVEL_GAIN))
+        every = torch.stack(gains, dim=1)
+        return every if len(gains) == 1 else every.repeat_interleave(per_hop, dim=1), level
 
-    def _features(self, real: Tensor, imag: Tensor, kept: State, new: State) -> tuple[Tensor, Tensor]:
-        """Spectra [B, T, bins] -> ERB levels [B, 1, T, 32] and lowest bins [B, 2, T, 96], less their running means."""
-        power = real.square() + imag.square()
-        erb = 10.0 * torch.log10(power @ self.to_erb + 1e-10)
-        means = _running(erb - self.erb_start, kept["erb_mean"])
-        erb, new["erb_mean"] = (erb - self.erb_start - means) / 40.0, means[:, -1]
+    def _features(self, spectrum: Tensor, kept: State, new: State) -> tuple[Tensor, Tensor]:
+        """Spectra [B, 2, T, bins] -> ERB levels [B, 1, T, 32] and lowest bins [B, 2, T, 96], less their means."""
+        power = spectrum.square().sum(1)
+        erb = 10.0 * torch.log10(power @ self.to_erb + 1e-10) - self.erb_start
+        means = _running(erb, kept["erb_mean"])
+        erb, new["erb_mean"] = (erb - means) / 40.0, means[:, -1]
         magnitude = (power[:, :, :DEEP_BINS] + 1e-20).sqrt()
         means = _running(magnitude - self.deep_start, kept["deep_mean"])
         new["deep_mean"] = means[:, -1]
-        deep = torch.stack([real[:, :, :DEEP_BINS], imag[:, :, :DEEP_BINS]], dim=1)
         # in digital silence the mean goes to zero, and rounding may take it below
-        return erb[:, None], deep * torch.rsqrt((means + self.deep_start).clamp_min(QUIETEST))[:, None]
+        steady = (means + self.deep_start).clamp_min(QUIETEST).sqrt()
+        return erb[:, None], spectrum[..., :DEEP_BINS] / steady[:, None]
 
-    def _filtered(self, real: Tensor, imag: Tensor, filters: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Complex filters [B, T, 96, TAPS, 2] over the lowest bins' last frames -> [B, T, 96, 2], new past."""
-        x = torch.cat([past, torch.stack([real[:, :, :DEEP_BINS], imag[:, :, :DEEP_BINS]], dim=1)], dim=2)
-        frames = real.shape[1]
-        taps = torch.stack([x[:, :, tap : tap + frames] for tap in range(TAPS)], dim=4)  # [B, 2, T, 96, TAPS]
-        a, b = filters[..., 0], filters[..., 1]
-        low = torch.stack([(a * taps[:, 0] - b * taps[:, 1]).sum(3), (a * taps[:, 1] + b * taps[:, 0]).sum(3)], dim=3)
-        return low, x[:, :, x.shape[2] - (TAPS - 1) :]
+
+def _filtered(spectrum: Tensor, filters: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+    """Complex filters [B, TAPS * 2, T, 96] over the last frames of spectra [B, 2, T, 96] -> [B, 2, T, 96], new past.
+
+    (a + ib) x = a x + b ix, so what is filtered is put beside the same turned by 90 degrees, and all products are one.
+    """
+    x = torch.cat([past, spectrum], dim=2)
+    count, frames = x.shape[2], spectrum.shape[2]
+    turned = x[:, [1, 0]] * torch.tensor([-1.0, 1.0], device=x.device)[:, None, None]
+    first = torch.arange(TAPS)[:, None] + torch.tensor([0, count])  # of each tap, plain and turned
+    at = (first.flatten()[:, None] + torch.arange(frames)).to(x.device)
+    taps = torch.cat([x, turned], dim=2)[:, :, at]  # [B, 2, TAPS * 2, T, 96]
+    return (taps * filters[:, None]).sum(2), x[:, :, count - (TAPS - 1) :]
 
 
 def _running(x: Tensor, mean: Tensor) -> Tensor:
     """DeepFilterNet's exponential mean of [B, T, C], from what it was [B, C]: [B, T, C]."""
+    if x.shape[1] <= HOP_FRAMES:
+        age = torch.arange(x.shape[1])[:, None] - torch.arange(x.shape[1])
+        share = (1.0 - NORM_DECAY) * torch.where(age >= 0, NORM_DECAY ** age.clamp_min(0), 0.0)
+        old = NORM_DECAY ** (torch.arange(x.shape[1])[:, None] + 1.0)
+        return torch.cat([old, share], dim=1).to(x) @ torch.cat([mean[:, None], x], dim=1)
     means = []
     for frame in x.unbind(1):
         mean = mean + (frame - mean) * (1.0 - NORM_DECAY)

@@ -70,16 +70,17 @@ class IntegerGRU(nn.Module):
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs [1, frames, N], state [layers, 1, units] -> outputs [1, frames, units], new state."""
         sequence, last = x[0], []
-        for layer in range(self.layers):
-            scale = sequence.abs().amax(1, keepdim=True).clamp_min(FAINTEST)
-            given = self._product(sequence / scale, scale, "ih", layer)
-            hidden, outputs = state[layer], []
+        for layer, hidden in enumerate(state[:, 0].split(1)):
+            # what a layer puts out is at most one in size
+            scale = None if layer else sequence.abs().amax(1, keepdim=True).clamp_min(FAINTEST)
+            given = self._product(sequence if scale is None else sequence / scale, scale, "ih", layer)
+            outputs = []
             for frame in range(self.frames):
                 hidden = _gates(given[frame : frame + 1], self._product(hidden, None, "hh", layer), hidden)
                 outputs.append(hidden)
             sequence = torch.cat(outputs)
             last.append(hidden)
-        return sequence[None], torch.stack(last)
+        return sequence[None], torch.cat(last)[:, None]
 
 
 def _gates(given: Tensor, own: Tensor, hidden: Tensor) -> Tensor:

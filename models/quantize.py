@@ -8,6 +8,7 @@ so that leaving out the last rows lowers the bit rate. Code -1 means "left out" 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -56,8 +57,9 @@ class BandQuantizer(nn.Module):
     def gain_codes(self, rms: Tensor) -> Tensor:
         """Level index of each band's RMS [...]; 0, silence, below half a step under the lowest audible level."""
         c = self.config
-        db = 20 * torch.log10(rms.clamp_min(1e-9))
-        index = torch.round((db - c.gain_top_db) / c.gain_step_db) + (c.gain_levels - 1)
+        steps = 20 / (math.log(10) * c.gain_step_db)  # of the natural logarithm
+        top = c.gain_levels - 1 - c.gain_top_db / c.gain_step_db
+        index = torch.round(steps * torch.log(rms.clamp_min(1e-9)) + top)
         return index.clamp(0, c.gain_levels - 1).long()
 
     def split(self, frames: Tensor) -> list[Tensor]:
@@ -134,7 +136,8 @@ def encode_together(quantizers: Sequence[BandQuantizer], frames: Sequence[Tensor
     gains = first.gain_codes((every.square() @ first.mean_of_band).sqrt())
     shapes = every / first.gain_table[gains].clamp_min(1e-6)[:, first.band_of_bin]
     slots = nn.functional.pad(shapes, (0, 1))[:, first.get_buffer("to_slots")].unflatten(0, (streams, -1))
-    codes: list[list[Tensor]] = [[] for _ in quantizers]
+    found: list[Tensor] = []  # of every group and stage: [bands of all streams that have it, M]
+    rows: list[tuple[int, int, int]] = []  # of every row of those: stream, stage, band
     at = 0
     for group in first.groups:
         padded = [quantizer.padded(group) for quantizer in quantizers]
@@ -142,15 +145,12 @@ def encode_together(quantizers: Sequence[BandQuantizer], frames: Sequence[Tensor
         part = slots[:, :, at : at + bands * width].unflatten(2, (bands, width))
         at += bands * width
         stages = [torch.cat([books[stage] for books in padded if stage < len(books)]) for stage in range(first.stages)]
-        found = _nearest_of_all(part.transpose(1, 2).flatten(0, 1), stages)
-        for stream, quantizer in enumerate(quantizers):
-            own = [code[stream * bands : (stream + 1) * bands] for code in found[: quantizer.stages]]
-            codes[stream].append(torch.stack(own))  # [stages, bands, M]
-    levels = gains.chunk(streams)
-    return [
-        torch.cat([level, torch.cat(of_stream, dim=1).permute(2, 0, 1).flatten(1)], dim=1)
-        for level, of_stream in zip(levels, codes, strict=True)
-    ]
+        found += _nearest_of_all(part.transpose(1, 2).flatten(0, 1), stages)
+        for stage in range(first.stages):
+            rows += [(n, stage, band) for n, q in enumerate(quantizers) if stage < q.stages for band in group]
+    order = torch.tensor(sorted(range(len(rows)), key=rows.__getitem__), device=every.device)
+    codes = torch.cat(found)[order].T.split([quantizer.stages * first.config.bands for quantizer in quantizers], dim=1)
+    return [torch.cat(pair, dim=1) for pair in zip(gains.chunk(streams), codes, strict=True)]
 
 
 def _nearest_of_all(residual: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
@@ -160,7 +160,8 @@ def _nearest_of_all(residual: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
     """
     codes = []
     for books in stages:
-        residual = residual[: len(books)]
+        if len(books) < len(residual):
+            residual = residual[: len(books)]
         bias = -0.5 * books.square().sum(2)[:, None]  # nearest = largest of x·c - |c|²/2
         code = (residual @ books.transpose(1, 2) + bias).argmax(2)
         first = torch.arange(len(books), device=books.device)[:, None] * books.shape[1]

@@ -84,6 +84,7 @@ def overlap_add(tail: Tensor, frames: Tensor, step: int) -> tuple[Tensor, Tensor
     """
     overlap = frames.shape[2] - step
     ends = torch.cat([tail[:, None], frames[:, :-1, step:]], dim=1)
-    head = frames[:, :, :overlap] + ends
-    body = torch.cat([head, frames[:, :, overlap:step]], dim=2)
+    body = frames[:, :, :overlap] + ends
+    if overlap < step:
+        body = torch.cat([body, frames[:, :, overlap:step]], dim=2)
     return body.flatten(1), frames[:, -1, step:]

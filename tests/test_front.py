@@ -24,8 +24,8 @@ class Open(nn.Module):
 
     def forward(self, erb: Tensor, deep: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         frames = erb.shape[2]
-        filters = torch.zeros(len(erb), frames, DEEP_BINS, TAPS, 2)
-        filters[:, :, :, TAPS - 1, 0] = 1.0  # the newest frame, as it is
+        filters = torch.zeros(len(erb), TAPS * 2, frames, DEEP_BINS)
+        filters[:, 2 * (TAPS - 1)] = 1.0  # the newest frame, as it is
         return torch.ones(len(erb), frames, ERB_BANDS), filters, {"nothing": state["nothing"]}
 
 
