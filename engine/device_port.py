@@ -127,7 +127,7 @@ class DevicePort:
         if count:
             sound = np.empty((count, self._channels), dtype=np.float32)
             buffer.readinto(sound)
-            ring.write(sound[:, :1])
+            ring.write(sound if self._channels == 1 else sound[:, :1])
         if stream is not None and has_ended(stream, self._action):  # it had run over
             self._broken += 1
             self._action = stream.record_ringbuffer(buffer)
