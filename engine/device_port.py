@@ -116,18 +116,18 @@ class DevicePort:
             self._collect(stream, buffer, ring)
         elif stream is not None:
             self._deliver(stream, buffer, ring)
-        if stream is not None and self.begun:
+            if self.begun and self._pace.has_broken(self.blocks, _told(stream)):
+                self._broken += 1
+        if self._threads and stream is not None and self.begun:
             while self._threads:  # not before: while it waits for its first block PortAudio may take all it can get
                 hurry(self._threads.pop())
-            if self.info.kind != INPUT and self._pace.has_broken(self.blocks, _told(stream)):
-                self._broken += 1
 
     def _collect(self, stream: Any, buffer: Any, ring: Ring) -> None:
         count = frames_in(buffer)
         if count:
             sound = np.empty((count, self._channels), dtype=np.float32)
             buffer.readinto(sound)
-            ring.write(sound[:, :1])
+            ring.write(sound if self._channels == 1 else sound[:, :1])
         if stream is not None and has_ended(stream, self._action):  # it had run over
             self._broken += 1
             self._action = stream.record_ringbuffer(buffer)

@@ -25,7 +25,7 @@ from engine.soundloop import SoundLoop
 from engine.streams import Streams
 from engine.types import Background, EngineConfig, Event, Problem, Stats, UsageError
 
-DEVICE_LOOKS = 2  # devices are looked after at every second look
+DEVICE_LOOKS = 2  # devices are looked after at every second look; at rest, where looks are rare, at every one
 
 
 class Engine:
@@ -248,7 +248,7 @@ class Engine:
         self._ends.recording = self._side is not None and self._side.recordings.wants_sound
         if self._relief is not None and not self._ends.missing:
             self._relief.look()
-        if self._looks % DEVICE_LOOKS == 0:
+        if self._looks % DEVICE_LOOKS == 0 or (self._loop is not None and self._loop.asleep):
             self._ends.look_after(self._now_s(), self._relief is not None and self._relief.ladder.too_busy)
         if self._loop is not None and self._loop.insane and not self._told_insane:
             self._told_insane = True

@@ -53,7 +53,8 @@ class Ring:
         start = self._written % self.capacity
         head = min(n, self.capacity - start)
         self._data[start : start + head] = x[:head]
-        self._data[: n - head] = x[head:n]
+        if n > head:
+            self._data[: n - head] = x[head:n]
         self._written += n  # last: the reader sees only what is complete
         self.overruns += len(x) - n
         return n
@@ -64,8 +65,10 @@ class Ring:
         start = self._read % self.capacity
         head = min(n, self.capacity - start)
         out[:head] = self._data[start : start + head]
-        out[head:n] = self._data[: n - head]
-        out[n:] = 0.0
+        if n > head:
+            out[head:n] = self._data[: n - head]
+        if len(out) > n:
+            out[n:] = 0.0
         self._read += n
         self.underruns += len(out) - n
         return n

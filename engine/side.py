@@ -2,7 +2,7 @@
 
     sound thread ─► queue of hops ─► recorder            ─► files
                                 └──► recogniser's pipe   ─► captions, told as they come
-    every LOOK_S: `look`, which watches over devices and load
+    every LOOK_S (REST_LOOK_S at rest): `look`, which watches over devices and load
 
 What fails here costs the recording or the captions, and is told; the sound goes on.
 """
@@ -37,14 +37,14 @@ from engine.types import (
 )
 
 SIDE_S, REST_S = 0.02, 0.1  # between two rounds, and while there is nothing to hear or nobody to hear it
-LOOK_S = 0.25
+LOOK_S, REST_LOOK_S = 0.25, 1.0
 QUEUE_HOPS = 1500  # half a minute between the sound thread and the disk
 LEFT_FOR_RECOGNISER = np.float32(10.0 ** (LEFT_FOR_RECOGNISER_DB / 20.0))
 log = logging.getLogger(__name__)
 
 
 class Side:
-    """tell: takes events; state: what the engine does now; look: called every LOOK_S, may wait.
+    """tell: takes events; state: what the engine does now; look: called every LOOK_S (REST_LOOK_S at rest), may wait.
 
     `take` alone belongs to the sound thread; everything else to the engine's owner and, while it runs, to the thread.
     """
@@ -149,8 +149,8 @@ class Side:
                 self._shed(f"recording and captions stopped ({type(error).__name__}: {error}); start anew to have them")
 
     def _work(self) -> None:
-        next_look = time.monotonic()
-        while not self._halt.wait(REST_S if self._loop is not None and self._loop.asleep else SIDE_S):
+        looked_s = float("-inf")
+        while not self._halt.wait(REST_S if self._rests else SIDE_S):
             self._drain_queue()
             if self.recognizer is not None:
                 self._hand_on(self.recognizer.poll())
@@ -158,10 +158,14 @@ class Side:
                 self._hand_on(self.companion.work(self._loop.time_s, self.captions_paused))
             ask_kit()
             self.recordings.look(self._loop.time_s if self._loop is not None else 0.0)
-            if time.monotonic() >= next_look:
-                next_look = time.monotonic() + LOOK_S
+            if time.monotonic() - looked_s >= (REST_LOOK_S if self._rests else LOOK_S):
+                looked_s = time.monotonic()
                 self._look()
         self._drain_queue()
+
+    @property
+    def _rests(self) -> bool:
+        return self._loop is not None and self._loop.asleep
 
     def _shed(self, text: str) -> None:
         """Give up what this thread does beside its watch over the devices."""

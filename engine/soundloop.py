@@ -39,6 +39,7 @@ LOUDEST = 32.0  # 30 dB above full scale; no device gives more in earnest
 DEATH_FADE_MS = 5.0
 SLEEP_AFTER_S = 4.0  # by then nothing is left in the models' memory, nor in a scene's level
 WAKE_HOPS = 3  # after a sleep into which somebody spoke: until what was in the models' memory is out
+REST_PUMP_HOPS = 50  # while nothing is given to the output, it is looked at so seldom
 FILL_SMOOTHING = 0.02
 log = logging.getLogger(__name__)
 OnHop = Callable[[LiveHop], None]
@@ -49,7 +50,8 @@ class SoundLoop:
 
     muted, closed, bypass, resting: set by anyone, ramped over a hop. closed: nothing is let out (a device is being
     changed). resting: as bypass, and the models do not run either. unheard: nobody listens to the output.
-    asleep: the models do not run, because there is nothing to hear or nobody to hear it.
+    asleep: the models do not run, because there is nothing to hear or nobody to hear it. In silence nothing is given to
+    the output either, which plays nothing by itself: each look at 20 ms of silence costs what it touches.
     Counters: dropouts (what a listener heard break), broken (those that came from being late), skipped (input samples
     left out), position (samples since start), busy_ms (time spent on hops), insane (hops with what is no sound).
     """
@@ -77,6 +79,9 @@ class SoundLoop:
         self._made: HopOutput | None = None
         self._unfinished: Samples | None = None
         self._last = np.float32(0.0)
+        self._still: deque[Samples] = deque(maxlen=-(-stream.lag_hop_native // self.hop))  # the last hops at rest
+        self._rested = 0  # hops
+        self._silence = np.zeros(self.hop, dtype=np.float32)
         self._nothing = np.zeros(stream.pipeline.info.hop_samples, dtype=np.float32)
         self._spare = LiveResampler(self.rate_hz, stream.pipeline.info.sample_rate_hz)  # made now: it takes a while
         self._thread = threading.Thread(target=self._run, name="sottovoce sound", daemon=True)
@@ -163,7 +168,9 @@ class SoundLoop:
         while self._is_hop_there():
             self._waits = 0
             self._take_hop()
-        if self.output is not None:
+            if self._still and self.input_ring.fill < self.hop:  # that took no time in which more could have come
+                break
+        if self.output is not None and self._rested % REST_PUMP_HOPS == 0:
             self.output.pump()
         if ended and not self.finished.is_set():
             self._drain()
@@ -183,7 +190,42 @@ class SoundLoop:
         behind = self.input_ring.fill - self.hop
         if behind > BEHIND_MS * self.rate_hz / 1000.0:
             self._skip(behind // self.hop)
-        self._work(self.input_ring.read(self.hop)[:, 0])
+        x = self.input_ring.read(self.hop)[:, 0]
+        if self.asleep and self._may_rest():
+            peak = float(max(x.max(), -x.min()))
+            if self.muted or peak <= SILENCE_PEAK:
+                self._rest(x, peak)
+                return
+        self._work(x)
+
+    def _may_rest(self) -> bool:
+        """Whether a hop of silence leaves everything as it is, and nothing comes out."""
+        settled = self._open.value == float(not self.muted) and self._gate.value == float(
+            not (self.muted or self.closed)
+        )
+        return settled and not (self.unheard or self.dead or self._to_wake or self.stream.lets_original_out)
+
+    def _rest(self, x: Samples, peak: float) -> None:
+        """One hop of silence; what it would have left behind is made up for by `_end_rest`."""
+        self.position += self.hop
+        self.times.add(0.0)
+        x = self._silence if self.muted else x
+        self._still.append(x)
+        self._rested += 1
+        self._last = np.float32(0.0)
+        seen = LiveHop(
+            self.time_s, x, self._silence, self._nothing, None, self.stream.limiter.gain_db, peak, asleep=True
+        )
+        self.recent.append(seen)
+        self._on_hop(seen)
+
+    def _end_rest(self) -> None:
+        """Let what delays the original hear the last of the silence; the output begins again, its reserve first."""
+        for x in self._still:
+            self.stream.bypass_hop(x)
+        self._still.clear()
+        self._rested = 0
+        self._synced = False
 
     def _skip(self, hops: int) -> None:
         """Leave out the oldest hops; silence stands for them wherever time is counted."""
@@ -198,6 +240,8 @@ class SoundLoop:
 
     def _work(self, x: Samples) -> None:
         """One hop from input to output."""
+        if self._still:
+            self._end_rest()
         x, peak = self._sane(x)
         self.position += self.hop
         gain = self._open.next(0.0 if self.muted else 1.0)

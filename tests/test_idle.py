@@ -80,6 +80,39 @@ def test_in_silence_the_models_rest_and_the_next_hop_is_worked_on(tiny: Models, 
     np.testing.assert_allclose(bench.output[HOP:], awake(x, tiny, background)[HOP:], atol=1e-6)
 
 
+def test_after_silence_the_output_begins_where_it_would_have_gone_on(tiny: Models) -> None:
+    """The output is given nothing meanwhile; the next word is whole from its first sample on, and no later."""
+    word = noise(1.0)
+    x = np.concatenate([word, silence(SLEEP_AFTER_S + 2.0), word])
+    output = MemoryOutput(RATE_HZ)
+    engine = Engine(EngineConfig(background=KEEP), tiny, MemoryInput(x, RATE_HZ), output)
+    with engine:
+        until(lambda: engine.finished)
+    heard = output.samples
+    sounding = np.flatnonzero(np.abs(heard) > 1e-3)
+    gap = int(np.argmax(np.diff(sounding)))
+    ends, begins = int(sounding[gap]), int(sounding[gap + 1])
+    assert (begins - ends) / RATE_HZ == pytest.approx(SLEEP_AFTER_S + 2.0, abs=0.05)
+    shift = int(np.argmax(np.correlate(heard[begins - HOP : begins + 2 * HOP], word[:HOP], "valid")))
+    np.testing.assert_allclose(heard[begins - HOP + shift :][: 2 * HOP], word[: 2 * HOP], atol=1e-6)
+
+
+@pytest.mark.parametrize("muted", [True, False])
+def test_at_rest_nothing_is_given_to_the_output(tiny: Models, muted: bool) -> None:
+    bench = Bench(tiny, KEEP)
+    bench.loop.muted = muted
+    bench.loop.output = output = MemoryOutput(RATE_HZ)
+    output.blocks = 1
+    bench.feed(silence(SLEEP_AFTER_S + 1.0))
+    bench.loop.output_ring.clear()
+    bench.feed(silence(0.1))
+    assert bench.loop.output_ring.fill == 0
+    bench.loop.muted = False
+    bench.feed(noise(0.02))
+    assert bench.loop.output_ring.fill == bench.loop.fill.goal + HOP
+    assert bench.loop.dropouts == 0
+
+
 def test_a_quiet_room_is_no_silence(tiny: Models) -> None:
     bench = Bench(tiny, KEEP)
     bench.feed(noise(SLEEP_AFTER_S + 1.0, level=1e-3))
