@@ -6,7 +6,6 @@ There is no window manager: a window has the keys when it is given them, which a
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -84,9 +83,9 @@ class Person:
         return done.stdout.strip()
 
     def window(self, title: str) -> str:
-        """A window of this title that can be seen; empty where there is none."""
-        plain = re.sub("[^ -~]+", ".+", title)  # xdotool reads a dash as the locale has it
-        return self._do("search", "--onlyvisible", "--name", f"^{plain}$").partition("\n")[0]
+        """A window of this title, without the program's name, that can be seen; empty where there is none."""
+        name = f"^{title}( [^a-z].*)?$"  # a dash, and the program's name
+        return self._do("search", "--onlyvisible", "--name", name).partition("\n")[0]
 
     def go_to(self, title: str, wait_s: float = START_S) -> None:
         """Wait for a window, and give it the keys."""

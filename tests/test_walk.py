@@ -175,14 +175,17 @@ def test_a_person_speaks_sees_steers_records_exports_and_quits(walk: Walk, said:
     walk.until_status(state="running", output="virtual:")
     assert MIC_NAME in {device.name for device in list_pulse()}
     choose_devices(walk)
-    see_pictures_move(walk)
+    see_tokens_move(walk)
     listen_to_every_background(walk)
     look_at_dialogs(walk)
     pull_the_microphone(walk)
-    if walk.words:
+    captioned = walk.words and captions_come(walk)
+    if captioned:
         save_captions(walk, said)
     clean_a_file(walk)
     quit_while_recording(walk, said)
+    if walk.words and not captioned:
+        pytest.skip("all but captions was seen; the engine gave those up, because too much else runs on this machine")
 
 
 def choose_devices(walk: Walk) -> None:
@@ -195,11 +198,21 @@ def choose_devices(walk: Walk) -> None:
     assert MIC_NAME not in {device.name for device in list_pulse()}
 
 
-def see_pictures_move(walk: Walk) -> None:
-    """Tokens come from the right, and words are written."""
-    for name in ("voice_tokens", "captions") if walk.words else ("voice_tokens",):
-        before = walk.area(name)
-        walk.until(lambda name=name, before=before: _moved(before, walk.area(name)), f"the {name} move")
+def see_tokens_move(walk: Walk) -> None:
+    before = walk.area("voice_tokens")
+    walk.until(lambda: _moved(before, walk.area("voice_tokens")), "the tokens move")
+
+
+def captions_come(walk: Walk) -> bool:
+    """Whether words go on being written; False where the engine makes room for the sound."""
+    before = walk.area("captions")
+    wanted = time.monotonic() + WAIT_S
+    while not _moved(before, walk.area("captions")):
+        if time.monotonic() > wanted:
+            assert "captions" in walk.status().get("given_up", []), "no words come, and nothing says why"
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _moved(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
@@ -230,9 +243,9 @@ def look_at_dialogs(walk: Walk) -> None:
     """Opened and closed by keys; the main window has the keys again."""
     for key, title in (("F1", "Shortcuts"), ("ctrl+comma", "Settings"), ("ctrl+shift+w", "Models")):
         walk.person.keys(key)
-        walk.person.go_to(f"{title} — Sottovoce")
+        walk.person.go_to(title)
         walk.person.keys("Escape")
-        walk.person.left(f"{title} — Sottovoce")
+        walk.person.left(title)
         walk.person.go_to(MAIN)
 
 
@@ -246,7 +259,7 @@ def pull_the_microphone(walk: Walk) -> None:
 def save_captions(walk: Walk, said: set[str]) -> None:
     target = walk.home / "words.srt"
     walk.person.keys("ctrl+s")
-    walk.person.go_to("Save captions — Sottovoce")
+    walk.person.go_to("Save captions")
     walk.person.keys("ctrl+a")
     walk.person.write(str(target))
     walk.person.keys("Return")
@@ -261,11 +274,11 @@ def clean_a_file(walk: Walk) -> None:
     sound, _ = soundfile.read(assets_dir() / "demo.flac", dtype="float32", frames=2 * RATE_HZ)
     soundfile.write(source, sound, RATE_HZ)
     walk.person.keys("ctrl+o")
-    walk.person.go_to("Sound files to clean — Sottovoce")
+    walk.person.go_to("Sound files to clean")
     walk.person.write(str(source))
     walk.person.keys("Return")
-    walk.person.left("Sound files to clean — Sottovoce")
-    walk.person.go_to("Sound files — Sottovoce")
+    walk.person.left("Sound files to clean")
+    walk.person.go_to("Sound files")
     walk.person.keys("Tab", "space")
     cleaned = walk.home / "talk.sottovoce.wav"
     until(cleaned.exists, WAIT_S, "the file is clean")
