@@ -6,6 +6,7 @@ but by clicks and keys; `sottovoce ctl status` is only read.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ RAIN_S = 20.0  # so long the shipped recording speaks in the rain
 LISTEN_S = 4.0
 FRAME, WINDOW = RATE_HZ // 50, RATE_HZ // 2
 KEEPS_UP_S = 4.0  # a recording waits a little longer than this for its last words
+MOVED = 0.02  # of the pixels
 MAIN = "Sottovoce"
 
 
@@ -61,6 +63,14 @@ class Walk:
         """What is seen there now."""
         x, y, width, height = self.places[name]
         return self.screen.picture()[y : y + height, x : x + width].copy()
+
+    def open_list(self, name: str) -> None:
+        """Click on a box, and wait for its list under it."""
+        x, y, width, height = self.places[name]
+        under = (slice(y + height, y + height + 60), slice(x, x + width // 2))
+        before = self.screen.picture()[under].copy()
+        self.person.click(self.middle(name))
+        until(lambda: _changed(before, self.screen.picture()[under]) > 0.5, WAIT_S, f"the list of {name} is open")
 
     def status(self) -> dict[str, Any]:
         """Empty while nobody answers."""
@@ -156,8 +166,9 @@ def walk(screen: Screen, stage: Stage, tmp_path: Path, monkeypatch: pytest.Monke
         link = cache / weights.path.relative_to(cache_dir())
         link.parent.mkdir(parents=True)
         link.symlink_to(weights.path)
-    for name in ("SOTTOVOCE_CONFIG", "SOTTOVOCE_LOGS", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
-        monkeypatch.delenv(name, raising=False)
+    for name in set(os.environ) - {"XDG_RUNTIME_DIR"}:  # no folders, no theme and no dialogs of this desktop
+        if name.startswith(("SOTTOVOCE_", "XDG_", "DBUS_", "QT_")):
+            monkeypatch.delenv(name)
     own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "SOTTOVOCE_CACHE": str(cache)}
     places = where_things_are(screen)
     sound, _ = soundfile.read(assets_dir() / "demo.flac", dtype="float32", frames=round(RAIN_S * RATE_HZ))
@@ -191,8 +202,7 @@ def test_a_person_speaks_sees_steers_records_exports_and_quits(walk: Walk, said:
 def choose_devices(walk: Walk) -> None:
     """From the open lists, by keys: the last but one of each is ours, before the demo and before nowhere."""
     for name, device in (("input", MIC_SOURCE), ("output", HEARD_SINK)):
-        walk.person.click(walk.middle(name))
-        time.sleep(0.5)  # the list is open; a list that opens throws away what is pressed
+        walk.open_list(name)
         walk.person.keys("End", "Up", "Return")
         walk.until_status(state="running", **{name: device})
     assert MIC_NAME not in {device.name for device in list_pulse()}
@@ -200,14 +210,14 @@ def choose_devices(walk: Walk) -> None:
 
 def see_tokens_move(walk: Walk) -> None:
     before = walk.area("voice_tokens")
-    walk.until(lambda: _moved(before, walk.area("voice_tokens")), "the tokens move")
+    walk.until(lambda: _changed(before, walk.area("voice_tokens")) > MOVED, "the tokens move")
 
 
 def captions_come(walk: Walk) -> bool:
     """Whether words go on being written; False where the engine makes room for the sound."""
     before = walk.area("captions")
     wanted = time.monotonic() + WAIT_S
-    while not _moved(before, walk.area("captions")):
+    while _changed(before, walk.area("captions")) < MOVED:
         if time.monotonic() > wanted:
             assert "captions" in walk.status().get("given_up", []), "no words come, and nothing says why"
             return False
@@ -215,8 +225,9 @@ def captions_come(walk: Walk) -> bool:
     return True
 
 
-def _moved(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
-    return float((before != after).any(axis=2).mean()) > 0.02
+def _changed(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
+    """The share of the pixels."""
+    return float((before != after).any(axis=2).mean())
 
 
 def listen_to_every_background(walk: Walk) -> None:
@@ -228,8 +239,7 @@ def listen_to_every_background(walk: Walk) -> None:
     person.drag((x, y), (x + slider[2], y))
     walk.until_status(background="keep")
     walk.listen(lambda h: abs(h.pauses_out_db - h.pauses_in_db) < 3 and h.likeness > 0.8, "noise is kept")
-    person.click(walk.middle("place"))
-    time.sleep(0.5)
+    walk.open_list("place")
     person.keys("Home", "Down", "Return")
     walk.until_status(background="swap:cafe")
     walk.listen(lambda h: h.pauses_out_db > dropped.pauses_out_db + 10 and h.likeness < 0.5, "another place is heard")

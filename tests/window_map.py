@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QPoint
+from PySide6.QtWidgets import QApplication
 
 from app.bridge import Bridge
-from app.gui import _application
 from app.window import Choices, MainWindow
 from engine.types import EngineConfig
 from tests.fake_engine import FakeEngine
@@ -13,7 +13,8 @@ from tests.stage import RAIN
 
 
 def main() -> None:
-    app = _application()
+    app = QApplication([])
+    app.setQuitOnLastWindowClosed(False)  # `closed` comes later
     bridge = Bridge(FakeEngine, list, lambda: [RAIN], dict)
     window = MainWindow(bridge, EngineConfig(captions=True), Choices())
     window.closed.connect(app.quit)
