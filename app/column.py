@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
-from app.controls import BackgroundControl, DeviceBox, LevelMeter, PowerSwitch, quiet_button, section_label
+from app.boxes import DeviceBox
+from app.controls import BackgroundControl, LevelMeter, PowerSwitch, quiet_button, section_label
 from app.noise_view import NoiseView
 from app.theme import Theme, scaled_font
 from engine.ports import NO_OUTPUT
@@ -90,13 +92,15 @@ class ControlColumn(QScrollArea):
         outputs: list[tuple[str, object]] = [(defaults.get("output", DEFAULT_NAME), None)]
         if HAS_VIRTUAL:
             outputs.insert(0, ("Sottovoce microphone, for calls", VIRTUAL_OUTPUT))
+        named = Counter((d.kind, d.name) for d in devices)
         for d in devices:
+            name = d.name if named[d.kind, d.name] == 1 else f"{d.name}, {d.id}"
             if d.is_own:
                 continue
             if d.kind == "input":
-                inputs.append((f"{d.name} (what it plays)" if d.is_monitor else d.name, d.id))
+                inputs.append((f"{name} (what it plays)" if d.is_monitor else name, d.id))
             else:
-                outputs.append((d.name, d.id))
+                outputs.append((name, d.id))
         inputs.append(("Demo recording", DEMO_INPUT))
         outputs.append(("Nowhere, only pictures", NO_OUTPUT))
         self.input.show_choices(inputs, input_id)

@@ -8,25 +8,23 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from PySide6.QtCore import QPointF, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QEnterEvent, QFocusEvent, QPainter, QPaintEvent, QPalette, QPen, QWheelEvent
+from PySide6.QtCore import QRectF, QSize, Qt, Signal
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen, QWheelEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
-    QComboBox,
     QHBoxLayout,
     QLabel,
     QMenu,
     QSizePolicy,
     QSlider,
     QStyle,
-    QStyleOptionComboBox,
     QStyleOptionSlider,
-    QStylePainter,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
+from app.boxes import QuietComboBox
 from app.shortcut_keys import bind_button
 from app.theme import DARK, Theme, scaled_font
 from engine.types import BACKGROUND_DB_MAX, BACKGROUND_DB_MIN, Background, BackgroundMode
@@ -37,6 +35,7 @@ PEAK_FALL_DB = 0.6  # per update
 DROP_STEP = int(BACKGROUND_DB_MIN) - 1  # the slider's left end; BACKGROUND_DB_MIN to -1 are dB, 0 is keep
 KEEP_STEP = int(BACKGROUND_DB_MAX)
 SAME_PLACE = "Where I am"
+KNOB_ROOM = 10.0  # from the middle of the slider's knob to the edge, with its ring
 
 
 class PowerSwitch(QAbstractButton):
@@ -136,6 +135,11 @@ class LevelMeter(QWidget):
         self._peak_db = max(peak_db, self._peak_db - PEAK_FALL_DB)
         self.update()
 
+    def empty(self) -> None:
+        """Nothing is measured any more."""
+        self._rms_db = self._peak_db = METER_FLOOR_DB
+        self.update()
+
     def sizeHint(self) -> QSize:
         return QSize(200, round(self.fontMetrics().height() * 1.5))
 
@@ -201,6 +205,7 @@ class GroundSlider(QSlider):
         style = self.style()
         control = QStyle.ComplexControl.CC_Slider
         knob = style.subControlRect(control, option, QStyle.SubControl.SC_SliderHandle, self).center().x()
+        knob = min(max(knob, KNOB_ROOM), self.width() - KNOB_ROOM)
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         middle, theme = self.height() / 2, self._theme
@@ -301,6 +306,7 @@ class BackgroundControl(QWidget):
             menu.addAction(title).triggered.connect(lambda _=False, name=scene.name: self.place_asked.emit(name))
         self.hear.setVisible(self._hears_places and bool(scenes))
         self.place.setCurrentIndex(max(0, self.place.findData(chosen)))
+        self._describe()  # a place that was remembered has its title now
 
     def background(self) -> Background:
         """What is wanted now."""
@@ -356,66 +362,6 @@ class BackgroundControl(QWidget):
         self.value.setText(texts[0])
         self.sentence.setText(texts[1])
         self.slider.setAccessibleDescription(f"{texts[0]}. {texts[1]}")
-
-
-class QuietComboBox(QComboBox):
-    """A combo box with a small chevron, which the style sheet alone cannot draw; the wheel passes by."""
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QStylePainter(self)
-        option = QStyleOptionComboBox()
-        self.initStyleOption(option)
-        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
-        field = self.style().subControlRect(
-            QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self
-        )
-        option.currentText = self.fontMetrics().elidedText(
-            self.currentText(), Qt.TextElideMode.ElideRight, field.width() - 6
-        )
-        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(QPen(self.palette().color(QPalette.ColorRole.PlaceholderText), 1.6))
-        x, y = self.width() - 16.0, self.height() / 2
-        painter.drawPolyline([QPointF(x - 4, y - 2), QPointF(x, y + 2), QPointF(x + 4, y - 2)])
-
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        event.ignore()
-
-
-class DeviceBox(QuietComboBox):
-    """A choice of devices by name; data is the device's id. `chosen` is emitted only when a person chooses."""
-
-    chosen = Signal(object)
-    looked_at = Signal()  # somebody is about to choose: time to see what is plugged in
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.setAccessibleName(name)
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(12)
-        self.activated.connect(lambda _: self.chosen.emit(self.currentData()))
-
-    def enterEvent(self, event: QEnterEvent) -> None:
-        super().enterEvent(event)
-        self.looked_at.emit()
-
-    def focusInEvent(self, event: QFocusEvent) -> None:
-        super().focusInEvent(event)
-        self.looked_at.emit()
-
-    def show_choices(self, choices: list[tuple[str, object]], current: object) -> None:
-        """Offer (name, data) pairs with one of them chosen; one that has gone stays, and says so."""
-        if [(self.itemText(i), self.itemData(i)) for i in range(self.count())] != choices:
-            self.clear()
-            for text, data in choices:
-                self.addItem(text, data)
-                self.setItemData(self.count() - 1, text, Qt.ItemDataRole.ToolTipRole)
-        index = self.findData(current)
-        if index < 0 and isinstance(current, str):
-            self.addItem(f"{current} (gone)", current)
-            index = self.count() - 1
-        self.setCurrentIndex(max(0, index))
-        self.setToolTip(self.currentText())
 
 
 def section_label(text: str) -> QLabel:

@@ -64,6 +64,7 @@ class Remembering(QObject):
         assert layout is not None
         layout.addWidget(self.button)
         bind(window, "shortcuts", lambda: show_shortcuts(window))
+        bind(window, "quit", self.tray.quit)
         self._use_keys()
         store.shortcuts_changed.connect(self._use_keys)
         window.column.level.setChecked(window.config.level)

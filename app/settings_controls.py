@@ -10,7 +10,8 @@ from PySide6.QtCore import QLocale, QSignalBlocker
 from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QCheckBox, QDoubleSpinBox, QFileDialog, QHBoxLayout, QLineEdit, QWidget
 
-from app.controls import BackgroundControl, DeviceBox, QuietComboBox, quiet_button
+from app.boxes import DeviceBox, QuietComboBox
+from app.controls import BackgroundControl, quiet_button
 from app.record_bar import short
 from app.settings import DETECT, Row
 from app.settings_use import default_folder

@@ -71,6 +71,7 @@ SHORTCUTS = {
         Shortcut("settings", "Settings", "Everything that is remembered", ("Ctrl+,",)),
         Shortcut("models", "Models", "Whisper's sizes, and the networks of the sound", ("Ctrl+Shift+W",)),
         Shortcut("shortcuts", "Shortcuts", "Show all shortcuts as they are now", ("F1",)),
+        Shortcut("quit", "Quit", "Complete what is recorded, and quit", ("Ctrl+Q",)),
         Shortcut("play", "Play", "Play or pause a file that was cleaned", ("P",), FILES),
         Shortcut("compare", "Compare", "From the original to the result and back", ("A",), FILES),
     )

@@ -138,13 +138,15 @@ QLabel[tone="muted"] {{ color: {t.muted}; }}
 QLabel[tone="accent"] {{ color: {t.accent}; }}
 QLabel[tone="warning"] {{ color: {t.warning}; }}
 QToolTip {{ background: {t.raised}; color: {t.text}; border: 1px solid {t.line}; padding: 6px; }}
-QComboBox {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 7px; padding: 6px 10px; }}
+QComboBox {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 7px; padding: 6px 10px;
+  combobox-popup: 0; }}
 QComboBox:hover {{ border-color: {t.muted}; }}
 QComboBox:focus {{ border-color: {t.accent}; }}
 QComboBox:disabled {{ color: {t.muted}; }}
 QComboBox::drop-down {{ border: none; width: 26px; }}
 QComboBox QAbstractItemView {{ background: {t.raised}; border: 1px solid {t.line}; padding: 4px; outline: 0;
   selection-background-color: {t.accent}; selection-color: {t.on_accent}; }}
+QComboBox QAbstractItemView::item {{ padding: 4px 6px; }}
 QToolButton#quiet, QPushButton#quiet {{ background: transparent; border: 1px solid transparent; border-radius: 6px;
   padding: 3px 9px; color: {t.muted}; }}
 QToolButton#quiet:hover, QPushButton#quiet:hover {{ background: {t.raised}; color: {t.text}; }}

@@ -29,7 +29,6 @@ from engine.types import Background, DeviceChange, EngineConfig, Levels, Problem
 
 SIZE = (1280, 720)
 SMALLEST = (960, 560)
-LEVEL_FLOOR_DB = -120.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +60,7 @@ class MainWindow(QMainWindow):
         self._begun = True  # False from begin() until the first listing of devices
         self._theme_choice = theme
         self._devices: list[Any] = []
+        self._names: dict[str, str] = {}  # of every device that was ever there
         self.scenes: list[Any] = []
         self._muted = False
         self.stays = False  # closing only hides the window: a tray icon brings it back
@@ -320,6 +320,8 @@ class MainWindow(QMainWindow):
     def _show_stats(self, stats: Stats) -> None:
         self.status.show_stats(stats)
         self._show_power(stats.state)
+        if stats.state == "waiting":
+            self._empty_meters()
 
     def _show_problem(self, problem: Problem) -> None:
         stopped = problem.state == "stopped"
@@ -335,8 +337,8 @@ class MainWindow(QMainWindow):
             self.choices = dataclasses.replace(self.choices, output=NO_OUTPUT)
             self.output.setAccessibleDescription(change.what)
         else:
-            names = {d.id: d.name for d in self._devices}
-            self.message.say(f"{change.what}: {names.get(change.device, change.device)}", offer_retry=False)
+            name = self._names.get(change.device, change.device)
+            self.message.say(f"{change.what}: {name}", offer_retry=False)
         self.bridge.refresh_devices()
 
     def _captions_missing(self, text: str) -> None:
@@ -356,13 +358,17 @@ class MainWindow(QMainWindow):
                 self.captions.text.forget_times()
             self.column.noise.set_captions(self.config.captions, self.config.whisper)
         if state is RunState.OFF:
-            for meter in (self.level_in, self.level_out):
-                meter.show_level(LEVEL_FLOOR_DB, LEVEL_FLOOR_DB)
+            self._empty_meters()
         self.status.show_run_state(state)
         self._show_power()
 
+    def _empty_meters(self) -> None:
+        for meter in (self.level_in, self.level_out):
+            meter.empty()
+
     def _list_devices(self, devices: list[Any]) -> None:
         self._devices = devices
+        self._names |= {d.id: d.name for d in devices}
         if not self._begun:
             self._begun = True
             self._first_choices()

@@ -10,6 +10,7 @@ Names are loaded when they are first used, so that `import engine` costs nothing
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from engine.pipeline import Pipeline, Stream
     from engine.scenes import list_scenes
     from engine.types import Background, EngineConfig, Provider, SottovoceError
+
+# ONNX Runtime tells its makers of every session that is made; it looks at this once, when it is loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _HOMES = {
     "Background": "types",

@@ -74,10 +74,10 @@ def list_devices() -> list[DeviceInfo]:
     ]  # fmt: skip
 
 
-def choose_input(wanted: str | None, output: str | None = None) -> DeviceInfo:
+def choose_input(wanted: str | None, output: str | None = None, monitors: bool = True) -> DeviceInfo:
     """The input called `wanted`, or the default one. Never our own, nor a monitor of `output`: that would howl.
 
-    Raises UsageError for those, DeviceError when there is none.
+    monitors: what an output plays may be the default. Raises UsageError for those, DeviceError when there is none.
     """
     inputs = [d for d in list_devices() if d.kind == INPUT]
     if wanted is not None:
@@ -88,6 +88,7 @@ def choose_input(wanted: str | None, output: str | None = None) -> DeviceInfo:
             raise UsageError(f"{wanted} hears what is played to {output}, which would howl; choose another output")
         return found
     usable = [d for d in inputs if not d.is_own and (output is None or d.monitor_of != output)]
+    usable = [d for d in usable if monitors or not d.is_monitor]
     if not usable:
         raise DeviceError("no microphone was found; plug one in, or run: sottovoce demo")
     return max(usable, key=lambda d: (d.default, not d.is_monitor))

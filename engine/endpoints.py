@@ -35,14 +35,17 @@ LOAD_PASSES_S = 60.0  # which it keeps: so not for a load that passes
 class _End:
     """One end. wanted: the id a person chose, None for whatever is the default; lost: it was there and is gone.
 
-    default: the system's when last looked at; moved_s: when the port was first seen to have moved `blocks`;
-    refusal: why it could not be opened again, as was told.
+    device: the id of what ran last; monitor: whether that was what an output plays; default: the system's when last
+    looked at; moved_s: when the port was first seen to have moved `blocks`; refusal: why it could not be opened again,
+    as was told.
     """
 
     kind: str
     wanted: str | None = None
     port: Port | None = None
     lost: bool = False
+    device: str = ""
+    monitor: bool = False
     held: int = HELD_MIN
     xruns: deque[int] = field(default_factory=lambda: deque(maxlen=LOOKS))
     default: str | None = None
@@ -226,7 +229,8 @@ class Endpoints:
         loop = self._need_loop()
         end.port = None
         port.start(loop.input_ring if end.kind == INPUT else loop.output_ring, loop.wake)
-        end.port = port
+        end.port, end.device = port, port.device
+        end.monitor = isinstance(port, DevicePort) and port.info.is_monitor
         end.xruns.clear()
         end.blocks = -1
         loop.resync()
@@ -338,6 +342,7 @@ class Endpoints:
         loop.dropouts += 1
 
     def _find_again(self, end: _End, time_s: float) -> None:
+        lost = end.device
         try:
             if end.wanted is not None and self._mic is not None and end.kind == OUTPUT:
                 self._mic.create()
@@ -346,7 +351,7 @@ class Endpoints:
             self._tell_refusal(end, str(error), time_s)
             return
         end.lost, end.refusal = False, None
-        self._tell(DeviceChange(time_s, "back", port.device))
+        self._tell(DeviceChange(time_s, "back" if port.device == lost else "switched", port.device))
 
     def _tell_refusal(self, end: _End, why: str, time_s: float) -> None:
         """Still waiting. That it is not there has been told; that it is there and cannot be opened is told once."""
@@ -356,8 +361,13 @@ class Endpoints:
             self._tell(Problem(time_s, why, "silence"))
 
     def _choose(self, end: _End, wanted: str | None) -> DeviceInfo:
-        """Raises DeviceError or UsageError."""
-        return choose_input(wanted, self._current(self._out)) if end.kind == INPUT else choose_output(wanted)
+        """For a microphone that has gone never what an output plays: in a call, the others would hear themselves.
+
+        Raises DeviceError or UsageError.
+        """
+        if end.kind == OUTPUT:
+            return choose_output(wanted)
+        return choose_input(wanted, self._current(self._out), monitors=end.monitor)
 
     def _open_again(self, end: _End, wanted: str | None) -> Port:
         """Raises DeviceError or UsageError."""

@@ -178,7 +178,7 @@ class Recognizer:
         """No more sound comes: wait until all of it is recognised, end the process, and give what is left to poll."""
         self.end()
         if not self.wait_done(timeout_s):
-            self._tell(f"captions were not finished in {timeout_s:g} s; the last words are missing", "no captions")
+            self._tell(f"captions were not finished in {timeout_s:.0f} s; the last words are missing", "no captions")
         self.stop()
         return self.poll()
 

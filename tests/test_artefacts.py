@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -177,6 +178,15 @@ def test_loading_prints_nothing(folder: Path, checkout: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("cpu", "cuda", "tensorrt")
     assert done.stderr == ""
+
+
+def test_nobody_is_told_of_what_is_loaded(folder: Path, checkout: Path, tmp_path: Path) -> None:
+    """ONNX Runtime would keep a number for this machine and a list of what was done, and send it to its makers."""
+    code = f"from engine.artefacts import load_models; load_models('cpu', {str(folder)!r})"
+    homes = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | homes
+    subprocess.run([sys.executable, "-c", code], cwd=checkout, env=environment, check=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_the_shipped_models_are_whole() -> None:

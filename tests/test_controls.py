@@ -6,7 +6,7 @@ import pytest
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
-from app.controls import DROP_STEP, KEEP_STEP, BackgroundControl
+from app.controls import DROP_STEP, KEEP_STEP, BackgroundControl, GroundSlider
 from engine.types import Background
 from tests.stage import RAIN
 
@@ -57,3 +57,23 @@ def test_a_place_can_be_heard_without_being_chosen(qtbot: QtBot) -> None:
         control.hear.menu().actions()[0].trigger()
     assert asked.args == ["rain"]
     assert str(control.background()) == "drop"
+
+
+def test_a_place_that_is_remembered_gets_its_title_when_the_places_are_known(qtbot: QtBot) -> None:
+    control = BackgroundControl(Background.parse("swap:rain"))
+    qtbot.addWidget(control)
+    control.set_places([RAIN])
+    assert "steady rain" in control.sentence.text()
+
+
+@pytest.mark.parametrize("step", [DROP_STEP, KEEP_STEP])
+def test_the_whole_knob_is_seen_at_the_ends(qtbot: QtBot, step: int) -> None:
+    slider = GroundSlider()
+    qtbot.addWidget(slider)
+    slider.setValue(step)
+    slider.resize(260, 30)
+    slider.show()
+    slider.setFocus()
+    picture = slider.grab().toImage()
+    for x in (0, picture.width() - 1):
+        assert len({picture.pixel(x, y) for y in range(picture.height())}) == 1

@@ -107,10 +107,29 @@ def test_when_the_default_microphone_is_pulled_another_takes_its_place(stage: St
     with Engine(EngineConfig(output=HEARD_SINK, background=KEEP), tiny) as engine:
         until(engine, begun)
         stage.unplug()
-        events = until(engine, lambda seen: any(isinstance(e, DeviceChange) and e.what == "back" for e in seen))
+        pactl("set-default-source", "quiet.monitor")
+        events = until(engine, happened("switched", "headset"))
         assert happened("lost", MIC_SOURCE)(events)
         assert [e.state for e in events if isinstance(e, Problem)] == ["silence"]
-        assert engine.devices[0] not in (None, MIC_SOURCE)
+        assert engine.state == "running"
+        found_s = engine._now_s()
+        until(engine, lambda _: engine._now_s() > found_s + 1.5)
+        assert engine.devices[0] == "headset"
+
+
+def test_what_an_output_plays_never_takes_a_microphones_place(stage: Stage, tiny: Models) -> None:
+    """In a call the others would hear themselves."""
+    stage.play(noise(60.0))
+    with Engine(EngineConfig(output=HEARD_SINK, background=KEEP), tiny) as engine:
+        until(engine, begun)
+        assert engine.devices[0] == MIC_SOURCE
+        stage.unplug()
+        until(engine, happened("lost", MIC_SOURCE))
+        looks = engine._looks
+        until(engine, lambda _: engine._looks > looks + 6)
+        assert engine.state == "waiting"
+        stage.plug_in()
+        until(engine, happened("back", MIC_SOURCE))
         assert engine.state == "running"
 
 

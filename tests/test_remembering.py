@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog
 from pytestqt.qtbot import QtBot
 
@@ -23,7 +24,7 @@ from app.settings_store import SettingsStore
 from app.settings_use import window_config
 from app.theme import DARK, LIGHT
 from engine.types import Background, Provider
-from tests.stage import MICROPHONE, OTHER, OWN, SPEAKER, WAIT_MS, Stage
+from tests.stage import MICROPHONE, OTHER, OWN, SPEAKER, WAIT_MS, Stage, to_front
 
 pytestmark = pytest.mark.skipif(not HAS_VIRTUAL, reason="the first output is another where there is no virtual one")
 
@@ -329,3 +330,12 @@ def test_the_first_start_tells_how_calls_get_the_clean_sound_and_the_next_does_n
     first.close()
     assert not load()[0].settings.welcome
     assert runs().window.message.text() == ""
+
+
+def test_ctrl_q_quits_also_where_closing_only_hides(runs: Any, qtbot: QtBot) -> None:
+    run = runs(tray=True)
+    run.store.set(keep_in_tray=True)
+    assert run.window.stays
+    to_front(run.window, qtbot)
+    qtbot.keyClick(run.window, Qt.Key.Key_Q, Qt.KeyboardModifier.ControlModifier)
+    qtbot.waitUntil(lambda: bool(run.stage.gone), timeout=WAIT_MS)

@@ -16,10 +16,11 @@ from pytestqt.qtbot import QtBot
 from app.bridge import RunState
 from app.caption_text import CaptionText
 from app.column import DEMO_INPUT
+from app.controls import METER_FLOOR_DB
 from app.theme import ThemeChoice, system_theme
 from app.timeline import BANDS
 from app.window import Choices
-from engine.types import Problem
+from engine.types import DeviceChange, Problem
 from tests.stage import MICROPHONE, OTHER, OWN, SPEAKER, WAIT_MS
 
 
@@ -198,3 +199,22 @@ def contrast(one: str, other: str) -> float:
 
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_while_a_device_is_waited_for_the_meters_are_empty(stages: Any, qtbot: QtBot) -> None:
+    stage = stages()
+    stage.until_on()
+    qtbot.waitUntil(lambda: stage.window.level_in._rms_db > METER_FLOOR_DB, timeout=WAIT_MS)
+    stage.engine.pause()
+    stage.engine.state = "waiting"
+    stage.engine.extra.append(stage.engine._stats(9.0))
+    qtbot.waitUntil(lambda: stage.window.level_in._rms_db <= METER_FLOOR_DB, timeout=WAIT_MS)
+    assert stage.window.level_out._peak_db <= METER_FLOOR_DB
+
+
+def test_a_device_that_is_back_is_called_by_its_name(stages: Any, qtbot: QtBot) -> None:
+    stage = stages()
+    stage.until_on()
+    stage.window._list_devices([SPEAKER])
+    stage.engine.extra.append(DeviceChange(3.0, "back", MICROPHONE.id))
+    qtbot.waitUntil(lambda: stage.window.message.text() == f"Back: {MICROPHONE.name}", timeout=WAIT_MS)
