@@ -17,9 +17,8 @@ from app import console
 from app.commands_live import LiveRequest
 from app.settings import DETECT, Remembered, Settings
 from app.settings_file import told
-from engine.companion import SPEAKERS
 from engine.ports import NO_OUTPUT
-from engine.types import Background, EngineConfig, Provider, UsageError
+from engine.types import LOUDSPEAKERS, Background, EngineConfig, Provider, UsageError
 
 NOBODY = "none"  # for --also: no second sound, whatever the settings say
 
@@ -86,7 +85,7 @@ class LiveFlags:
     def _also(self, settings: Settings, captions: bool) -> str | None:
         if self.also is not None:
             return None if self.also == NOBODY else self.also
-        return SPEAKERS if captions and settings.caption_others else None
+        return LOUDSPEAKERS if captions and settings.caption_others else None
 
 
 def _still_there(end: str, device: str) -> str:
@@ -109,7 +108,7 @@ def window_config(settings: Settings, provider: Provider | None, captions: bool 
         language=spoken(settings.caption_language),
         background=Background.parse(settings.background),
         level=settings.level,
-        also=SPEAKERS if settings.caption_others else None,
+        also=LOUDSPEAKERS if settings.caption_others else None,
         residue=True,
         whisper=settings.whisper,
     )

@@ -127,6 +127,13 @@ def _sounddevice() -> Any:
     return sounddevice
 
 
+def get_ready() -> None:
+    """Load what opening a device takes, which is slow the first time; what is missing is told when one is opened."""
+    with contextlib.suppress(DeviceError):
+        _sounddevice()
+        _rtmixer()
+
+
 @functools.cache
 def _hush_alsa() -> Any:
     """ALSA prints every underrun to standard error; they are counted and told by us. Keep the handler."""

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,17 @@ import onnx
 import pytest
 from onnx import helper
 
-from engine.artefacts import Models, StreamModel, load_models, load_onnx, read_manifest, sha256_of
+from engine import artefacts
+from engine.artefacts import (
+    Models,
+    StreamModel,
+    load_ahead,
+    load_models,
+    load_onnx,
+    read_manifest,
+    sha256_of,
+    shared_models,
+)
 from engine.types import ArtefactError, Provider, UsageError
 from tests import tiny_models
 
@@ -170,6 +181,37 @@ def test_a_provider_that_is_not_there_is_an_error_and_auto_is_not(folder: Path) 
         with pytest.raises(ArtefactError, match="--provider cpu"):
             load_models(provider, folder)
     assert load_models(Provider.AUTO, folder).provider == "cpu"
+
+
+@pytest.fixture
+def nothing_shared() -> Iterator[None]:
+    shared_models.cache_clear()
+    yield
+    shared_models.cache_clear()
+
+
+@pytest.mark.usefixtures("nothing_shared")
+def test_what_was_begun_ahead_is_taken_and_loaded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOTTOVOCE_ASSETS", str(folder))
+    loaded: list[Models] = []
+    real = artefacts.load_models
+    monkeypatch.setattr(artefacts, "load_models", lambda provider: loaded.append(real(provider)) or loaded[-1])
+    load_ahead(Provider.CPU)
+    assert shared_models(Provider.CPU) is shared_models(Provider.CPU) is loaded[0]
+    assert len(loaded) == 1
+
+
+@pytest.mark.usefixtures("nothing_shared")
+def test_what_fails_ahead_is_told_to_who_asks_and_may_be_tried_again(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOTTOVOCE_ASSETS", str(own))
+    (own / "decoder.onnx").rename(own / "away.onnx")
+    load_ahead(Provider.CPU)
+    with pytest.raises(ArtefactError, match=r"decoder\.onnx is missing"):
+        shared_models(Provider.CPU)
+    (own / "away.onnx").rename(own / "decoder.onnx")
+    assert shared_models(Provider.CPU).provider == "cpu"
 
 
 def test_loading_prints_nothing(folder: Path, checkout: Path) -> None:
