@@ -122,6 +122,8 @@ class MainWindow(QMainWindow):
         bridge.tokens.connect(self._take_tokens)
         bridge.caption.connect(self.captions.show_caption)
         bridge.residue.connect(column.noise.show_residue)
+        column.noise.timeline = self.timeline
+        self.inside.looked_at.connect(column.noise.show_time)
         bridge.clouds.connect(self._show_clouds)
         bridge.stats.connect(self._show_stats)
         bridge.problem.connect(self._show_problem)
