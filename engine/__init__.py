@@ -10,6 +10,7 @@ Names are loaded when they are first used, so that `import engine` costs nothing
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from engine.pipeline import Pipeline, Stream
     from engine.scenes import list_scenes
     from engine.types import Background, EngineConfig, Provider, SottovoceError
+
+# ONNX Runtime's own wheels report to their maker from the moment they are imported, unless this is set before: a number
+# for the machine, which it keeps in the cache folder, and what was loaded. Nothing of ours opens a connection unasked.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _HOMES = {
     "Background": "types",
