@@ -224,13 +224,12 @@ def open_stream(
             before = unnamed_threads()
             stream = kind(device=name, samplerate=sample_rate_hz, blocksize=block, channels=channels, latency=latency_s)
             _open_streams += 1
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(close_stream, stream)
             begin(stream)
             stream.start()
             threads = unnamed_threads() - before
-        except BaseException:
-            close_stream(stream)
-            raise
+            undo.pop_all()
     except (sd.PortAudioError, ValueError) as error:
         reason = str(error).split("[", 1)[0].strip()
         raise DeviceError(f"{device.name} cannot be opened ({reason}); see: sottovoce devices") from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Self
 
@@ -61,7 +62,8 @@ class Engine:
     def start(self) -> None:
         """Load what is needed and let the sound run."""
         ends = self._ends = Endpoints(self.config, self._source, self._sink, self._events.append)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.stop)
             with ThreadPoolExecutor(1, "sottovoce models") as loader:
                 loading = loader.submit(lambda: self._models or shared_models(self.config.provider))
                 rate_hz = ends.prepare()  # meanwhile
@@ -78,9 +80,7 @@ class Engine:
             loop.start()
             ends.open(loop)
             side.start()
-        except BaseException:
-            self.stop()
-            raise
+            undo.pop_all()
 
     def poll(self) -> list[Event]:
         """What happened since the last call: captions, problems and device changes in order, meters the latest."""

@@ -111,11 +111,7 @@ class Side:
         if self._config.also is None or not self._config.captions or self.recognizer is None:
             return
         companion = Companion(self._config.also, self._config.language, self._config.whisper)
-        try:
-            companion.open()
-        except BaseException:
-            companion.stop()
-            raise
+        companion.open()
         self.companion = companion
 
     @property
