@@ -68,7 +68,7 @@ def read() -> tuple[Remembered, str]:
     values, broken = _values(_text(path))
     remembered, wrong = understood(values)
     if not (broken or wrong):
-        return remembered, ""
+        return remembered, _slip(path, values)
     what = "not well formed" if broken else f"wrong in {', '.join(map('.'.join, wrong[:5]))}"
     try:
         with _lock(path):
@@ -77,6 +77,15 @@ def read() -> tuple[Remembered, str]:
         return remembered, f"the settings file is {what}, and cannot be set right ({_reason(error)}); see {path}"
     rest = f"; the old file is kept as {kept.name}" if kept else ""
     return remembered, f"the settings file was {what}: what is right in it is used{rest}"
+
+
+def _slip(path: Path, values: Mapping[str, Any]) -> str:
+    """A sentence where a setting's name is written in another way, and so is not one; else empty."""
+    for name in values:
+        meant = name.replace("-", "_").casefold()
+        if name not in ROWS and meant in ROWS:
+            return f"{name} in {path} is not read; a file calls it {meant}"
+    return ""
 
 
 def write(changes: Changes) -> None:

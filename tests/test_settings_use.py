@@ -132,6 +132,7 @@ def test_recording_goes_where_the_settings_or_the_flag_say() -> None:
     assert LiveFlags(record=Path("here")).request(Remembered(CHOSEN)).record == Path("here")
     assert recording_folder(Settings()).name == "Sottovoce"
     assert recording_folder(Settings(recording_folder="~/r")) == Path.home() / "r"
+    assert recording_folder(Settings(recording_folder="r")) == Path.home() / "r"  # wherever the program was started
     assert recording_folder(Settings(recording_folder="~nobody-of-that-name/r")).name == "Sottovoce"
     with pytest.raises(UsageError, match="give one of them"):
         LiveFlags(record=Path("here"), recording=True).request(Remembered())
