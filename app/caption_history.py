@@ -81,8 +81,8 @@ class Kept(Collection[Spoken]):
 class History:
     """Final words in the order they came. All runs of the engine are on the clock of the first one, in seconds.
 
-    shift_s: from the latest run's clock to the first one's. lost: how many of the oldest were let go because there are
-    MOST_WORDS already. `clear` can be undone once.
+    shift_s: from the clock of the latest run that was heard to the first one's. lost: how many of the oldest were let
+    go because there are MOST_WORDS already. `clear` can be undone once.
     """
 
     def __init__(self, most_words: int = MOST_WORDS, block_words: int = BLOCK_WORDS) -> None:
@@ -92,8 +92,8 @@ class History:
         self._blocks: list[WordBlock] = []
         self._cleared: list[WordBlock] | None = None
         self._first_zero_at_s: float | None = None  # when the first run's clock was at 0
-        self._shift_s: float | None = None  # from this run's clock to the first one's; None until its first caption
-        self.shift_s = 0.0  # the same of the latest run that was heard
+        self.shift_s = 0.0
+        self._begins = True  # no caption of this run has come yet
         self._end_s = 0.0
 
     def __len__(self) -> int:
@@ -106,7 +106,9 @@ class History:
 
     def add(self, caption: Caption, at_s: float) -> Caption:
         """Keep what is final; returns the caption on the first run's clock. at_s: when it came, on any steady clock."""
-        shift_s = self._shift(caption, at_s)
+        if self._begins:
+            self._begin(at_s - caption.time_s)
+        shift_s = self.shift_s
         self.language = caption.language or self.language
         if shift_s:
             caption = dataclasses.replace(
@@ -121,7 +123,7 @@ class History:
 
     def end_run(self) -> None:
         """The engine was stopped: the next caption comes from another, whose clock begins at 0 again."""
-        self._shift_s = None
+        self._begins = True
 
     def snapshot(self) -> Kept:
         """What is kept now, for another thread; costs little however much it is."""
@@ -141,16 +143,13 @@ class History:
         """Let what was cleared go for good."""
         self._cleared = None
 
-    def _shift(self, caption: Caption, at_s: float) -> float:
-        if self._shift_s is None:
-            zero_at_s = at_s - caption.time_s
-            if self._first_zero_at_s is None:
-                self._first_zero_at_s = zero_at_s
-                self._shift_s = 0.0
-            else:  # clocks may be set back; the words' times may not
-                self._shift_s = max(zero_at_s - self._first_zero_at_s, self._end_s)
-            self.shift_s = self._shift_s
-        return self._shift_s
+    def _begin(self, zero_at_s: float) -> None:
+        """Another run has its first caption; its clock was at 0 at this time."""
+        self._begins = False
+        if self._first_zero_at_s is None:
+            self._first_zero_at_s = zero_at_s
+        else:  # clocks may be set back; the words' times may not
+            self.shift_s = max(zero_at_s - self._first_zero_at_s, self._end_s)
 
     def _keep(self, word: Word, source: str) -> None:
         if not self._blocks or len(self._blocks[-1]) >= self._block_words:

@@ -128,7 +128,9 @@ def live(
     whisper: WhisperOption = None,
 ) -> None:
     """Clean a microphone as it goes, until Ctrl-C. What no option says is as you chose it in the settings."""
-    from app.commands_live import live_run
+    from app.commands_live import live_run, load_ahead
+
+    load_ahead(provider)
     from app.settings_use import LiveFlags
 
     ends, words = (input_id, output_id, virtual_mic), (captions, also, language)

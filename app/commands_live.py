@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from app import console
 from app.live_view import LiveView
 from app.logbook import Logbook
+from engine.paths import SETTINGS_NAME, config_dir
 from engine.types import DEFAULT_WHISPER, Background, EngineConfig, Provider, SottovoceError, UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +52,21 @@ def positive_seconds(seconds: float | None) -> float:
     if not seconds > 0:
         raise UsageError(f"--seconds is above zero, not {seconds:g}")
     return seconds
+
+
+def load_ahead(provider: str | None) -> None:
+    """Begin to load the networks before the settings are read, which takes as long as much of that."""
+    from engine import artefacts
+
+    artefacts.load_ahead(Provider(provider) if provider else _likely_provider())
+
+
+def _likely_provider() -> Provider:
+    """What the settings' file names, read without the checks; a wrong guess costs time alone."""
+    try:
+        return Provider(tomllib.loads((config_dir() / SETTINGS_NAME).read_text(encoding="utf-8"))["provider"])
+    except (OSError, KeyError, ValueError):
+        return Provider.AUTO
 
 
 def live_run(request: LiveRequest) -> int:

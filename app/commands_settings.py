@@ -7,9 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from app import console
-from app.settings import ROWS, Microphone, Preset, Remembered, Row, checked, own_preset_name, preset, row, shown
+from app.settings import (
+    ROWS,
+    Microphone,
+    Preset,
+    Remembered,
+    Row,
+    checked,
+    own_preset_name,
+    preset,
+    preset_name,
+    row,
+    shown,
+)
 from app.settings_file import MICROPHONES, PRESETS, Changes, settings_path, told, write
 from app.settings_file import SHORTCUTS as SHORTCUTS_TABLE
+from app.settings_here import meant
 from app.shortcuts import PREFIX, SHORTCUTS, Shortcut, changed, shortcut
 from engine.types import UsageError
 
@@ -39,7 +52,7 @@ def settings(action: str, name: str | None, value: str | None, as_json: bool) ->
         _save({row(given[0]).name: None})
     elif action == "set":
         wanted = row(given[0])
-        _save({wanted.name: checked(wanted.name, given[1])})
+        _save({wanted.name: meant(wanted.name, checked(wanted.name, given[1]))})
     else:
         _presets(action, given[0], told())
     return console.DONE
@@ -78,10 +91,10 @@ def _presets(action: str, name: str, remembered: Remembered) -> None:
         _save(preset(remembered, name).model_dump())
     elif action == "save-preset":
         now = {part: getattr(remembered.settings, part) for part in Preset.model_fields}
-        name = own_preset_name(name)
+        name = own_preset_name(name, remembered.own_presets)
         write({(PRESETS, name, part): value for part, value in now.items()})
-    elif name in remembered.own_presets:
-        gone: Changes = {(PRESETS, name): None}
+    elif (known := preset_name(name, remembered.own_presets)) is not None:
+        gone: Changes = {(PRESETS, known): None}
         write(gone)
     else:
         raise UsageError(f"there is no preset of your own named {name!r}")

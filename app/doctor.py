@@ -249,12 +249,24 @@ def _weights() -> Iterator[Check]:
         yield Check("Whisper", "ok", f"{found.name}, sha256 {found.sha256[:16]}, {found.source}, {found.path}")
 
 
+def _voice_detector() -> Iterator[Check]:
+    """It is installed beside the program, because what it says it needs is not needed for its network alone."""
+    from engine.vad import model_path
+
+    try:
+        yield Check("voice detector", "ok", f"silero-vad {version_of('silero-vad')}, {model_path()}")
+    except SottovoceError as error:
+        found, _, do = console.one_line(error).partition("; ")
+        yield Check("voice detector", "missing", f"{found}; captions need it", do)
+
+
 CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     _python,
     _packages,
     _onnxruntime,
     _artefacts,
     _weights,
+    _voice_detector,
     _sound,
     _qt,
     _folders,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QModelIndex, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -273,16 +273,24 @@ class FileWindow(QWidget):
 
     def _show_all(self) -> None:
         items = self.batch.items
-        if [self._item_at(row) for row in range(self.table.rowCount())] != items:
-            self.table.setRowCount(0)
-            for item in items:
-                self._append(item)
+        self._drop_gone(items)
+        for item in items[self.table.rowCount() :]:
+            self._append(item)
         for item in items:
             self._show_item(item)
         self.empty.setVisible(not items)
         self.table.setVisible(bool(items))
         self.listening.setVisible(bool(items))
         self._show_buttons()
+
+    def _drop_gone(self, items: Sequence[Item]) -> None:
+        """Rows that are in the list no more go, all others stay as they are, the chosen one chosen."""
+        chosen = self._item_at(self.table.currentRow())
+        if chosen is not None and chosen not in items:
+            self.table.setCurrentIndex(QModelIndex())  # else its neighbour would be chosen in its place
+        for row in reversed(range(self.table.rowCount())):
+            if self._item_at(row) not in items:
+                self.table.removeRow(row)
 
     def _append(self, item: Item) -> None:
         row = self.table.rowCount()

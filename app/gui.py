@@ -68,6 +68,7 @@ def run_gui(
     from app.theme import ThemeChoice
     from app.tray import has_tray
     from app.window import MainWindow
+    from engine.artefacts import load_ahead
     from engine.devices import list_devices
     from engine.residue import read_clouds
     from engine.scenes import list_scenes
@@ -76,6 +77,7 @@ def run_gui(
     settings = remembered.settings
     bridge = Bridge(make_engine, list_devices, list_scenes, read_clouds)
     config, choices = window_config(settings, provider, captions), first_choices(settings, demo)
+    load_ahead(config.provider)
     window = MainWindow(bridge, config, choices, ThemeChoice(settings.theme))
     if wrong:
         window.message.say(wrong, offer_retry=False)

@@ -1,6 +1,7 @@
 """Which noise is around: the live point among the clouds of the kinds, its name, and how much is left over in time.
 
-Fed by Residue events, one a second while captions run; empty and quiet without them.
+Fed by Residue events, one a second while captions run; empty and quiet without them. Where the pictures are held still
+it shows what was around then.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWi
 from app.clouds import CloudLike, outline
 from app.controls import section_label
 from app.theme import DARK, Theme, scaled_font
+from app.timeline import KNOWN_S, Timeline
 from engine.types import DEFAULT_WHISPER, RESIDUE_STEP_S, Residue
 
 TRAIL = 8  # former points that are still seen
 ENERGY_S = 12.0
-GAP_S, FORGET_MS = 1.6, 3500  # between two events the line goes on; without any for so long nothing is known
+GAP_S = 1.6  # between two events the line goes on
+REPLAYED = round(ENERGY_S) + 1  # events that fill the line: they come once a second
 ENERGY_DB = (-18.0, 3.0)  # what the line spans: residues of unit vectors have at most 6 dB
 SURE = 0.5  # below it the kind is said with a question mark
 MARGIN = 10.0
@@ -28,6 +31,7 @@ TITLES = {"clean": "Quiet", "voices": "Other voices", "unknown": "Mixed or unkno
 NO_CAPTIONS = "Turn captions on to see it"
 LISTENING = "Listening"
 OTHER_WHISPER = "Only with Whisper base"
+UNKNOWN_THEN = "Not known of then"
 
 
 def title_of(kind: str) -> str:
@@ -151,6 +155,8 @@ class NoiseView(QWidget):
 
     def __init__(self, captions: bool) -> None:
         super().__init__()
+        self.timeline: Timeline | None = None  # keeps what was told, for `show_time`
+        self._still_s: float | None = None  # what is shown, where it is not what is heard now
         self.title, self.answer, self.plane = section_label("Noise"), QLabel(), NoisePlane()
         self.answer.setFont(scaled_font(0.95, bold=True))
         self.answer.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
@@ -169,8 +175,8 @@ class NoiseView(QWidget):
         box.addWidget(self.plane, 1)
         self._forget = QTimer(self)
         self._forget.setSingleShot(True)
-        self._forget.setInterval(FORGET_MS)
-        self._forget.timeout.connect(lambda: self.set_captions(True))
+        self._forget.setInterval(round(1000.0 * KNOWN_S))
+        self._forget.timeout.connect(self._show_nothing)
         self.set_captions(captions)
 
     def set_theme(self, theme: Theme) -> None:
@@ -179,16 +185,42 @@ class NoiseView(QWidget):
     def set_captions(self, on: bool, whisper: str = DEFAULT_WHISPER) -> None:
         """Without captions, or with another size of Whisper, nobody listens for it. What was known is forgotten."""
         known = whisper == DEFAULT_WHISPER
-        self._on = on and known
+        self._on, self._idle = on and known, LISTENING if on and known else NO_CAPTIONS if known else OTHER_WHISPER
         self._forget.stop()
-        self.plane.clear()
-        self._answer(LISTENING if self._on else NO_CAPTIONS if known else OTHER_WHISPER, "muted")
+        if self._still_s is None:
+            self._show_nothing()
 
     def show_residue(self, residue: Residue) -> None:
         """One event more; an engine that is on its way out may still have one."""
-        if not self._on:
+        if self.timeline is not None:
+            self.timeline.add_noise(residue)
+        if self._still_s is not None:
+            if residue.time_s <= self._still_s:  # it was told late
+                self.show_time(self._still_s)
+        elif self._on:
+            self._forget.start()
+            self._add(residue)
+
+    def show_time(self, at_s: float | None) -> None:
+        """What was around at a time on the engine's clock, of the last five minutes; None: what is, from now on."""
+        timeline = self.timeline
+        assert timeline is not None
+        self._still_s = at_s
+        self._forget.stop()
+        self._show_nothing()
+        if at_s is None and not self._on:
             return
-        self._forget.start()
+        told = timeline.noise_until(timeline.head * timeline.hop_s if at_s is None else at_s, REPLAYED)
+        for residue in told:
+            self._add(residue)
+        if told and at_s is None:
+            self._forget.start()
+
+    def _show_nothing(self) -> None:
+        self.plane.clear()
+        self._answer(self._idle if self._still_s is None else UNKNOWN_THEN, "muted")
+
+    def _add(self, residue: Residue) -> None:
         self.plane.show_residue(residue)
         name, share = title_of(residue.noise_class), round(100.0 * residue.confidence)
         self._answer(f"{name} {share} %" if residue.confidence >= SURE else f"{name}? {share} %", "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -250,16 +250,21 @@ def changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
 def preset(remembered: Remembered, name: str) -> Preset:
     """The preset of that name, however it is cased; raises UsageError."""
     presets = remembered.presets
-    by_case = {known.casefold(): known for known in presets}
-    found = name if name in presets else by_case.get(name.casefold().strip())
+    found = preset_name(name, presets)
     if found is None:
         raise UsageError(f"there is no preset {name!r}; choose one of: {', '.join(presets)}")
     return presets[found]
 
 
-def own_preset_name(name: str) -> str:
-    """A name that a person's own preset may have; raises UsageError."""
-    name = " ".join(name.split())
+def preset_name(name: str, presets: Collection[str]) -> str | None:
+    """How the preset is written that a person calls so, however it is cased and spaced; None where there is none."""
+    by_case = {" ".join(known.casefold().split()): known for known in presets}
+    return name if name in presets else by_case.get(" ".join(name.casefold().split()))
+
+
+def own_preset_name(name: str, own: Collection[str] = ()) -> str:
+    """A name that a person's own preset may have, as written before where it is one of `own`; raises UsageError."""
+    name = preset_name(name, own) or " ".join(name.split())
     if not name or len(name) > MOST_NAME_CHARS or not name.isprintable():
         raise UsageError(f"a preset's name has 1 to {MOST_NAME_CHARS} characters")
     if name.casefold() in (ours.casefold() for ours in PRESETS):

@@ -2,6 +2,7 @@
 
 A write carries only what changed, so that two processes lose nothing of each other's; what this version does not know
 stays in the file. A file that is broken is kept as settings.toml.bad-DATE, and what is right in it is taken over.
+What only a write needs is imported by it: a live run reads the file before its first sound.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ import time
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import tomlkit
-from filelock import FileLock
 from pydantic import BaseModel, ValidationError
-from tomlkit.exceptions import TOMLKitError
 
 from app import console, shortcuts
 from app.settings import ROWS, Microphone, Preset, Remembered, Settings, checked, own_preset_name
-from engine.paths import config_dir
+from engine.paths import SETTINGS_NAME, config_dir
 from engine.types import SottovoceError, UsageError
 
-NAME = "settings.toml"
+if TYPE_CHECKING:
+    import tomlkit
+    from filelock import FileLock
+
 LOCK_WAIT_S = 5.0
 MOST_SPARES = 1000
 MICROPHONES, PRESETS, SHORTCUTS = "microphones", "presets", "shortcuts"
@@ -38,7 +39,7 @@ Changes = dict[tuple[str, ...], Any]
 
 def settings_path() -> Path:
     """The file, whether it is there or not."""
-    return config_dir() / NAME
+    return config_dir() / SETTINGS_NAME
 
 
 def load() -> tuple[Remembered, str]:
@@ -67,7 +68,7 @@ def read() -> tuple[Remembered, str]:
     values, broken = _values(_text(path))
     remembered, wrong = understood(values)
     if not (broken or wrong):
-        return remembered, ""
+        return remembered, _slip(path, values)
     what = "not well formed" if broken else f"wrong in {', '.join(map('.'.join, wrong[:5]))}"
     try:
         with _lock(path):
@@ -78,8 +79,20 @@ def read() -> tuple[Remembered, str]:
     return remembered, f"the settings file was {what}: what is right in it is used{rest}"
 
 
+def _slip(path: Path, values: Mapping[str, Any]) -> str:
+    """A sentence where a setting's name is written in another way, and so is not one; else empty."""
+    for name in values:
+        meant = name.replace("-", "_").casefold()
+        if name not in ROWS and meant in ROWS:
+            return f"{name} in {path} is not read; a file calls it {meant}"
+    return ""
+
+
 def write(changes: Changes) -> None:
     """Put changes into the file and leave the rest of it as it is. Raises SottovoceError, and then it is as it was."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
     path = settings_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,6 +216,8 @@ def _set_right(path: Path) -> Path | None:
 
     Raises OSError, and then neither has been done.
     """
+    import tomlkit
+
     text = _text(path)
     values, broken = _values(text)
     _, wrong = understood(values)
@@ -221,6 +236,8 @@ def _set_right(path: Path) -> Path | None:
 
 
 def _document(values: dict[str, Any]) -> tomlkit.TOMLDocument:
+    import tomlkit
+
     document = tomlkit.document()
     for name, value in values.items():
         _put(document, (name,), value)
@@ -246,6 +263,8 @@ def _spare(path: Path) -> Path:
 
 def _put(document: Any, where: tuple[str, ...], value: Any) -> None:
     """Set one value in a document, or take it away; a table that is left empty goes too."""
+    import tomlkit
+
     *tables, name = where
     table = document
     for outer in tables:
@@ -281,6 +300,8 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _lock(path: Path) -> FileLock:
+    from filelock import FileLock
+
     return FileLock(path.with_name(path.name + ".lock"), timeout=LOCK_WAIT_S)
 
 

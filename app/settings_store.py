@@ -94,7 +94,7 @@ class SettingsStore(QObject):
 
     def save_preset(self, name: str, preset: Preset) -> str:
         """Keep a preset under a name, in place of a person's own of that name -> the name; raises UsageError."""
-        name = own_preset_name(name)
+        name = own_preset_name(name, self.remembered.own_presets)
         self._keep(own_presets=dict(self.remembered.own_presets) | {name: preset})
         self._later({(settings_file.PRESETS, name, key): value for key, value in preset.model_dump().items()})
         self.presets_changed.emit()

@@ -17,9 +17,9 @@ from app import console
 from app.commands_live import LiveRequest
 from app.settings import DETECT, Remembered, Settings
 from app.settings_file import told
-from engine.companion import SPEAKERS
+from app.settings_here import background_here, language_here
 from engine.ports import NO_OUTPUT
-from engine.types import Background, EngineConfig, Provider, UsageError
+from engine.types import LOUDSPEAKERS, Background, EngineConfig, Provider, UsageError
 
 NOBODY = "none"  # for --also: no second sound, whatever the settings say
 
@@ -64,11 +64,11 @@ class LiveFlags:
             input_id=microphone or None,
             output_id=output,
             virtual_mic=virtual_mic,
-            background=background if self.background is None else self.background,
+            background=background_here(background) if self.background is None else self.background,
             level=level if self.level is None else self.level,
             captions=captions,
             also=self._also(settings, captions),
-            language=spoken(self.language or settings.caption_language),
+            language=spoken(self.language or language_here(settings.caption_language)),
             record=planned_folder(recording_folder(settings)) if self.recording else self.record,
             seconds=self.seconds,
             provider=self.provider or settings.provider,
@@ -86,7 +86,7 @@ class LiveFlags:
     def _also(self, settings: Settings, captions: bool) -> str | None:
         if self.also is not None:
             return None if self.also == NOBODY else self.also
-        return SPEAKERS if captions and settings.caption_others else None
+        return LOUDSPEAKERS if captions and settings.caption_others else None
 
 
 def _still_there(end: str, device: str) -> str:
@@ -106,10 +106,10 @@ def window_config(settings: Settings, provider: Provider | None, captions: bool 
     return EngineConfig(
         provider=provider or Provider(settings.provider),
         captions=settings.captions if captions is None else captions,
-        language=spoken(settings.caption_language),
-        background=Background.parse(settings.background),
+        language=spoken(language_here(settings.caption_language)),
+        background=Background.parse(background_here(settings.background)),
         level=settings.level,
-        also=SPEAKERS if settings.caption_others else None,
+        also=LOUDSPEAKERS if settings.caption_others else None,
         residue=True,
         whisper=settings.whisper,
     )
@@ -125,7 +125,9 @@ def recording_folder(settings: Settings) -> Path:
     if not settings.recording_folder:
         return default_folder()
     try:
-        return Path(settings.recording_folder).expanduser()
+        return (
+            Path.home() / Path(settings.recording_folder).expanduser()
+        )  # a file of settings lies nowhere in particular
     except RuntimeError:  # ~somebody who is not there
         return default_folder()
 

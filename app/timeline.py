@@ -1,17 +1,18 @@
 """What the views show, kept for five minutes: one column per hop, addressed by its number since the engine started.
 
-No Qt here. Memory is fixed: a ring of columns for each picture.
+No Qt here. Memory is fixed: a ring of columns for each picture. What is told of the noise, once a second, lies beside.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.theme import DIM_STEPS, SWAPPED
-from engine.types import Background, BackgroundMode, Codes, Samples, Tokens, UsageError
+from engine.types import Background, BackgroundMode, Codes, Residue, Samples, Tokens, UsageError
 
 HISTORY_S = 300.0
 HOP_S = 0.02  # until the first event tells the real one
@@ -20,6 +21,7 @@ FLOOR_DB, CEILING_DB = -92.0, -28.0
 FFT = 1024
 WINDOW = 512
 FULL_SCALE = 32767.0
+KNOWN_S = 3.5  # so long what was told of the noise holds
 DIM_RANGE_DB = 30.0  # a background turned down by this much is shown as dimmed as a dropped one
 
 
@@ -133,6 +135,7 @@ class Timeline:
         self.background: ColumnRing | None = None
         self.heard_sound: ColumnRing | None = None
         self.sent_sound: ColumnRing | None = None
+        self.noise: deque[Residue] = deque()
         self._spectra: tuple[Spectrum, Spectrum] | None = None
         self.sample_rate_hz = 16_000
 
@@ -168,6 +171,28 @@ class Timeline:
         voice.put(first, event.codes_s.T)
         background.put(first, event.codes_b.T)
         self.treated.put(first, np.full((count, 1), treatment(event.background), dtype=np.uint8))
+
+    def add_noise(self, event: Residue) -> None:
+        """Take in what is told of the noise; what is older than five minutes goes."""
+        self.noise.append(event)
+        while self.noise[0].time_s < event.time_s - HISTORY_S:
+            self.noise.popleft()
+
+    def noise_until(self, at_s: float, most: int) -> list[Residue]:
+        """What was told of the noise up to a time, on the engine's clock, the newest last; nothing where it was over.
+
+        most: so many at most, and none from before a time of which nothing is known.
+        """
+        found: list[Residue] = []
+        later_s = at_s
+        for event in reversed(self.noise):
+            if event.time_s > at_s:
+                continue
+            if later_s - event.time_s > KNOWN_S or len(found) == most:
+                break
+            found.append(event)
+            later_s = event.time_s
+        return found[::-1]
 
     def moment(self, at_s: float, length_s: float) -> tuple[Samples, Samples] | None:
         """What was heard and what was sent from `at_s` on, [N] each; None where nothing of it is held."""

@@ -281,6 +281,7 @@ class InsideView(QFrame):
     """
 
     asked = Signal(float, bool)
+    looked_at = Signal(object)  # a time on the engine's clock, None for now: what else is shown is of that time, too
 
     def __init__(self, timeline: Timeline) -> None:
         super().__init__()
@@ -354,6 +355,8 @@ class InsideView(QFrame):
         for view in self.views:
             view.refresh(self.timeline, end, count)
         self._tell()
+        if self._end is not None:
+            self.looked_at.emit(self._time_of(0.0))
         self.refresh_ms.append(1000.0 * (time.thread_time() - begin))
 
     def repaint_ms(self) -> float:
@@ -367,6 +370,7 @@ class InsideView(QFrame):
         self._end = self.timeline.head if paused else None
         self.live.setText("Back to now" if paused else "Pause")
         self._note_time()
+        self.looked_at.emit(self._time_of(0.0) if paused else None)
         self.refresh()
 
     def _scroll(self, angle: int) -> None:
@@ -393,6 +397,7 @@ class InsideView(QFrame):
         self._scroll_to(min(end, self.timeline.head))
         for view in self.views:
             view.point_at(at_s - self._time_of(0.0))
+        self.looked_at.emit(at_s)
 
     def _time_of(self, seconds: float) -> float:
         """The engine's clock at a time before the right edge."""

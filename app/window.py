@@ -23,9 +23,8 @@ from app.status_line import StatusLine
 from app.theme import Theme, ThemeChoice, apply_theme, system_theme
 from app.timeline import Timeline
 from app.views import InsideView
-from engine.companion import SPEAKERS
 from engine.ports import NO_OUTPUT
-from engine.types import Background, DeviceChange, EngineConfig, Levels, Problem, Stats, Tokens
+from engine.types import LOUDSPEAKERS, Background, DeviceChange, EngineConfig, Levels, Problem, Stats, Tokens
 
 SIZE = (1280, 720)
 SMALLEST = (960, 560)
@@ -123,6 +122,8 @@ class MainWindow(QMainWindow):
         bridge.tokens.connect(self._take_tokens)
         bridge.caption.connect(self.captions.show_caption)
         bridge.residue.connect(column.noise.show_residue)
+        column.noise.timeline = self.timeline
+        self.inside.looked_at.connect(column.noise.show_time)
         bridge.clouds.connect(self._show_clouds)
         bridge.stats.connect(self._show_stats)
         bridge.problem.connect(self._show_problem)
@@ -291,7 +292,7 @@ class MainWindow(QMainWindow):
 
     def _set_others(self, on: bool) -> None:
         """Caption what the loudspeakers play, too, or no longer."""
-        self.config = dataclasses.replace(self.config, also=SPEAKERS if on else None)
+        self.config = dataclasses.replace(self.config, also=LOUDSPEAKERS if on else None)
         if self.bridge.state is not RunState.OFF:
             self.start()
         self.chosen.emit("caption_others")

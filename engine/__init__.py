@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from engine.scenes import list_scenes
     from engine.types import Background, EngineConfig, Provider, SottovoceError
 
-# ONNX Runtime tells its makers of every session that is made; it looks at this once, when it is loaded.
+# ONNX Runtime's own wheels report to their maker from the moment they are imported, unless this is set before: a number
+# for the machine, which it keeps in the cache folder, and what was loaded. Nothing of ours opens a connection unasked.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _HOMES = {

@@ -16,6 +16,7 @@ import logging
 import time
 import tomllib
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,9 @@ def checked_file(folder: Path, name: str) -> Path:
     return path
 
 
+_ahead: dict[tuple[Provider, Path], Future[Models]] = {}  # what `load_ahead` began and nobody has asked for yet
+
+
 def load_models(provider: Provider | str = Provider.AUTO, assets_dir: str | Path | None = None) -> Models:
     """Check and load encoder, decoder and refiner.
 
@@ -288,8 +292,19 @@ def load_models(provider: Provider | str = Provider.AUTO, assets_dir: str | Path
 
 @functools.lru_cache(maxsize=4)
 def shared_models(provider: Provider = Provider.AUTO) -> Models:
-    """The shipped models, loaded once per process."""
-    return load_models(provider)
+    """The shipped models, loaded once per process. Raises as `load_models` does."""
+    begun = _ahead.pop((provider, default_assets_dir()), None)
+    return begun.result() if begun is not None else load_models(provider)
+
+
+def load_ahead(provider: Provider) -> None:
+    """Begin to load the shipped models on a thread of its own; who asks for them first waits, and is told what fails.
+
+    For the start of a program, which has other things to do meanwhile.
+    """
+    loader = ThreadPoolExecutor(1, "sottovoce models")
+    _ahead[provider, default_assets_dir()] = loader.submit(load_models, provider)
+    loader.shutdown(wait=False)
 
 
 def _load(paths: Mapping[str, Path], provider: Provider) -> Models:

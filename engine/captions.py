@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import pysubs2
-
 from engine.types import OTHERS, SPEECH, SottovoceError, UsageError, Word
 
 FORMATS = ("srt", "vtt", "txt", "json")
@@ -352,6 +350,8 @@ def format_captions(words: Collection[Word], format: str, language: str | None =
     cues = group(words)
     if format == "txt":
         return "".join(" ".join(cue.lines) + "\n" for cue in cues)
+    import pysubs2  # late: a live run starts without
+
     subtitles = pysubs2.SSAFile()
     for cue in cues:
         event = pysubs2.SSAEvent(start=round(cue.start_s * 1000), end=round(cue.end_s * 1000))

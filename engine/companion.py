@@ -19,10 +19,9 @@ from engine.ports import Wake
 from engine.recognizer import Recognizer, Told
 from engine.resample import FileResampler
 from engine.ring import Ring
-from engine.types import DEFAULT_WHISPER, OTHERS, DeviceError, Problem, Samples, UsageError
+from engine.types import DEFAULT_WHISPER, LOUDSPEAKERS, OTHERS, DeviceError, Problem, Samples, UsageError
 from engine.vad import SAMPLE_RATE_HZ
 
-SPEAKERS = "speakers"  # instead of a device's id: whatever is played on the default output
 BLOCK_MS, HELD = 20.0, 5
 RING_S = 2.0
 QUIET_AFTER_S = 2.0
@@ -33,7 +32,7 @@ STALL_S = 2.5  # see engine.endpoints
 
 def choose_companion(wanted: str) -> DeviceInfo:
     """The device whose sound is captioned too. Raises DeviceError or UsageError."""
-    if wanted != SPEAKERS:
+    if wanted != LOUDSPEAKERS:
         return choose_input(wanted)
     output = choose_output(None)
     for device in list_devices():

@@ -128,6 +128,13 @@ def _sounddevice() -> Any:
     return sounddevice
 
 
+def get_ready() -> None:
+    """Load what opening a device takes, which is slow the first time; what is missing is told when one is opened."""
+    with contextlib.suppress(DeviceError):
+        _sounddevice()
+        _rtmixer()
+
+
 @functools.cache
 def _hush_alsa() -> Any:
     """ALSA prints every underrun to standard error; they are counted and told by us. Keep the handler."""
@@ -218,13 +225,12 @@ def open_stream(
             before = unnamed_threads()
             stream = kind(device=name, samplerate=sample_rate_hz, blocksize=block, channels=channels, latency=latency_s)
             _open_streams += 1
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(close_stream, stream)
             begin(stream)
             stream.start()
             threads = unnamed_threads() - before
-        except BaseException:
-            close_stream(stream)
-            raise
+            undo.pop_all()
     except (sd.PortAudioError, ValueError) as error:
         reason = str(error).split("[", 1)[0].strip()
         raise DeviceError(f"{device.name} cannot be opened ({reason}); see: sottovoce devices") from error

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from engine.clients import ClientWatch
 from engine.device_port import HELD_MAX, HELD_MIN, DevicePort
-from engine.devices import INPUT, OUTPUT, DeviceInfo, choose_input, choose_output, list_devices
+from engine.devices import INPUT, OUTPUT, DeviceInfo, choose_input, choose_output, get_ready, list_devices
 from engine.ports import NO_OUTPUT, DiscardOutput, Port
 from engine.soundloop import SoundLoop
 from engine.types import DeviceChange, DeviceError, EngineConfig, Event, Problem, UsageError
@@ -145,6 +145,8 @@ class Endpoints:
             self._out.port = self._device_port(output)
         else:
             self._out.port = self._sink or DiscardOutput(self.rate_hz, self._config.block_ms)
+        if any(isinstance(end.port, DevicePort) for end in (self._in, self._out)):
+            get_ready()
         return self.rate_hz
 
     def _choose_output(self) -> DeviceInfo | None:

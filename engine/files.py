@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -201,23 +202,22 @@ def _finish_or_discard(
     stems: Stems | None = None,
 ) -> None:
     """Write all blocks; what was done is kept when a person interrupts, and nothing when something fails."""
-    try:
-        for block in blocks:
-            writer.write(block)
-            if stems is not None:
-                stems.write(round(writer.frames * stems.sample_rate_hz / writer.sample_rate_hz))
-            if progress is not None:
-                progress(writer.frames / writer.sample_rate_hz, total_s)
-        _finish(writer, stems)
-    except KeyboardInterrupt:
-        if writer.frames:
+    with ExitStack() as undo:
+        undo.callback(_discard, writer, stems)
+        try:
+            for block in blocks:
+                writer.write(block)
+                if stems is not None:
+                    stems.write(round(writer.frames * stems.sample_rate_hz / writer.sample_rate_hz))
+                if progress is not None:
+                    progress(writer.frames / writer.sample_rate_hz, total_s)
             _finish(writer, stems)
-        else:
-            _discard(writer, stems)
-        raise
-    except BaseException:
-        _discard(writer, stems)
-        raise
+        except KeyboardInterrupt:
+            if writer.frames:
+                _finish(writer, stems)
+                undo.pop_all()
+            raise
+        undo.pop_all()
 
 
 def _discard(writer: SoundWriter, stems: Stems | None) -> None:
@@ -292,19 +292,20 @@ def encode_file(
         header = header_for(models.info, quantizers, channels=reader.channels, source_rate_hz=reader.sample_rate_hz)
         temp = partial_path(Path(target))
         writer = SvtWriter(temp, header, target)
-        try:
+        with ExitStack() as undo:
+            undo.callback(temp.unlink, missing_ok=True)
+            undo.callback(writer.abort)
             try:
-                _encode_blocks(reader, models, writer, progress)
-            finally:
-                writer.close(source_samples=reader.frames_read)
-            os.replace(temp, target)
-        except KeyboardInterrupt:
-            os.replace(temp, target)
-            raise
-        except BaseException:
-            writer.abort()
-            temp.unlink(missing_ok=True)
-            raise
+                try:
+                    _encode_blocks(reader, models, writer, progress)
+                finally:
+                    writer.close(source_samples=reader.frames_read)
+                os.replace(temp, target)
+            except KeyboardInterrupt:
+                os.replace(temp, target)
+                undo.pop_all()
+                raise
+            undo.pop_all()
     return _token_report(source, target, writer.header, models, began, None, reader.warning)
 
 

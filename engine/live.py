@@ -10,6 +10,8 @@ Whoever owns the Engine calls start, set, record, poll and stop, from any one th
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Self
 
@@ -59,12 +61,15 @@ class Engine:
 
     def start(self) -> None:
         """Load what is needed and let the sound run."""
-        models = self._models = self._models or shared_models(self.config.provider)
-        streams = self._streams = Streams(self.config, models)
         ends = self._ends = Endpoints(self.config, self._source, self._sink, self._events.append)
-        side = self._side = Side(self.config, models.info, self._events.append, lambda: self.state, self._look)
-        try:
-            rate_hz = ends.prepare()
+        with ExitStack() as undo:
+            undo.callback(self.stop)
+            with ThreadPoolExecutor(1, "sottovoce models") as loader:
+                loading = loader.submit(lambda: self._models or shared_models(self.config.provider))
+                rate_hz = ends.prepare()  # meanwhile
+                models = self._models = loading.result()
+            streams = self._streams = Streams(self.config, models)
+            side = self._side = Side(self.config, models.info, self._events.append, lambda: self.state, self._look)
             streams.warm_up(rate_hz)
             loop = self._loop = SoundLoop(streams.make(rate_hz), ends.block, side.take, self._on_death)
             side.open(loop)
@@ -75,9 +80,7 @@ class Engine:
             loop.start()
             ends.open(loop)
             side.start()
-        except BaseException:
-            self.stop()
-            raise
+            undo.pop_all()
 
     def poll(self) -> list[Event]:
         """What happened since the last call: captions, problems and device changes in order, meters the latest."""

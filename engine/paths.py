@@ -7,6 +7,8 @@ from pathlib import Path
 
 import platformdirs
 
+SETTINGS_NAME = "settings.toml"
+
 
 def cache_dir() -> Path:
     """The folder for what can be fetched or made again (weights, training data); SOTTOVOCE_CACHE moves it."""

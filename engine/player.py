@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,11 +160,10 @@ class Player:
         rate_hz = self.sample_rate_hz = self._device.sample_rate_hz
         self._block = round(rate_hz * BLOCK_MS / 1000.0)
         first = _track(original, rate_hz)
-        try:
+        with ExitStack() as undo:
+            undo.callback(first.close)
             self._tracks = (first, _track(result, rate_hz))
-        except BaseException:
-            first.close()
-            raise
+            undo.pop_all()
         self._gains = _matched(first.rms, self._tracks[1].rms)
         self.duration_s = max(track.duration_s for track in self._tracks)
         self.failure: str | None = None

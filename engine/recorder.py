@@ -179,14 +179,13 @@ class Recorder:
         self._info, self._skip = info, [0, skip[0], skip[1], skip[1]]
         rates = (sample_rate_hz, sample_rate_hz, info.sample_rate_hz, info.sample_rate_hz)
         self._tracks: list[WavWriter] = []
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._leave_nothing, made)
             for name, rate_hz in zip(WAV_NAMES, rates):
                 self._tracks.append(WavWriter(self.folder / name, rate_hz))
             header = header_for(info, quantizers, source_rate_hz=sample_rate_hz)
             self._tokens = SvtWriter(self.folder / TOKENS_NAME, header)
-        except BaseException:
-            self._leave_nothing(made)
-            raise
+            undo.pop_all()
         self._words: dict[str, list[Word]] = {CAPTIONS_NAME: [], OTHERS_NAME: []}
         self._unwritten_words = {CAPTIONS_NAME} if captions else set[str]()
         self._since_update_s = 0.0

@@ -74,42 +74,44 @@ class Side:
     # Beginning --------------------------------------------------------------------------------------------------------
 
     def open(self, loop: SoundLoop) -> None:
-        """Begin the recording and the recogniser, where they are wanted. Raises SottovoceError."""
+        """Begin the recording, and see that there can be captions, where they are wanted. Raises SottovoceError."""
         self._loop = loop
         if self._config.record_dir is not None:
             self.record(self._config.record_dir)
-        self._open_recognizer()
-        self._open_companion()
+        if self._config.captions:
+            self.recognizer = self._make_recognizer()
 
     def record(self, folder: str) -> None:
         """Begin a recording with the next hop. Raises UsageError, AudioFileError, TokenFileError."""
         assert self._loop is not None
         self.recordings.begin(folder, self._loop.stream, self._config.captions)
 
-    def _open_recognizer(self) -> None:
-        if not self._config.captions:
-            return
+    def _make_recognizer(self) -> Recognizer:
         if self._config.tap is CaptionTap.TOKENS and not self._config.tokens_only:
             raise UsageError("live captions from tokens need --tokens-only; choose raw or enhanced")
         c = self._config
-        recognizer = Recognizer(c.language, model=c.whisper, residue=c.residue)
-        try:
-            recognizer.start()
-        except ArtefactError as error:
-            self._tell(Problem(0.0, f"no captions: {error}", "no captions"))
-            return
-        self.recognizer = recognizer
+        return Recognizer(c.language, model=c.whisper, residue=c.residue)
+
+    def start(self) -> None:
+        """Once the sound runs, which need not wait for the check of Whisper's weights: what it gave by then waits.
+
+        Raises SottovoceError.
+        """
+        if self.recognizer is not None:
+            try:
+                self.recognizer.start()
+            except ArtefactError as error:
+                self.recognizer = None
+                self._tell(Problem(0.0, f"no captions: {error}", "no captions"))
+        self._open_companion()
+        self._thread.start()
 
     def _open_companion(self) -> None:
         """A device that is not there is no failure: it is told, and looked for again."""
         if self._config.also is None or not self._config.captions or self.recognizer is None:
             return
         companion = Companion(self._config.also, self._config.language, self._config.whisper)
-        try:
-            companion.open()
-        except BaseException:
-            companion.stop()
-            raise
+        companion.open()
         self.companion = companion
 
     @property
@@ -122,9 +124,6 @@ class Side:
         listeners = self.listeners
         self.recognizer = self.companion = None
         return listeners
-
-    def start(self) -> None:
-        self._thread.start()
 
     # The sound thread's: quick, and without a lock that others hold ---------------------------------------------------
 

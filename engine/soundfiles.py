@@ -11,13 +11,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import av
 import numpy as np
 import soundfile
 
 from engine.types import AudioFileError, Samples, UsageError
+
+if TYPE_CHECKING:
+    import av
 
 MAX_CHANNELS = 8
 BLOCK_S = 1.0
@@ -85,6 +87,8 @@ class SoundReader:
 
     def _open_container(self, reason: Exception) -> None:
         """Through FFmpeg, for what libsndfile does not know (m4a, webm, film)."""
+        import av  # late: few files need it, and a live run starts without
+
         try:
             self._container = av.open(str(self.path), metadata_errors="ignore")
             coding = self._container.streams.audio[0].codec_context
@@ -144,6 +148,8 @@ class SoundReader:
                 ) from error
 
     def _from_container(self) -> Iterator[Samples]:
+        import av
+
         stream = self._container.streams.audio[0]
         layout = stream.codec_context.layout
         same = av.AudioResampler(format="flt", layout=layout, rate=self.sample_rate_hz)

@@ -292,11 +292,10 @@ class SoundLoop:
             return self.stream.bypass_hop(x)
         self._to_settle -= 1 if self._to_settle else 0
         self.stream.bypass = self.bypass or self.resting or self._to_settle > 0
-        try:
-            return self.stream.process_hop(x)
-        except BaseException:
-            self._unfinished = x
-            raise
+        self._unfinished = x  # as long as it is under way: `_die` sees to it
+        y = self.stream.process_hop(x)
+        self._unfinished = None
+        return y
 
     def _die(self, error: Exception) -> None:
         """The models failed in the middle of a hop: let the voice through as it is, from this very hop on."""

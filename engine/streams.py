@@ -13,7 +13,7 @@ from engine.pipeline import LiveStream
 from engine.scenes import load_scene
 from engine.types import Background, BackgroundMode, Codes, EngineConfig
 
-WARM_UP_HOPS = 25
+WARM_UP_HOPS = 8
 
 
 class Streams:

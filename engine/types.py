@@ -228,6 +228,7 @@ class Word:
 
 
 SPEECH, OTHERS = "speech", "others"  # sources of captions: the microphone, the second sound
+LOUDSPEAKERS = "speakers"  # as a second sound, instead of a device's id: whatever is played on the default output
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,16 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock
+from typing import TYPE_CHECKING
 
 from engine.paths import config_dir
 from engine.recorder import CAPTIONS_NAME, OTHERS_NAME, TOKENS_NAME, WAV_NAMES, WavWriter, recorded_files
 from engine.soundfiles import partial_path
 from engine.tokens import SvtWriter, read_svt
 from engine.types import SottovoceError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 NOTES = "open-recordings"
 
@@ -93,6 +95,8 @@ def _left_open() -> Iterator[tuple[Path, Path]]:
 
 def _lock_of(note: Path) -> FileLock:
     """Not held yet. Whoever asks for it waits for nobody; one thread may take it and another give it back."""
+    from filelock import FileLock  # late: a live run starts without
+
     return FileLock(note.with_suffix(".lock"), timeout=0, thread_local=False)
 
 

@@ -70,12 +70,11 @@ class PulseMic:
         with connection() as pulse:
             _remove_stale(pulse)
             self._modules.clear()
-            try:
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._unload, pulse)
                 self._modules.append(pulse.module_load("module-null-sink", _null_sink_arguments()))
                 self._modules.append(pulse.module_load("module-remap-source", _remap_arguments()))
-            except BaseException:
-                self._unload(pulse)
-                raise
+                undo.pop_all()
 
     def remove(self) -> None:
         """Take the microphone away; a server that is gone has done so already."""

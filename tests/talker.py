@@ -1,4 +1,4 @@
-"""Stands for a running app that writes captions: owns the control socket, and says what a test lets it say."""
+"""Stands for a running app: owns the control socket, remembers what it was asked, says what a test lets it say."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import queue
 import threading
 from collections.abc import Callable
 
-from engine.control import Answer, ControlServer
-from engine.types import SPEECH, Caption, Word
+from engine.control import Answer, ControlServer, Request
+from engine.types import SPEECH, Caption, UsageError, Word
 
 
 class Talker:
-    """A run from `with` to its end. Each word takes 0.4 s of the run's own clock."""
+    """A run from `with` to its end. Each word takes 0.4 s of the run's own clock.
 
-    def __init__(self, captions: bool = True) -> None:
-        self.server = ControlServer()
+    carry_out: does what is asked; without it all is noted in `asked`, and done but for a scene that there is not.
+    """
+
+    def __init__(self, captions: bool = True, carry_out: Callable[[Request], Answer] | None = None) -> None:
+        self.server, self.asked = ControlServer(), list[Request]()
+        self._carry_out = carry_out or self._note
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._halt = threading.Event()
         self._thread = threading.Thread(target=self._run, name="talker")
@@ -37,7 +41,13 @@ class Talker:
         while not self._halt.wait(0.005):
             while not self._jobs.empty():
                 self._jobs.get()()
-            self.server.pump(lambda request: Answer(True, "done"))
+            self.server.pump(self._carry_out)
+
+    def _note(self, request: Request) -> Answer:
+        self.asked.append(request)
+        if request.value == "nowhere":
+            raise UsageError("there is no scene 'nowhere'; choose one of: rain")
+        return Answer(True, "done", {"state": "running"} if request.do == "status" else {})
 
     def __enter__(self) -> Talker:
         self.server.open()

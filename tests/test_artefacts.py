@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,17 @@ import onnx
 import pytest
 from onnx import helper
 
-from engine.artefacts import Models, StreamModel, load_models, load_onnx, read_manifest, sha256_of
+from engine import artefacts
+from engine.artefacts import (
+    Models,
+    StreamModel,
+    load_ahead,
+    load_models,
+    load_onnx,
+    read_manifest,
+    sha256_of,
+    shared_models,
+)
 from engine.types import ArtefactError, Provider, UsageError
 from tests import tiny_models
 
@@ -171,6 +182,56 @@ def test_a_provider_that_is_not_there_is_an_error_and_auto_is_not(folder: Path) 
         with pytest.raises(ArtefactError, match="--provider cpu"):
             load_models(provider, folder)
     assert load_models(Provider.AUTO, folder).provider == "cpu"
+
+
+@pytest.fixture
+def nothing_shared() -> Iterator[None]:
+    shared_models.cache_clear()
+    yield
+    shared_models.cache_clear()
+
+
+@pytest.mark.usefixtures("nothing_shared")
+def test_what_was_begun_ahead_is_taken_and_loaded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOTTOVOCE_ASSETS", str(folder))
+    loaded: list[Models] = []
+    real = artefacts.load_models
+    monkeypatch.setattr(artefacts, "load_models", lambda provider: loaded.append(real(provider)) or loaded[-1])
+    load_ahead(Provider.CPU)
+    assert shared_models(Provider.CPU) is shared_models(Provider.CPU) is loaded[0]
+    assert len(loaded) == 1
+
+
+@pytest.mark.usefixtures("nothing_shared")
+def test_what_fails_ahead_is_told_to_who_asks_and_may_be_tried_again(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOTTOVOCE_ASSETS", str(own))
+    (own / "decoder.onnx").rename(own / "away.onnx")
+    load_ahead(Provider.CPU)
+    with pytest.raises(ArtefactError, match=r"decoder\.onnx is missing"):
+        shared_models(Provider.CPU)
+    (own / "away.onnx").rename(own / "decoder.onnx")
+    assert shared_models(Provider.CPU).provider == "cpu"
+
+
+def test_loading_leaves_no_trace_and_reports_to_nobody(folder: Path, checkout: Path, tmp_path: Path) -> None:
+    """ONNX Runtime keeps what it would report in a file of its own, and has a thread that sends it."""
+    code = (
+        "import sys, os; from engine.artefacts import load_models; load_models('cpu', sys.argv[1]);"
+        "print(len(os.listdir('/proc/self/task')) if os.path.isdir('/proc/self/task') else 1)"
+    )
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "ORT_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=checkout,
+        env=kept | {"HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert list(tmp_path.rglob("*")) == []
+    assert done.stdout == "1\n"
 
 
 def test_loading_prints_nothing(folder: Path, checkout: Path) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,43 +35,14 @@ from engine.control import (
     runtime_folder,
 )
 from engine.types import Background, SottovoceError, UsageError
+from tests.talker import Talker
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such sockets there")
 
 
-class Owner:
-    """Stands for whoever owns the engine: pumps the server, remembers what was asked."""
-
-    def __init__(self, carry_out: Callable[[Request], Answer] | None = None) -> None:
-        self.server, self.asked = ControlServer(), list[Request]()
-        self._carry_out = carry_out or self._note
-        self._halt = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _note(self, request: Request) -> Answer:
-        self.asked.append(request)
-        if request.value == "nowhere":
-            raise UsageError("there is no scene 'nowhere'; choose one of: rain")
-        return Answer(True, "done", {"state": "running"} if request.do == "status" else {})
-
-    def _run(self) -> None:
-        while not self._halt.wait(0.005):
-            self.server.pump(self._carry_out)
-
-    def __enter__(self) -> Owner:
-        self.server.open()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._halt.set()
-        self._thread.join()
-        self.server.close()
-
-
 @pytest.fixture
-def owner() -> Iterator[Owner]:
-    with Owner() as running:
+def owner() -> Iterator[Talker]:
+    with Talker() as running:
         yield running
 
 
@@ -166,7 +137,7 @@ def test_whatever_comes_is_a_request_or_refused(line: bytes) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(raw=st.binary(min_size=1, max_size=2 * MAX_REQUEST_BYTES) | almost)
-def test_whatever_comes_is_answered_in_one_line_and_the_next_one_too(owner: Owner, raw: bytes) -> None:
+def test_whatever_comes_is_answered_in_one_line_and_the_next_one_too(owner: Talker, raw: bytes) -> None:
     told = send(raw)
     assert told is not None
     assert set(told) == {"ok", "said", "status"}
@@ -177,7 +148,7 @@ def test_whatever_comes_is_answered_in_one_line_and_the_next_one_too(owner: Owne
 # The socket -----------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_the_persons_own(owner: Owner) -> None:
+def test_it_is_the_persons_own(owner: Talker) -> None:
     folder = runtime_folder()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "control").stat().st_mode) == 0o600
@@ -198,18 +169,18 @@ def test_a_name_that_is_too_long_for_a_socket_is_told(tmp_path: Path, monkeypatc
     server.close()
 
 
-def test_an_endless_line_is_cut_off(owner: Owner) -> None:
+def test_an_endless_line_is_cut_off(owner: Talker) -> None:
     told = send(b"x" * 3_000_000)
     assert told is None or not told["ok"]
     assert ask(Request("status")).ok
 
 
-def test_who_says_nothing_keeps_nobody_waiting_for_ever(owner: Owner) -> None:
+def test_who_says_nothing_keeps_nobody_waiting_for_ever(owner: Talker) -> None:
     assert send(b"", hang_up=False)["ok"] is False
     assert ask(Request("status")).ok
 
 
-def test_who_hangs_up_early_does_no_harm(owner: Owner) -> None:
+def test_who_hangs_up_early_does_no_harm(owner: Talker) -> None:
     for _ in range(20):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
             line.connect(str(runtime_folder() / "control"))
@@ -217,13 +188,13 @@ def test_who_hangs_up_early_does_no_harm(owner: Owner) -> None:
     assert ask(Request("status")).status == {"state": "running"}
 
 
-def test_what_the_engine_refuses_is_the_answer(owner: Owner) -> None:
+def test_what_the_engine_refuses_is_the_answer(owner: Talker) -> None:
     answer = ask(Request("scene", "nowhere"))
     assert not answer.ok
     assert "choose one of" in answer.said
 
 
-def test_only_one_runs_and_a_killed_one_is_no_obstacle(owner: Owner) -> None:
+def test_only_one_runs_and_a_killed_one_is_no_obstacle(owner: Talker) -> None:
     with pytest.raises(SottovoceError, match=rf"running already \(process {os.getpid()}\)"):
         ControlServer().open()
     assert ask(Request("status")).ok  # it was not disturbed
@@ -237,7 +208,7 @@ def test_only_one_runs_and_a_killed_one_is_no_obstacle(owner: Owner) -> None:
     assert (runtime_folder() / "control").exists()
     with pytest.raises(SottovoceError, match="not running"):
         ask(Request("status"))
-    with Owner():
+    with Talker():
         assert ask(Request("status")).ok
     assert not (runtime_folder() / "control").exists()
 
@@ -288,7 +259,7 @@ def test_ctl_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
         given_up=("captions",),
         caption_lag_s=0.0,
     )  # type: ignore[assignment]
-    with Owner(lambda request: carry_out(engine, view, request)):  # type: ignore[arg-type]
+    with Talker(carry_out=lambda request: carry_out(engine, view, request)):  # type: ignore[arg-type]
         wanted = [["background", "-12"], ["scene", "rain"], ["bypass", "on"], ["mute", "off"], ["output", "x y"]]
         assert [cli.run(["ctl", *words]) for words in [*wanted, ["resync"]]] == [0] * 6
         assert engine.calls == [
@@ -312,6 +283,6 @@ def test_ctl_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sottovoce live" in capsys.readouterr().err
 
 
-def test_a_second_live_says_that_one_is_running(owner: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_live_says_that_one_is_running(owner: Talker, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["live", "--seconds", "1"]) == 1
     assert "running already" in capsys.readouterr().err

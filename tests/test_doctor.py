@@ -10,6 +10,7 @@ import pytest
 
 from app import cli
 from app.doctor import Check, folder_check, onnxruntime_check, version_of
+from engine.types import ArtefactError
 
 
 def found(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, dict[str, str]]]:
@@ -48,7 +49,17 @@ def test_a_folder_that_cannot_be_made_is_told() -> None:
 def test_all_is_looked_at_and_every_fault_has_advice(capsys: pytest.CaptureFixture[str]) -> None:
     status, checks = found(capsys)
     assert {
-        *("python", "packages", "onnxruntime", "provider cpu", "artefacts", "Whisper", "PortAudio", "sound devices"),
+        *(
+            "python",
+            "packages",
+            "onnxruntime",
+            "provider cpu",
+            "artefacts",
+            "Whisper",
+            "voice detector",
+            "PortAudio",
+            "sound devices",
+        ),
         *("window", "cache folder", "settings folder"),
     } <= set(checks)
     assert status == (1 if any(c["state"] == "missing" for c in checks.values()) else 0)
@@ -78,6 +89,21 @@ def test_missing_weights_are_told_with_the_command_that_gets_them(
     status, checks = found(capsys)
     assert status == 1
     assert checks["Whisper"]["do"].startswith("sottovoce models get base")
+
+
+def test_a_missing_voice_detector_is_told_with_the_command_that_gets_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after an installation of the wheel alone."""
+
+    def missing() -> None:
+        raise ArtefactError("silero-vad is not installed; run ./run, or pip install --no-deps silero-vad")
+
+    monkeypatch.setattr("engine.vad.model_path", missing)
+    status, checks = found(capsys)
+    assert status == 1
+    assert checks["voice detector"]["found"] == "silero-vad is not installed; captions need it"
+    assert checks["voice detector"]["do"] == "run ./run, or pip install --no-deps silero-vad"
 
 
 def test_for_people_each_check_is_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

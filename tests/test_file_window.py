@@ -304,6 +304,31 @@ def test_what_is_heard_goes_on_while_other_files_are_finished(
     qtbot.waitUntil(lambda: made.players[1].closed, timeout=WAIT_MS)
 
 
+def test_files_that_come_and_go_leave_what_was_chosen_and_is_heard(
+    files: Callable[..., Files], qtbot: QtBot, tmp_path: Path
+) -> None:
+    made = files()
+    window, listening = made.window, made.window.listening
+    window.take(put(tmp_path, "bad.wav", "a.wav", "b.wav"))
+    window.start.click()
+    qtbot.waitUntil(lambda: not window.batch.running, timeout=SLOW_MS)
+    window.table.selectRow(1)
+    listening.play.click()
+    qtbot.waitUntil(lambda: listening.play.text() == "Pause", timeout=WAIT_MS)
+    listening.play.click()
+    window.take(put(tmp_path, "c.wav", "d.wav"))
+    assert [row.row() for row in window.table.selectionModel().selectedRows()] == [1]
+    window.batch.items.pop(0)
+    window.take([])
+    assert [row.row() for row in window.table.selectionModel().selectedRows()] == [0]
+    listening.play.click()
+    [player] = made.players
+    assert player.pair[0] == tmp_path / "a.wav" and player.playing and not player.closed
+    window.clear.click()
+    assert [item.source.name for item in window.batch.items] == ["c.wav", "d.wav"] and window.table.rowCount() == 2
+    assert not window.table.selectionModel().selectedRows() and not listening.play.isEnabled()
+
+
 def test_a_player_that_comes_late_or_not_at_all(files: Callable[..., Files], qtbot: QtBot, tmp_path: Path) -> None:
     made = files()
     window = made.window

@@ -304,6 +304,27 @@ def test_captions_come_in_order_and_none_is_lost(tiny: Models, tmp_path: Path, m
     assert words[-1] in (tmp_path / "r" / "captions.srt").read_text()
 
 
+def test_the_sound_does_not_wait_for_the_recogniser_and_what_it_gave_is_captioned(
+    tiny: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of several gigabytes take seconds to check."""
+    engine, sink = memory_engine(tiny, noise(2.0), captions=True)
+
+    def late(self: Scribe) -> None:
+        deadline = time.monotonic() + 10.0
+        while len(sink.samples) < RATE_HZ // 2:
+            assert time.monotonic() < deadline, "no sound before there are captions"
+            time.sleep(0.01)
+        self.running = True
+
+    monkeypatch.setattr(Scribe, "start", late)
+    monkeypatch.setattr("engine.side.Recognizer", Scribe)
+    with engine:
+        events = events_until(engine, lambda _: engine.finished)
+    words = [w.text for e in events + engine.poll() if isinstance(e, Caption) for w in e.final]
+    assert words == [f"w{i}" for i in range(8)]
+
+
 def test_without_whisper_the_sound_goes_on(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(self: Scribe) -> None:
         raise ArtefactError("Whisper's weights are missing; run: sottovoce models get")

@@ -10,8 +10,9 @@ import pytest
 from PySide6.QtGui import QColor
 from pytestqt.qtbot import QtBot
 
-from app.noise_view import LISTENING, NO_CAPTIONS, TRAIL, NoisePlane, NoiseView
+from app.noise_view import LISTENING, NO_CAPTIONS, TRAIL, UNKNOWN_THEN, NoisePlane, NoiseView
 from app.theme import DARK, LIGHT
+from app.timeline import HISTORY_S, Timeline
 from engine.types import EngineConfig, Residue
 
 CLOUDS = {
@@ -99,6 +100,53 @@ def test_without_captions_it_says_what_to_do_and_forgets(view: NoiseView) -> Non
     assert not view.plane.points
 
 
+def replayed(view: NoiseView, timeline: Timeline) -> None:
+    """Rain for ten seconds, nothing for ten, then quiet for ten."""
+    view.timeline = timeline
+    for second in [*range(1, 11), *range(21, 31)]:
+        kind, point = ("rain", (-2.0, 0.0)) if second <= 10 else ("clean", (2.0, 1.0))
+        view.show_residue(Residue(float(second), kind, 0.87, (float(-second),) * 25, (1,) * 25, point))
+    timeline.treated.put(1500, np.zeros((1, 1), np.uint8))  # the pictures are so far
+
+
+def test_it_shows_what_was_around_then_and_goes_back_to_now(view: NoiseView) -> None:
+    replayed(view, Timeline())
+    view.show_time(9.5)
+    assert view.answer.text() == "Rain 87 %"
+    assert bright(view.plane)[0] < 0.4
+    assert view.plane.energies_db[-1] == -9.0 and len(view.plane.energies_db) == 9 * 25
+    view.show_time(17.0)
+    assert view.answer.text() == UNKNOWN_THEN and not view.plane.points
+    view.show_time(22.5)
+    assert view.answer.text() == "Quiet 87 %" and len(view.plane.points) == 2
+    view.show_time(None)
+    assert view.answer.text() == "Quiet 87 %" and view.plane.energies_db[-1] == -30.0
+
+
+def test_while_it_is_held_still_only_what_was_told_late_is_added(view: NoiseView, qtbot: QtBot) -> None:
+    view._forget.setInterval(20)
+    replayed(view, Timeline())
+    view.show_time(30.5)
+    view.show_residue(event("rain", (-2.0, 0.0), time_s=30.4))
+    assert view.answer.text() == "Rain 87 %"
+    view.show_residue(event("clean", (2.0, 1.0), time_s=31.4))
+    view.set_captions(False)  # they were turned off meanwhile
+    qtbot.wait(60)
+    assert view.answer.text() == "Rain 87 %" and view.plane.points[-1] == (-2.0, 0.0)
+    view.show_time(None)
+    assert view.answer.text() == NO_CAPTIONS and not view.plane.points
+
+
+def test_what_was_told_is_kept_for_five_minutes_of_one_run() -> None:
+    timeline = Timeline()
+    for second in range(1000):
+        timeline.add_noise(event("rain", (0.0, 0.0), time_s=float(second)))
+    assert len(timeline.noise) == HISTORY_S + 1
+    assert [told.time_s for told in timeline.noise_until(900.5, 3)] == [898.0, 899.0, 900.0]
+    timeline.clear()
+    assert not timeline.noise_until(900.5, 3)
+
+
 @pytest.mark.parametrize("theme", [DARK, LIGHT])
 def test_it_paints_with_nothing_and_with_one_cloud(qtbot: QtBot, theme: Any) -> None:
     plane = NoisePlane()
@@ -118,6 +166,24 @@ def test_the_window_shows_it_where_the_kinds_are_known(stages: Any, qtbot: QtBot
     qtbot.waitUntil(noise.isVisible)
     stage.engine.extra.append(event("rain", (-2.0, 0.0)))
     qtbot.waitUntil(lambda: noise.answer.text() == "Rain 87 %")
+
+
+def test_the_window_shows_the_noise_of_the_pictures_that_are_held_still(stages: Any, qtbot: QtBot) -> None:
+    stage = stages(config=EngineConfig(captions=True), clouds=CLOUDS)
+    stage.until_on()
+    noise, inside = stage.window.column.noise, stage.window.inside
+    now_s = stage.engine.now_s
+    stage.engine.extra.append(event("rain", (-2.0, 0.0), time_s=now_s))
+    qtbot.waitUntil(lambda: noise.answer.text() == "Rain 87 %")
+    qtbot.waitUntil(lambda: inside.timeline.head * inside.timeline.hop_s > now_s + 0.5)
+    inside.live.setChecked(True)
+    stage.engine.extra.append(event("clean", (2.0, 1.0), time_s=now_s + 20.0))
+    qtbot.waitUntil(lambda: len(inside.timeline.noise) == 2)
+    assert noise.answer.text() == "Rain 87 %"
+    inside.show_moment(now_s - 0.1)
+    assert noise.answer.text() == UNKNOWN_THEN
+    inside.live.setChecked(False)
+    assert noise.answer.text() == "Rain 87 %"
 
 
 def test_the_window_hides_it_where_they_are_not(stages: Any) -> None:

@@ -31,7 +31,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "caption_language": st.sampled_from(["auto", "en", "de", "yue"]),
     "caption_scale": st.floats(SCALE_MIN, SCALE_MAX),
     "theme": st.sampled_from(["system", "dark", "light"]),
-    "recording_folder": ids,
+    "recording_folder": st.sampled_from(["", "/rec", "~/rec", "~nobody/rec"]),
     "provider": st.sampled_from(["auto", "cpu", "cuda", "tensorrt"]),
     "whisper": st.sampled_from(sorted(SIZES)),
 }
@@ -141,7 +141,10 @@ def test_presets_are_taken_kept_and_forgotten(capsys: Any) -> None:
     said(capsys, "preset", "Stream")
     said(capsys, "preset", "My desk")
     assert load()[0].settings == Settings(background="-18", level=False, captions=False)
-    said(capsys, "delete-preset", "My desk")
+    said(capsys, "save-preset", "my DESK")
+    assert list(load()[0].own_presets) == ["My desk"]  # the same one, as it was written first
+    said(capsys, "preset", " keep  the ROOM ")
+    said(capsys, "delete-preset", "MY desk")
     assert list(json.loads(said(capsys, "preset", "--json"))) == list(PRESETS)
     for arguments in (["preset", "My desk"], ["save-preset", "call"], ["delete-preset", "Call"], ["save-preset", " "]):
         assert cli.run(["settings", *arguments]) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import cli
-from app.commands_live import LiveRequest
+from app.commands_live import LiveRequest, load_ahead
 from app.settings import Microphone, Remembered, Settings
-from app.settings_file import write
+from app.settings_file import settings_path, write
 from app.settings_use import LiveFlags, planned_folder, recording_folder, window_config
 from engine.types import Background, Provider, UsageError
 
+ROOT = Path(__file__).resolve().parent.parent
 PLAIN = LiveRequest(None, None, False, "drop", False, False, None, "en", None, None, "auto")
 CHOSEN = Settings(
     virtual_microphone=False,
@@ -36,6 +39,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[LiveRequest]:
     """What `sottovoce live` was asked to do, in place of doing it."""
     asked: list[LiveRequest] = []
     monkeypatch.setattr("app.commands_live.live_run", lambda request: asked.append(request) or 0)
+    monkeypatch.setattr("app.commands_live.load_ahead", lambda provider: None)
     return asked
 
 
@@ -48,6 +52,41 @@ def test_what_was_chosen_holds_where_no_flag_says_otherwise(ran: list[LiveReques
     write({(name,): getattr(CHOSEN, name) for name in CHOSEN.model_fields_set})
     assert cli.run(["live"]) == 0
     assert ran == [LiveRequest(None, "none", False, "-12", True, True, "speakers", None, None, None, "cpu")]
+
+
+def test_what_only_writes_or_reads_files_is_not_loaded_before_the_first_sound() -> None:
+    write({("level",): True, ("provider",): "cpu"})
+    code = (
+        "import sys, app.commands_live\n"
+        "from app.settings_use import LiveFlags\n"
+        "assert LiveFlags().request().level\n"
+        "import engine.live\n"
+        "print(*{'tomlkit', 'filelock', 'av', 'pysubs2', 'torch', 'rich'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "flag", "likely"),
+    [
+        ("", None, Provider.AUTO),
+        ('provider = "cpu"', None, Provider.CPU),
+        ('provider = "cpu"', "cuda", Provider.CUDA),
+        ('provider = "fast"', None, Provider.AUTO),
+        ("provider = [1]", None, Provider.AUTO),
+        ("provider = ", None, Provider.AUTO),
+    ],
+)
+def test_the_networks_are_begun_with_where_the_settings_want_them(
+    text: str, flag: str | None, likely: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Provider] = []
+    monkeypatch.setattr("engine.artefacts.load_ahead", begun.append)
+    settings_path().parent.mkdir(parents=True, exist_ok=True)
+    settings_path().write_text(text)
+    load_ahead(flag)
+    assert begun == [likely]
 
 
 def test_flags_beat_settings(ran: list[LiveRequest]) -> None:
@@ -93,6 +132,7 @@ def test_recording_goes_where_the_settings_or_the_flag_say() -> None:
     assert LiveFlags(record=Path("here")).request(Remembered(CHOSEN)).record == Path("here")
     assert recording_folder(Settings()).name == "Sottovoce"
     assert recording_folder(Settings(recording_folder="~/r")) == Path.home() / "r"
+    assert recording_folder(Settings(recording_folder="r")) == Path.home() / "r"  # wherever the program was started
     assert recording_folder(Settings(recording_folder="~nobody-of-that-name/r")).name == "Sottovoce"
     with pytest.raises(UsageError, match="give one of them"):
         LiveFlags(record=Path("here"), recording=True).request(Remembered())
