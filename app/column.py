@@ -73,9 +73,9 @@ class ControlColumn(QScrollArea):
         box.addWidget(section_label("Levels"))
         box.addWidget(self.level_in)
         box.addWidget(self.level_out)
-        box.addSpacing(12)
-        box.addWidget(self.background)
         box.addSpacing(8)
+        box.addWidget(self.background)
+        box.addSpacing(4)
         box.addWidget(self.noise, 1)
         box.addStretch(0)
 

@@ -270,6 +270,8 @@ class BackgroundControl(QWidget):
                 ends.addStretch(1)
         self.sentence.setProperty("tone", "muted")
         self.sentence.setFont(scaled_font(0.9))
+        self.sentence.setMinimumHeight(2 * self.sentence.fontMetrics().lineSpacing())  # what is below stays where it is
+        self.sentence.setAlignment(Qt.AlignmentFlag.AlignTop)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(5)
