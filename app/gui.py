@@ -254,15 +254,14 @@ class _Run:
 
 
 def save_picture(picture: QImage, path: Path, colours: int | None = None) -> bool:
-    """Save as PNG, with so many colours; by itself with 256 where it would be large. False when it cannot be written."""
+    """Save as PNG, with so many colours, or with 256 where it would be large. False when it cannot be written."""
     from PySide6.QtGui import QImage
 
     image = picture.convertToFormat(QImage.Format.Format_RGB32)
     data = _png(image)
     if colours is not None or len(data) > MOST_PICTURE_BYTES:
-        data = _png(
-            image.convertToFormat(QImage.Format.Format_Indexed8, _frequent_colours(image, colours or MOST_COLOURS))
-        )
+        table = _frequent_colours(image, colours or MOST_COLOURS)
+        data = _png(image.convertToFormat(QImage.Format.Format_Indexed8, table))
     try:
         path.write_bytes(data)
     except OSError:

@@ -28,6 +28,7 @@ LATE_S = 4.0  # how far captions may be behind
 LIMIT_S = 240.0
 SETTLE_S = 0.3
 FILE_S = 8.0  # of the recording are in a file
+FILES_SIZE = (800, 420)
 FILE_PART = 0.4  # of the second file is done when the list is taken
 COLOURS = 80
 NAMES = ("window", "files", "settings")
@@ -78,6 +79,8 @@ def _take_window(folder: Path, names: tuple[str, ...]) -> list[Path]:
             _play_to(window, BEGUN_S)
             window.set_background(Background.parse(AFTER))
             _play_to(window, _played_s(window) + CHANGED_S)
+            window.message.dismiss.click()
+            _settle()
             made.append(_saved(window, folder, "window"))
         if "settings" in names:
             remembering.open_dialog()
@@ -100,8 +103,8 @@ def _play_to(window: MainWindow, at_s: float) -> None:
     def there() -> bool:
         if window.bridge.state is RunState.OFF and (text := window.message.text()):
             raise SottovoceError(text[:1].lower() + text[1:])
-        said = bool(window.captions.text.final_text) and late_s[-1] < LATE_S
-        return _played_s(window) >= at_s and (said or not window.config.captions)
+        said = window.captions.text.final_text and window.column.noise.plane.kind and late_s[-1] < LATE_S
+        return _played_s(window) >= at_s and (bool(said) or not window.config.captions)
 
     _until(there, "sound or captions do not come; see sottovoce doctor, or wait until this machine has less to do")
 
@@ -125,6 +128,7 @@ def _take_files(folder: Path, own: Path) -> Path:
         _cut(shipped_recording(), source)
     window = FileWindow(list_scenes, lambda: None, EngineConfig)
     window.set_theme(DARK)
+    window.resize(*FILES_SIZE)
     window.show()
     try:
         window.take(sources)

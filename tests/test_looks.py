@@ -197,12 +197,13 @@ def test_pictures_give_way_from_below(qtbot: QtBot, height: int, count: int) -> 
 
 
 def test_a_narrow_status_line_keeps_what_warns_and_tells_the_rest(qtbot: QtBot) -> None:
-    line = StatusLine()
-    qtbot.addWidget(line)
+    room, line = QWidget(), StatusLine()
+    line.setParent(room)
+    qtbot.addWidget(room)
     line.set_captions(True)
     line.show_run_state(RunState.ON)
     line.resize(1200, 34)
-    line.show()
+    room.show()
     fine = dataclasses.replace(LATE, state="running", load=0.2, dropouts=0, caption_lag_s=0.5)
     line.show_stats(fine)
     assert all(label.isVisible() for label in (line.delay, line.captions, line.dropouts, line.load, line.provider))
