@@ -57,9 +57,9 @@ class ControlColumn(QScrollArea):
         box.addSpacing(4)
         box.addWidget(self.power)
         beside = QHBoxLayout()
-        beside.addWidget(self.mute)
-        beside.addWidget(self.level)
-        beside.addWidget(self.resync)
+        for button in (self.mute, self.level, self.resync):
+            button.setProperty("narrow", True)
+            beside.addWidget(button)
         beside.addStretch(1)
         box.addLayout(beside)
         box.addSpacing(4)

@@ -247,6 +247,7 @@ class BackgroundControl(QWidget):
         self.sentence = QLabel()
         self.sentence.setWordWrap(True)
         self.hear = quiet_button("Hear …", "Hear how a place sounds; nobody else does", "Hear a place")
+        self.hear.setProperty("narrow", True)
         self.hear.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.hear.setMenu(QMenu(self.hear))
         self.hear.hide()  # until there are places

@@ -83,7 +83,7 @@ QPushButton:hover {{ border-color: {t.muted}; }}
 QPushButton:focus {{ border-color: {t.accent}; }}
 QPushButton:disabled {{ color: {t.faint}; background: transparent; }}
 QPushButton#main:enabled {{ background: {t.accent}; color: {t.on_accent}; }}
-QLabel#drop {{ color: {t.muted}; border: 1px dashed {t.line}; border-radius: 8px; }}
+QLabel#drop {{ color: {t.muted}; border: 1px dashed {t.faint}; border-radius: 8px; }}
 QSlider#place::groove {{ background: {t.raised}; height: 5px; border-radius: 2px; }}
 QSlider#place::sub-page {{ background: {t.accent}; border-radius: 2px; }}
 QSlider#place::handle {{ background: {t.accent}; width: 14px; height: 14px; margin: -5px 0; border-radius: 7px; }}

@@ -32,7 +32,7 @@ from app.timeline import BANDS, ColumnRing, Timeline, mel
 SHARES = (5, 5, 4, 4)  # of the height, for the pictures
 LEAST_PICTURE_PX = 26  # where there is no room for so much of each, the lower ones are left out
 LEAST_BOOK = 32  # codes a row is taken to have until more are seen
-FREQUENCY_TICKS_HZ = (1000, 4000, 2000, 500)  # the first ones are left where there is no room for all
+FREQUENCY_TICKS_HZ = (1000, 4000, 2000)  # the first ones are left where there is no room for all
 TREATED_TEXT = {0: "kept", DIM_STEPS: "dropped", SWAPPED: "swapped for another place's"}
 
 
