@@ -23,6 +23,7 @@ from engine.types import Caption
 
 UNDO_S = 30.0
 NOTE_S = 8.0
+LEAST_LINES = 1.5
 LOST = "The oldest captions went to make room for the newest; save them more often to keep all."
 
 
@@ -129,7 +130,7 @@ class CaptionView(QFrame):
         title = QLabel("Captions")
         title.setFont(scaled_font(0.95, bold=True))
         head = QHBoxLayout()
-        head.setSpacing(2)
+        head.setSpacing(1)
         head.addWidget(title)
         head.addSpacing(8)
         head.addWidget(self.note, 1)
@@ -143,6 +144,7 @@ class CaptionView(QFrame):
         box.addLayout(head)
         box.addWidget(self.search)
         box.addWidget(self.text, 1)
+        self.text.setMinimumHeight(round(LEAST_LINES * self.text.fontMetrics().height()))
 
     def _make_shortcuts(self) -> None:
         search = self.search

@@ -252,6 +252,7 @@ class BackgroundControl(QWidget):
         self.sentence = QLabel()
         self.sentence.setWordWrap(True)
         self.hear = quiet_button("Hear …", "Hear how a place sounds; nobody else does", "Hear a place")
+        self.hear.setProperty("narrow", True)
         self.hear.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.hear.setMenu(QMenu(self.hear))
         self.hear.hide()  # until there are places
@@ -275,6 +276,8 @@ class BackgroundControl(QWidget):
                 ends.addStretch(1)
         self.sentence.setProperty("tone", "muted")
         self.sentence.setFont(scaled_font(0.9))
+        self.sentence.setMinimumHeight(2 * self.sentence.fontMetrics().lineSpacing())  # what is below stays where it is
+        self.sentence.setAlignment(Qt.AlignmentFlag.AlignTop)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(5)

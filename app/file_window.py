@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QModelIndex, Qt, QTimer
+from PySide6.QtCore import QModelIndex, QSize, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QCheckBox,
     QFileDialog,
     QHBoxLayout,
     QHeaderView,
@@ -29,13 +28,16 @@ from PySide6.QtWidgets import (
 from app.batch import OPEN, Batch, Item, ItemState, Wishes
 from app.console import clock
 from app.controls import BackgroundControl, section_label
+from app.fitting import TITLE_PX
 from app.listening import Listening, OpenPlayer, open_player
+from app.painted import TickBox
 from app.theme import Theme
 from engine.types import Background, EngineConfig
 
-SIZE, SMALLEST = (860, 520), (720, 430)
+SIZE, SMALLEST = (860, 520), (720, 400)
 SIDE_WIDTH = 250
 LOOK_MS = 500
+BAR_PX = 7
 SOUNDS = (
     "Sound and film (*.wav *.flac *.mp3 *.ogg *.opus *.m4a *.aac *.aiff *.aif *.caf *.w64 *.mp4 *.mkv *.webm *.mov)"
 )
@@ -73,16 +75,20 @@ QTableWidget {{ background: {t.panel}; border: 1px solid {t.line}; border-radius
   selection-background-color: {t.raised}; selection-color: {t.text}; }}
 QTableWidget:focus {{ border-color: {t.accent}; }}
 QTableWidget::item {{ padding: 5px; }}
-QHeaderView::section {{ background: {t.panel}; color: {t.muted}; border: none; padding: 5px; }}
-QProgressBar {{ background: {t.raised}; border: none; border-radius: 3px; max-height: 7px; }}
+QHeaderView::section {{ background: {t.panel}; color: {t.muted}; border: none; padding: 5px 8px; }}
+QProgressBar {{ background: {t.line}; border: none; border-radius: 3px; }}
 QProgressBar::chunk {{ background: {t.accent}; border-radius: 3px; }}
 QPushButton {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 6px; padding: 5px 11px; }}
 QPushButton:hover {{ border-color: {t.muted}; }}
 QPushButton:focus {{ border-color: {t.accent}; }}
-QPushButton:disabled {{ color: {t.muted}; background: transparent; }}
+QPushButton:disabled {{ color: {t.faint}; background: transparent; }}
 QPushButton#main:enabled {{ background: {t.accent}; color: {t.on_accent}; }}
-QCheckBox::indicator {{ width: 13px; height: 13px; border: 1px solid {t.muted}; border-radius: 3px; }}
-QCheckBox::indicator:checked {{ background: {t.accent}; border-color: {t.accent}; }}
+QLabel#drop {{ color: {t.muted}; border: 1px dashed {t.faint}; border-radius: 8px; }}
+QSlider#place::groove {{ background: {t.raised}; height: 5px; border-radius: 2px; }}
+QSlider#place::sub-page {{ background: {t.accent}; border-radius: 2px; }}
+QSlider#place::handle {{ background: {t.accent}; width: 14px; height: 14px; margin: -5px 0; border-radius: 7px; }}
+QSlider#place::handle:focus {{ background: {t.text}; }}
+QSlider#place::sub-page:disabled, QSlider#place::handle:disabled {{ background: {t.line}; }}
 QCheckBox:focus {{ color: {t.accent}; }}
 """
 
@@ -112,9 +118,9 @@ class FileWindow(QWidget):
         self._folder: Path | None = None
         self.background = BackgroundControl(Background())
         self.background.sentence.hide()
-        self.stems = QCheckBox("Voice and background alone")
+        self.stems = TickBox("Voice and background alone")
         self.stems.setToolTip("Two more files: the voice alone and the background alone, at 16 kHz")
-        self.captions = QCheckBox("Captions (SRT)")
+        self.captions = TickBox("Captions (SRT)")
         self.captions.setToolTip("One more file: what is said, with times; takes about as long again")
         self.where = QLabel(BESIDE)
         self.where.setWordWrap(True)
@@ -123,6 +129,9 @@ class FileWindow(QWidget):
         self.stop, self.clear = QPushButton("Stop"), QPushButton("Clear finished")
         self.table = self._made_table()
         self.empty = QLabel("Drop sound files here, or add them.")
+        self.empty.setObjectName("drop")
+        self.empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.empty.setWordWrap(True)
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.setProperty("tone", "warning")
@@ -132,8 +141,8 @@ class FileWindow(QWidget):
         self._arrange()
         self._connect()
         self.add.setFocus()
-        self.resize(*SIZE)
         self.setMinimumSize(*SMALLEST)
+        self.resize(QSize(*SIZE).boundedTo(self.screen().availableSize() - QSize(0, TITLE_PX)))
         self._show_all()
 
     def _made_table(self) -> QTableWidget:
@@ -178,7 +187,7 @@ class FileWindow(QWidget):
         side.setContentsMargins(0, 0, 6, 0)
         right = QVBoxLayout()
         right.addWidget(self.message)
-        right.addWidget(self.empty, 1, Qt.AlignmentFlag.AlignCenter)
+        right.addWidget(self.empty, 1)
         right.addWidget(self.table, 1)
         buttons = QHBoxLayout()
         for button in (self.add, self.start, self.stop, self.clear):
@@ -301,11 +310,12 @@ class FileWindow(QWidget):
         bar = QProgressBar()
         bar.setRange(0, 1000)
         bar.setTextVisible(False)
+        bar.setFixedHeight(BAR_PX)
         bar.setAccessibleName(f"Progress of {item.source.name}")
         self.table.setItem(row, FILE, name)
         room = QWidget()
         middle = QVBoxLayout(room)
-        middle.setContentsMargins(0, 7, 12, 7)
+        middle.setContentsMargins(5, 0, 12, 0)
         middle.addWidget(bar)
         self.table.setCellWidget(row, DONE, room)
         self.table.setItem(row, STATE, QTableWidgetItem())

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 STOP_S = 15.0  # an engine that takes longer to stop is left behind
 LOOP_PAUSE_S = 1.5
-MOST_PICTURE_BYTES = 400_000
+MOST_PICTURE_BYTES, MOST_COLOURS = 400_000, 256
 LIKE_COLOURS = np.uint32(0xFFF0F8F0)  # colours that are equal in these bits look alike
+ROUGHLY_LIKE = np.uint32(0xFFE0E0E0)  # the same where few colours must do
 QT_PACKAGES = "libegl1 libgl1 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0 libdbus-1-3"
 
 
@@ -57,7 +58,7 @@ def run_gui(
         if not unattended:
             return _show_the_other()
         control = None
-    app = _application()
+    app = application()
     from app.bridge import Bridge
     from app.logbook import Logbook
     from app.remembering import Remembering, first_choices
@@ -174,7 +175,7 @@ def _want_screen(unattended: bool) -> None:
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
 
 
-def _application() -> QApplication:
+def application() -> QApplication:
     """The one QApplication. Raises SottovoceError where Qt's system libraries are missing."""
     try:
         from PySide6.QtGui import QIcon
@@ -254,14 +255,15 @@ class _Run:
         self._window.message.say(f"something went wrong in the window ({error}); if it stays so, start it again", False)
 
 
-def save_picture(picture: QImage, path: Path) -> bool:
-    """Save as PNG, with 256 colours where it would otherwise be large. False when it cannot be written."""
+def save_picture(picture: QImage, path: Path, colours: int | None = None) -> bool:
+    """Save as PNG, with so many colours, or with 256 where it would be large. False when it cannot be written."""
     from PySide6.QtGui import QImage
 
     image = picture.convertToFormat(QImage.Format.Format_RGB32)
     data = _png(image)
-    if len(data) > MOST_PICTURE_BYTES:
-        data = _png(image.convertToFormat(QImage.Format.Format_Indexed8, _frequent_colours(image)))
+    if colours is not None or len(data) > MOST_PICTURE_BYTES:
+        table = _frequent_colours(image, colours or MOST_COLOURS)
+        data = _png(image.convertToFormat(QImage.Format.Format_Indexed8, table))
     try:
         path.write_bytes(data)
     except OSError:
@@ -278,11 +280,12 @@ def _png(image: QImage) -> bytes:
     return bytes(buffer.data().data())
 
 
-def _frequent_colours(image: QImage) -> list[int]:
-    """At most 256 colours (0xAARRGGBB): the most frequent groups of like ones, each by its most frequent member."""
+def _frequent_colours(image: QImage, most: int) -> list[int]:
+    """At most so many colours (0xAARRGGBB): the most frequent groups of like ones, each by its most frequent member."""
     pixels, counts = np.unique(np.frombuffer(image.constBits(), dtype=np.uint32), return_counts=True)
     order = np.argsort(-counts)
     pixels, counts = pixels[order], counts[order]
-    _, first, group = np.unique(pixels & LIKE_COLOURS, return_index=True, return_inverse=True)
+    like = LIKE_COLOURS if most >= MOST_COLOURS else ROUGHLY_LIKE
+    _, first, group = np.unique(pixels & like, return_index=True, return_inverse=True)
     share = np.bincount(group, weights=counts)
-    return [int(pixels[first[i]]) for i in np.argsort(-share)[:256]]
+    return [int(pixels[first[i]]) for i in np.argsort(-share)[:most]]

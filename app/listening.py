@@ -61,6 +61,7 @@ class Listening(QWidget):
         self.play = quiet_button("Play", f"Play or pause ({{}}). {TIP}", shortcut="play")
         self.which = quiet_button("", "", shortcut="compare", checkable=True)
         self.place = QSlider(Qt.Orientation.Horizontal)
+        self.place.setObjectName("place")
         self.place.setTracking(False)
         self.place.setAccessibleName("Position")
         self.place.setPageStep(5 * STEPS_PER_S)

@@ -36,6 +36,7 @@ class Models(QWidget):
         self.button: QToolButton = quiet_button(LABEL, "", "Models")
         self._keys = bind_button(self.button, "models", TIP)
         self.button.setFont(scaled_font(0.9))
+        self.button.setProperty("narrow", True)
         self.button.clicked.connect(self.open)
         self.jobs = ModelJobs(shelf or EngineShelf(), lambda: config().provider, self)
         self.jobs.moved.connect(self._show_job)

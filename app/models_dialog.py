@@ -91,6 +91,7 @@ class ModelsDialog(QDialog):
         foot.addWidget(self.close_button)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(18, 14, 10, 10)
+        outer.setSpacing(10)
         outer.addWidget(scroll, 1)
         outer.addWidget(self.line)
         outer.addLayout(foot)

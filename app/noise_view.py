@@ -51,7 +51,7 @@ class NoisePlane(QWidget):
         self.energies_db: deque[float] = deque(maxlen=round(ENERGY_S / RESIDUE_STEP_S))
         self.kind, self._last_s = "", 0.0
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
-        self.setMinimumHeight(96)
+        self.setMinimumHeight(80)
         self.setAccessibleName("Kinds of noise")
 
     def sizeHint(self) -> QSize:

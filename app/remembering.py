@@ -16,6 +16,7 @@ from app import desktop
 from app.bridge import RunState
 from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT
 from app.controls import quiet_button
+from app.fitting import fit_to_screen
 from app.settings import Microphone, Settings
 from app.settings_controls import Offers
 from app.settings_dialog import SettingsDialog
@@ -85,6 +86,7 @@ class Remembering(QObject):
 
     def show_window(self) -> None:
         """Open the window, or leave it out of the way, as the settings say."""
+        fit_to_screen(self._window)
         if not self._store.settings.start_minimised:
             self._window.show()
         elif self._window.stays:

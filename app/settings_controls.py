@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from PySide6.QtCore import QLocale, QSignalBlocker
-from PySide6.QtGui import QWheelEvent
-from PySide6.QtWidgets import QCheckBox, QDoubleSpinBox, QFileDialog, QHBoxLayout, QLineEdit, QWidget
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QWidget
 
 from app.boxes import DeviceBox, QuietComboBox
 from app.controls import BackgroundControl, quiet_button
+from app.painted import NumberBox, TickBox
 from app.record_bar import short
 from app.settings import DETECT, Row
 from app.settings_use import default_folder
 from engine.types import Background, SottovoceError
 
 NUMBER_STEP = 0.1
+NUMBER_INDENT_PX = 9  # as in the other fields
 CHOICE_TEXT = {
     "system": "As the desktop",
     "auto": "The fastest that works",
@@ -69,31 +70,21 @@ def make_control(row: Row, pick: Callable[[Any], None], offers: Offers) -> Contr
 
 
 def _switch(pick: Callable[[Any], None]) -> Control:
-    box = QCheckBox()
+    box = TickBox()
     box.toggled.connect(lambda on: box.setText("On" if on else "Off"))
     box.clicked.connect(lambda on: pick(on))  # the state comes to what takes an argument only
     box.setText("Off")
     return Control(box, box, box.setChecked)
 
 
-class _Number(QDoubleSpinBox):
-    """A number; the wheel passes by unless the keys are on it."""
-
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        if self.hasFocus():
-            super().wheelEvent(event)
-        else:
-            event.ignore()
-
-
 def _number(row: Row, pick: Callable[[Any], None]) -> Control:
-    box = _Number()
+    box = NumberBox()
     assert row.minimum is not None and row.maximum is not None
     box.setRange(row.minimum, row.maximum)
     box.setSingleStep(NUMBER_STEP)
     box.setSuffix(" ×")
     box.setKeyboardTracking(False)
-    box.setMinimumHeight(2 * box.fontMetrics().height())
+    box.lineEdit().setTextMargins(NUMBER_INDENT_PX, 0, 0, 0)
     box.valueChanged.connect(lambda value: pick(round(value, 2)))
 
     def show(value: float) -> None:

@@ -118,7 +118,7 @@ class SettingsDialog(QDialog):
         self.area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         box = QVBoxLayout(self)
-        box.setContentsMargins(18, 14, 12, 12)
+        box.setContentsMargins(18, 14, 12, 18)  # the grip for its size is in the corner
         box.setSpacing(10)
         box.addLayout(head)
         box.addWidget(self.line)

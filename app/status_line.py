@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from PySide6.QtCore import QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QWidget
 
 from app.bridge import RunState
@@ -12,6 +14,9 @@ from engine.types import Stats
 
 HIGH_LOAD = 0.8
 LATE_CAPTIONS_S = 8.0
+MARGIN_PX, SPACING_PX, NARROW_SPACING_PX = 16, 22, 14
+NARROW_PX = 700
+DOING = "What the engine is doing"
 STATE_TEXT = {
     "running": "Cleaning",
     "idle": "Resting",
@@ -52,7 +57,7 @@ class Dot(QWidget):
 
 
 class StatusLine(QWidget):
-    """State, delay, dropouts, load, provider, captions' lag."""
+    """State, delay, dropouts, load, provider, captions' lag; what has no room is told by the state's tooltip."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,9 +68,9 @@ class StatusLine(QWidget):
         self.dot = Dot()
         self.state = QLabel()
         self.delay, self.dropouts, self.load, self.provider, self.captions = (QLabel() for _ in range(5))
-        row = QHBoxLayout(self)
-        row.setContentsMargins(16, 5, 16, 7)
-        row.setSpacing(22)
+        self._figures = (self.delay, self.captions, self.dropouts, self.load, self.provider)  # the most wanted first
+        self._row = row = QHBoxLayout(self)
+        row.setContentsMargins(MARGIN_PX, 5, MARGIN_PX, 7)
         first = QHBoxLayout()
         first.setSpacing(7)
         first.addWidget(self.dot)
@@ -100,17 +105,45 @@ class StatusLine(QWidget):
         self._stats = stats
         self._show()
 
+    def minimumSizeHint(self) -> QSize:
+        return QSize(0, super().minimumSizeHint().height())
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
     def _show(self) -> None:
         stats = self._stats
-        parts = (self.delay, self.dropouts, self.load, self.captions, self.provider)
-        for label in parts:
-            label.setVisible(stats is not None)
-        self.captions.setVisible(stats is not None and self._captions)
         state = RUN_TEXT[self._run_state] if stats is None else STATE_TEXT.get(stats.state, stats.state)
-        _say(self.state, state, "What the engine is doing", "text")
+        _say(self.state, state, self.state.toolTip() or DOING, "text")
         self.dot.set_colour(self._dot_colour())
         if stats is not None:
             self._show_figures(stats)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Show the figures that there is room for: what warns first, then the more wanted."""
+        known = self._stats is not None
+        told = [label for label in self._figures if known and (self._captions or label is not self.captions)]
+        spacing = SPACING_PX if self.width() > NARROW_PX else NARROW_SPACING_PX
+        self._row.setSpacing(spacing)
+        left, shown = self._room_px(spacing), set[QLabel]()
+        for label in sorted(told, key=lambda label: label.property("tone") != "warning"):
+            left -= label.sizeHint().width() + spacing
+            if left >= 0:
+                shown.add(label)
+        for label in self._figures:
+            label.setVisible(label in shown)
+        left_out = [label.text() for label in told if label not in shown]
+        _say(self.state, self.state.text(), ". ".join([DOING, *left_out]), "text")
+
+    def _room_px(self, spacing: int) -> int:
+        """What the figures may take of the width."""
+        items = [item for at in range(self._row.count()) if (item := self._row.itemAt(at)) is not None]
+        others = [item for item in items if item.widget() not in set[Any](self._figures)]
+        for item in others:
+            item.invalidate()  # or it has the size of a former state
+        return self.width() - 2 * MARGIN_PX - sum(item.sizeHint().width() + spacing for item in others)
 
     def _show_figures(self, s: Stats) -> None:
         lines = [f"{name}: {ms:.1f} ms" for name, ms in s.delay_parts_ms]

@@ -104,5 +104,6 @@ class Steering(QObject):
             "input": window.choices.input,
             "output": window.choices.output,
             "process": os.getpid(),
+            "repaint_ms": round(window.inside.repaint_ms(), 2),
         }
         return figures | (stats_figures(self._stats) if self._stats is not None else {})

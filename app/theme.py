@@ -35,7 +35,7 @@ class ThemeChoice(StrEnum):
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours as #rrggbb. `ramp`: the spectrogram from silent to loud."""
+    """Colours as #rrggbb. `faint`: what cannot be used now; `ramp`: the spectrogram from silent to loud."""
 
     dark: bool
     window: str
@@ -44,6 +44,7 @@ class Theme:
     line: str
     text: str
     muted: str
+    faint: str
     accent: str
     on_accent: str
     warning: str
@@ -59,6 +60,7 @@ DARK = Theme(
     line="#2f363b",
     text="#e9ecee",
     muted="#9da7ae",
+    faint="#6b757c",
     accent="#4fc3a8",
     on_accent="#06221b",
     warning="#e5b567",
@@ -73,7 +75,8 @@ LIGHT = Theme(
     line="#d5dbdd",
     text="#171c1f",
     muted="#566169",
-    accent="#0b7f69",
+    faint="#838d93",
+    accent="#0a7763",
     on_accent="#ffffff",
     warning="#8a5a00",
     warning_panel="#fdf4df",
@@ -118,8 +121,8 @@ def apply_theme(app: QApplication, theme: Theme) -> None:
         (roles.Dark, theme.line),
     ):
         palette.setColor(role, QColor(colour))
-    palette.setColor(QPalette.ColorGroup.Disabled, roles.Text, QColor(theme.muted))
-    palette.setColor(QPalette.ColorGroup.Disabled, roles.ButtonText, QColor(theme.muted))
+    for role in (roles.Text, roles.ButtonText):
+        palette.setColor(QPalette.ColorGroup.Disabled, role, QColor(theme.faint))
     app.setPalette(palette)
     app.setStyleSheet(style_sheet(theme))
 
@@ -142,7 +145,7 @@ QComboBox {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 
   combobox-popup: 0; }}
 QComboBox:hover {{ border-color: {t.muted}; }}
 QComboBox:focus {{ border-color: {t.accent}; }}
-QComboBox:disabled {{ color: {t.muted}; }}
+QComboBox:disabled {{ color: {t.faint}; }}
 QComboBox::drop-down {{ border: none; width: 26px; }}
 QComboBox QAbstractItemView {{ background: {t.raised}; border: 1px solid {t.line}; padding: 4px; outline: 0;
   selection-background-color: {t.accent}; selection-color: {t.on_accent}; }}
@@ -152,29 +155,28 @@ QToolButton#quiet, QPushButton#quiet {{ background: transparent; border: 1px sol
 QToolButton#quiet:hover, QPushButton#quiet:hover {{ background: {t.raised}; color: {t.text}; }}
 QToolButton#quiet:checked {{ color: {t.accent}; }}
 QToolButton#quiet:focus, QPushButton#quiet:focus {{ border-color: {t.accent}; }}
-QToolButton#quiet[narrow="true"] {{ padding: 3px 5px; }}
+QToolButton#quiet[narrow="true"] {{ padding: 3px 1px; }}
 QToolButton#quiet::menu-indicator {{ image: none; }}
 QPushButton#newest {{ background: {t.raised}; color: {t.text}; border: 1px solid {t.line}; border-radius: 6px;
   padding: 2px 9px; }}
 QPushButton#newest:hover, QPushButton#newest:focus {{ border-color: {t.accent}; }}
-QLineEdit {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 6px; padding: 3px 8px; }}
-QLineEdit:focus {{ border-color: {t.accent}; }}
 QFrame#message {{ background: {t.warning_panel}; border: 1px solid {t.warning}; border-radius: 8px; }}
 QTextEdit {{ background: transparent; border: none; selection-background-color: {t.accent};
-  selection-color: {t.on_accent}; }}
+  selection-color: {t.on_accent}; placeholder-text-color: {t.muted}; }}
 QTextEdit:focus {{ border: none; }}
 QDialog#settings, QDialog#shortcuts {{ background: {t.window}; }}
-QLineEdit {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 7px; padding: 6px 10px;
-  selection-background-color: {t.accent}; selection-color: {t.on_accent}; }}
-QLineEdit:focus {{ border-color: {t.accent}; }}
+QLineEdit, QDoubleSpinBox {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 7px;
+  padding: 6px 10px; selection-background-color: {t.accent}; selection-color: {t.on_accent};
+  placeholder-text-color: {t.muted}; }}
+QLineEdit:focus, QDoubleSpinBox:focus {{ border-color: {t.accent}; }}
+QDoubleSpinBox::up-button, QDoubleSpinBox::down-button {{ background: transparent; border: none; width: 24px; }}
 QCheckBox {{ spacing: 8px; padding: 5px 2px; }}
 QCheckBox::indicator {{ width: 15px; height: 15px; border: 1px solid {t.muted}; border-radius: 4px;
   background: {t.raised}; }}
 QCheckBox::indicator:checked {{ background: {t.accent}; border-color: {t.accent}; }}
 QCheckBox::indicator:disabled {{ border-color: {t.line}; }}
 QCheckBox::indicator:focus {{ border: 2px solid {t.text}; }}
-QCheckBox:disabled, QLineEdit:disabled {{ color: {t.muted}; }}
-QToolButton#quiet:disabled {{ color: {t.line}; }}
+QCheckBox:disabled, QLineEdit:disabled, QToolButton#quiet:disabled, QPushButton#quiet:disabled {{ color: {t.faint}; }}
 QMenu {{ background: {t.raised}; border: 1px solid {t.line}; padding: 4px; }}
 QMenu::item {{ padding: 6px 22px; border-radius: 4px; }}
 QMenu::item:selected {{ background: {t.accent}; color: {t.on_accent}; }}
@@ -185,7 +187,6 @@ QScrollBar::add-line, QScrollBar::sub-line {{ height: 0; }}
 QScrollBar::add-page, QScrollBar::sub-page {{ background: transparent; }}
 QSplitter::handle {{ background: transparent; }}
 QDialog#models {{ background: {t.window}; }}
-QPushButton#quiet:disabled {{ color: {t.line}; }}
 QProgressBar {{ background: {t.raised}; border: none; border-radius: 3px; max-height: 6px; }}
 QProgressBar::chunk {{ background: {t.accent}; border-radius: 3px; }}
 """

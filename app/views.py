@@ -10,11 +10,10 @@ from collections import deque
 from collections.abc import Callable
 
 import numpy as np
-import pyqtgraph as pg
 from numpy.typing import NDArray
-from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal
-from PySide6.QtGui import QMouseEvent, QPaintEvent, QWheelEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtCore import QPointF, QSize, Signal
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QFrame, QSizePolicy, QToolButton, QVBoxLayout
 
 from app.shortcut_keys import bind_button
 from app.theme import (
@@ -22,176 +21,19 @@ from app.theme import (
     DIM_STEPS,
     NO_CODE,
     SWAPPED,
-    Lut,
     Theme,
     background_lut,
     ramp_lut,
-    scaled_font,
     voice_lut,
 )
+from app.time_view import WINDOW_S, TimeView, clock
 from app.timeline import BANDS, ColumnRing, Timeline, mel
 
-WINDOW_S = 12.0
-TICK_S = 2.0
-AXIS_WIDTH = 46
-RIGHT_MARGIN = 16  # room for half of the last label
+SHARES = (5, 5, 4, 4)  # of the height, for the pictures
+LEAST_PICTURE_PX = 26  # where there is no room for so much of each, the lower ones are left out
 LEAST_BOOK = 32  # codes a row is taken to have until more are seen
-FREQUENCY_TICKS_HZ = (500, 1000, 2000, 4000)
-
-Picture = NDArray[np.uint8]
+FREQUENCY_TICKS_HZ = (1000, 4000, 2000)  # the first ones are left where there is no room for all
 TREATED_TEXT = {0: "kept", DIM_STEPS: "dropped", SWAPPED: "swapped for another place's"}
-
-
-def clock(time_s: float) -> str:
-    """Seconds as 1:02.34."""
-    minutes, seconds = divmod(max(0.0, time_s), 60.0)
-    return f"{int(minutes)}:{seconds:05.2f}"
-
-
-class TimedPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph has no types
-    """A plot that knows how long its paints keep the thread busy; the wheel belongs to the time axis, not to a zoom."""
-
-    wheeled = Signal(int)
-    clicked = Signal(QPointF)  # where, in the scene
-    left = Signal()
-
-    def __init__(self) -> None:
-        super().__init__(background=None)
-        self.paint_ms: deque[float] = deque(maxlen=300)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        begin = time.thread_time()
-        super().paintEvent(event)
-        self.paint_ms.append(1000.0 * (time.thread_time() - begin))
-
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        self.wheeled.emit(event.angleDelta().y() or event.angleDelta().x())
-        event.accept()
-
-    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
-        super().mouseReleaseEvent(event)
-        if event.button() is Qt.MouseButton.LeftButton:
-            self.clicked.emit(self.mapToScene(event.position().toPoint()))
-
-    def leaveEvent(self, event: QEvent) -> None:
-        self.left.emit()
-        super().leaveEvent(event)
-
-
-class TimeView(QWidget):
-    """One picture with a heading above it: time along the bottom, newest at the right, `rows` up the side."""
-
-    hovered = Signal(float)  # seconds before the right edge; NaN when the pointer left
-    clicked = Signal(float)  # the same
-
-    def __init__(self, title: str, note: str, described: str) -> None:
-        super().__init__()
-        self.title = QLabel(title)
-        self.title.setFont(scaled_font(0.95, bold=True))
-        self.note = QLabel(note)
-        self.readout = QLabel()
-        for label in (self.note, self.readout):
-            label.setFont(scaled_font(0.9))
-            label.setProperty("tone", "muted")
-        self.readout.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self.readout.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        self.plot = TimedPlot()
-        self.plot.setAccessibleName(title)
-        self.plot.setAccessibleDescription(described)
-        self.plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.plot.setMinimumHeight(44)
-        self.image = pg.ImageItem(axisOrder="row-major")
-        self.pointer = pg.InfiniteLine(angle=90, movable=False)
-        self.pointer.hide()
-        self.last_scene = QPointF()
-        self._lut: Lut = np.zeros((256, 4), dtype=np.uint8)
-        self._rows = 1
-        self._arrange()
-        self._prepare_plot()
-
-    def _arrange(self) -> None:
-        head = self.head = QHBoxLayout()
-        head.setContentsMargins(AXIS_WIDTH + 2, 0, 4, 0)
-        head.setSpacing(10)
-        head.addWidget(self.title)
-        head.addWidget(self.note)
-        head.addWidget(self.readout, 1)  # takes what is left, so that a longer text needs no new layout
-        box = QVBoxLayout(self)
-        box.setContentsMargins(0, 0, 0, 0)
-        box.setSpacing(3)
-        box.addLayout(head)
-        box.addWidget(self.plot, 1)
-
-    def _prepare_plot(self) -> None:
-        item = self.plot.getPlotItem()
-        item.addItem(self.image)
-        item.addItem(self.pointer)
-        item.setMenuEnabled(False)
-        item.hideButtons()
-        item.setMouseEnabled(False, False)
-        item.setContentsMargins(0, 0, RIGHT_MARGIN, 0)
-        item.setXRange(-WINDOW_S, 0.0, padding=0)
-        item.showAxis("bottom", False)
-        left = item.getAxis("left")
-        left.setWidth(AXIS_WIDTH)
-        left.setStyle(tickLength=0, tickAlpha=0, tickFont=scaled_font(0.85))
-        self.plot.scene().sigMouseMoved.connect(self._moved)
-        self.plot.clicked.connect(self._clicked)
-        self.plot.left.connect(lambda: self.hovered.emit(float("nan")))
-
-    def show_time_axis(self) -> None:
-        """Label the time below this view."""
-        axis = self.plot.getPlotItem().getAxis("bottom")
-        seconds = np.arange(0.0, WINDOW_S + 0.1, TICK_S)
-        axis.setTicks([[(-s, "now" if s == 0 else f"{s:.0f} s ago") for s in seconds if s < WINDOW_S]])
-        axis.setStyle(tickLength=0, tickAlpha=0, tickFont=scaled_font(0.85), hideOverlappingLabels=False)
-        axis.setHeight(round(self.fontMetrics().height() * 1.3))
-        self.plot.getPlotItem().showAxis("bottom", True)
-
-    def set_rows(self, rows: int, ticks: list[tuple[float, str]]) -> None:
-        """How many rows the picture has, and the labels beside them."""
-        self._rows = rows
-        item = self.plot.getPlotItem()
-        item.setYRange(0, rows, padding=0)
-        item.getAxis("left").setTicks([ticks])
-
-    def set_theme(self, theme: Theme) -> None:
-        """Colours of frame and lettering."""
-        self.plot.setBackground(theme.panel)
-        item = self.plot.getPlotItem()
-        item.vb.setBackgroundColor(theme.ramp[0])
-        for name in ("left", "bottom"):
-            axis = item.getAxis(name)
-            axis.setPen(pg.mkPen(None))
-            axis.setTickPen(pg.mkPen(None))
-            axis.setTextPen(theme.muted)
-        self.pointer.setPen(pg.mkPen(theme.text, width=1))
-
-    def point_at(self, seconds: float) -> None:
-        """Show the pointer's line at a time before the right edge; NaN hides it."""
-        self.pointer.setVisible(not np.isnan(seconds))
-        if not np.isnan(seconds):
-            self.pointer.setPos(seconds)
-
-    def row_at(self, scene: QPointF) -> int:
-        """The row of the picture under a point of the scene."""
-        return int(np.clip(self.plot.getPlotItem().vb.mapSceneToView(scene).y(), 0, self._rows - 1))
-
-    def _moved(self, scene: QPointF) -> None:
-        box = self.plot.getPlotItem().vb
-        inside = box.sceneBoundingRect().contains(scene)
-        self.last_scene = scene
-        self.hovered.emit(float(box.mapSceneToView(scene).x()) if inside else float("nan"))
-
-    def _clicked(self, scene: QPointF) -> None:
-        box = self.plot.getPlotItem().vb
-        if box.sceneBoundingRect().contains(scene):
-            self.clicked.emit(float(box.mapSceneToView(scene).x()))
-
-    def _paint(self, picture: Picture) -> None:
-        """Show a picture [rows, columns, RGBA], rows from the bottom. Colours are looked up here: Qt is slower."""
-        self.image.setImage(picture, autoLevels=False, levels=None)
-        self.image.setRect(QRectF(-WINDOW_S, 0.0, WINDOW_S, self._rows))
 
 
 class SpectrogramView(TimeView):
@@ -202,7 +44,7 @@ class SpectrogramView(TimeView):
         self._ring = ring
         top = float(mel(8000.0))
         ticks = [(float(mel(hz)) / top * BANDS, f"{hz / 1000:g} kHz") for hz in FREQUENCY_TICKS_HZ]
-        self.set_rows(BANDS, ticks[1:])
+        self.set_rows(BANDS, ticks)
 
     def set_theme(self, theme: Theme) -> None:
         super().set_theme(theme)
@@ -264,7 +106,7 @@ class RasterView(TimeView):
         if len(self._books) != codes.shape[1]:
             self._books = np.full(codes.shape[1], LEAST_BOOK, dtype=np.int64)
             rows = codes.shape[1]
-            self.set_rows(rows, [(rows * 0.9, "1"), (rows * 0.1, str(rows))])
+            self.set_rows(rows, [(rows - 0.5, "1"), (0.5, str(rows))])
         most = codes.max(axis=0)
         while (short := most >= self._books).any():
             self._books[short] *= 2
@@ -309,17 +151,45 @@ class InsideView(QFrame):
         self.live.setAccessibleName("Pause the pictures")
         self.live.toggled.connect(self._pause)
         self.live.setParent(self)
-        box = QVBoxLayout(self)
+        self._box = box = QVBoxLayout(self)
         box.setContentsMargins(8, 10, 10, 8)
         box.setSpacing(8)
-        for view, share in zip(self.views, (5, 5, 4, 4)):
-            box.addWidget(view, share)
+        for view in self.views:
+            box.addWidget(view)
             view.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
             view.hovered.connect(lambda s, v=view: self._hover(v, s))
             view.plot.wheeled.connect(self._scroll)
             view.clicked.connect(lambda s, v=view: self.asked.emit(self._time_of(s), v is not self.heard))
         self.heard.head.addWidget(self.live)
-        self.views[-1].show_time_axis()
+
+    def minimumSizeHint(self) -> QSize:
+        """Room for one picture."""
+        return QSize(super().minimumSizeHint().width(), self._overhead_px(1) + LEAST_PICTURE_PX)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """As many pictures as have room, from the top; those with the same share are equally high."""
+        fitting = (n for n in range(len(self.views), 1, -1) if self._picture_px(n) >= n * LEAST_PICTURE_PX)
+        count = next(fitting, 1)
+        room, whole = self._picture_px(count), sum(SHARES[:count])
+        for at, (view, share) in enumerate(zip(self.views, SHARES)):
+            last = at == count - 1
+            view.setVisible(at < count)
+            view.show_time_axis(last)
+            self._box.setStretch(at, max(1, view.overhead_px(last) + room * share // whole))
+        self._shown = (-1, -1)
+
+    def _overhead_px(self, count: int) -> int:
+        """What is no picture of the height of so many views."""
+        margins, gaps = self._box.contentsMargins(), (count - 1) * self._box.spacing()
+        views = sum(view.overhead_px(at == count - 1) for at, view in enumerate(self.views[:count]))
+        return margins.top() + margins.bottom() + gaps + views
+
+    def _picture_px(self, count: int) -> int:
+        return self.height() - self._overhead_px(count)
 
     def set_theme(self, theme: Theme) -> None:
         """Colours of every view."""

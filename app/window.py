@@ -27,7 +27,6 @@ from engine.ports import NO_OUTPUT
 from engine.types import LOUDSPEAKERS, Background, DeviceChange, EngineConfig, Levels, Problem, Stats, Tokens
 
 SIZE = (1280, 720)
-SMALLEST = (960, 560)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +77,6 @@ class MainWindow(QMainWindow):
         self.desk = Desk(self)
         self.moments = Moments(self.timeline, self.desk.listening_output, self)
         self.setWindowTitle("Sottovoce")
-        self.setMinimumSize(*SMALLEST)
         self.resize(*SIZE)
         self._arrange()
         self._connect()
@@ -98,7 +96,6 @@ class MainWindow(QMainWindow):
         split.setStretchFactor(0, 4)
         split.setStretchFactor(1, 1)
         split.setSizes([490, 162])
-        self.captions.setMinimumHeight(92)
         right = QVBoxLayout()
         right.setContentsMargins(14, 14, 14, 2)
         right.setSpacing(10)

@@ -28,7 +28,8 @@ def measure_window(seconds: float, provider: str, progress: Callable[[float], No
     """Let the window run for `seconds`, never less than what is recorded of it. Times in ms, memory in MB.
 
     dropouts: since it had settled; gaps_heard: in what came out at the beginning and at the end, where what went in had
-    none; hop_ms_max: the worst since the start; growth: of memory, from the first look to the last; percentages are of
+    none; hop_ms_max: the worst since the start; repaint_ms: of the GUI thread, for a frame of all pictures, those of
+    the last ten seconds; growth: of memory, from the first look to the last; percentages are of
     one core. Raises DeviceError where PulseAudio is not installed, SottovoceError when the window does not come up.
     """
     seconds = max(seconds, 2 * HEARD_S + LOOK_S)
@@ -67,6 +68,7 @@ def figures(looks: list[dict[str, Any]], delays: list[float], cpu_percent: tuple
         "hop_ms_median": statistics.median(look["hop_ms_median"] for look in looks),
         "hop_ms_p99": max(look["hop_ms_p99"] for look in looks),
         "hop_ms_max": last["hop_ms_max"],
+        "repaint_ms_median": statistics.median(look["repaint_ms"] for look in looks),
         "delay_ms_first": delays[0],
         "delay_ms_last": delays[1],
         "cpu_percent": cpu_percent[0],

@@ -115,6 +115,7 @@ def test_status_tells_how_the_run_is_doing(steered: Steered, qtbot: QtBot) -> No
     qtbot.waitUntil(lambda: "delay_ms" in steered.say("status").status, timeout=WAIT_MS)
     status = steered.say("status").status
     assert (status["state"], status["background"], status["delay_ms"]) == ("running", "drop", 64.0)
+    assert status["repaint_ms"] >= 0.0
 
 
 def test_captions_are_followed_while_they_are_on(steered: Steered, qtbot: QtBot) -> None:

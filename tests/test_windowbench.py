@@ -14,7 +14,7 @@ from engine.types import SottovoceError
 
 def look(at_s: float, **other: Any) -> dict[str, Any]:
     usual = {
-        "dropouts": 2, "given_up": [], "hop_ms_median": 5.0, "hop_ms_p99": 7.0, "hop_ms_max": 12.0,
+        "dropouts": 2, "given_up": [], "hop_ms_median": 5.0, "hop_ms_p99": 7.0, "hop_ms_max": 12.0, "repaint_ms": 4.0,
         "rss_mb": 300.0 + at_s / 3600.0, "captions_rss_mb": 400.0,
     }  # fmt: skip
     return usual | {"at_s": at_s} | other
@@ -27,6 +27,7 @@ def test_figures_are_those_since_the_first_look() -> None:
     assert found["given_up"] == ["captions"]
     assert (found["hop_ms_median"], found["hop_ms_p99"], found["hop_ms_max"]) == (5.0, 9.0, 15.0)
     assert (found["delay_ms_first"], found["delay_ms_last"]) == (100.0, 101.5)
+    assert found["repaint_ms_median"] == 4.0
     assert found["cpu_percent"] == pytest.approx(50.0)
     assert found["cpu_percent_captions"] == pytest.approx(10.0)
     assert found["growth_mb_per_hour"] == pytest.approx(1.0)

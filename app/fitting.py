@@ -1,0 +1,16 @@
+"""Windows no larger than the screen that they open on."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QSize, Qt
+from PySide6.QtWidgets import QWidget
+
+TITLE_PX = 40  # the desktop's frame above a window
+
+
+def fit_to_screen(window: QWidget) -> None:
+    """Make a window that is too large for its screen as large as the screen; to be called before it is shown."""
+    room = window.screen().availableSize()
+    if window.width() > room.width() or window.height() + TITLE_PX > room.height():
+        window.resize(window.size().boundedTo(room - QSize(0, TITLE_PX)))
+        window.setWindowState(window.windowState() | Qt.WindowState.WindowMaximized)
