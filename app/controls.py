@@ -204,7 +204,7 @@ class GroundSlider(QSlider):
         self.initStyleOption(option)
         style = self.style()
         control = QStyle.ComplexControl.CC_Slider
-        knob = style.subControlRect(control, option, QStyle.SubControl.SC_SliderHandle, self).center().x()
+        knob = float(style.subControlRect(control, option, QStyle.SubControl.SC_SliderHandle, self).center().x())
         knob = min(max(knob, KNOB_ROOM), self.width() - KNOB_ROOM)
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
