@@ -32,6 +32,7 @@ from torch.nn import functional
 from engine.paths import cache_dir
 from engine.types import SottovoceError
 from models.noise_vq import NoiseVq, VqConfig, VqWeights, alpha_loss, beta_loss, downsampled, noise_weight
+from models.sources import Split
 from models.word_pairs import KINDS, Heard, read_blocks
 
 SEED = 3
@@ -314,7 +315,8 @@ def frozen_words() -> Words:
     return Words(model, {name: list(reader.tokenizer(name).sot_sequence_including_notimestamps) for name in SHARES})
 
 
-def _pairs(split: Any) -> Iterator[Heard]:
+def stored_pairs(split: Split) -> Iterator[Heard]:
+    """Every pair of a split from the cache. Raises SottovoceError where there is none."""
     found = False
     for pair in read_blocks(split):
         found = True
@@ -341,7 +343,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.manual_seed(SEED)
     try:
         config = VqConfig(codes=args.codes, sampling=args.sampling, classes=len(KINDS))
-        pairs = list(_pairs("train")), list(_pairs("validation"))
+        pairs = list(stored_pairs("train")), list(stored_pairs("validation"))
         training = Training(config, frozen_words(), *pairs, folder=cache_dir() / "words")
         if args.fresh and training.path.exists():
             training.path.replace(training.path.with_suffix(".before.pt"))
