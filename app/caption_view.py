@@ -23,6 +23,7 @@ from engine.types import Caption
 
 UNDO_S = 30.0
 NOTE_S = 8.0
+LEAST_TEXT = 40  # of a panel in a low window: a line of words
 LOST = "The oldest captions went to make room for the newest; save them more often to keep all."
 
 
@@ -143,6 +144,7 @@ class CaptionView(QFrame):
         box.addLayout(head)
         box.addWidget(self.search)
         box.addWidget(self.text, 1)
+        self.text.setMinimumHeight(LEAST_TEXT)
 
     def _make_shortcuts(self) -> None:
         search = self.search

@@ -204,8 +204,8 @@ class GroundSlider(QSlider):
         self.initStyleOption(option)
         style = self.style()
         control = QStyle.ComplexControl.CC_Slider
-        knob = style.subControlRect(control, option, QStyle.SubControl.SC_SliderHandle, self).center().x()
-        knob = min(max(knob, KNOB_ROOM), self.width() - KNOB_ROOM)
+        handle = style.subControlRect(control, option, QStyle.SubControl.SC_SliderHandle, self)
+        knob = min(max(handle.center().x(), KNOB_ROOM), self.width() - KNOB_ROOM)
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         middle, theme = self.height() / 2, self._theme

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QWidget
 
 from app.bridge import RunState
@@ -12,12 +12,13 @@ from engine.types import Stats
 
 HIGH_LOAD = 0.8
 LATE_CAPTIONS_S = 8.0
+APART, CLOSE = 22, 8  # between the parts, and where the window is narrow
 STATE_TEXT = {
     "running": "Cleaning",
     "idle": "Resting",
     "bypass": "Bypass",
     "muted": "Muted",
-    "waiting": "Waiting for a device",
+    "waiting": "Waiting",
     "stopped": "Stopped",
 }
 RUN_TEXT = {
@@ -63,9 +64,9 @@ class StatusLine(QWidget):
         self.dot = Dot()
         self.state = QLabel()
         self.delay, self.dropouts, self.load, self.provider, self.captions = (QLabel() for _ in range(5))
-        row = QHBoxLayout(self)
+        row = self._row = QHBoxLayout(self)
         row.setContentsMargins(16, 5, 16, 7)
-        row.setSpacing(22)
+        row.setSpacing(APART)
         first = QHBoxLayout()
         first.setSpacing(7)
         first.addWidget(self.dot)
@@ -100,6 +101,18 @@ class StatusLine(QWidget):
         self._stats = stats
         self._show()
 
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        """The parts move together before one is cut."""
+        row = self._row
+        wide = row.sizeHint().width() + (APART - row.spacing()) * (row.count() - 1)
+        wanted = APART if wide <= self.width() else CLOSE
+        if wanted != row.spacing():
+            row.setSpacing(wanted)
+
     def _show(self) -> None:
         stats = self._stats
         parts = (self.delay, self.dropouts, self.load, self.captions, self.provider)
@@ -111,6 +124,7 @@ class StatusLine(QWidget):
         self.dot.set_colour(self._dot_colour())
         if stats is not None:
             self._show_figures(stats)
+        self._fit()
 
     def _show_figures(self, s: Stats) -> None:
         lines = [f"{name}: {ms:.1f} ms" for name, ms in s.delay_parts_ms]

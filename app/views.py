@@ -13,7 +13,7 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal
-from PySide6.QtGui import QMouseEvent, QPaintEvent, QWheelEvent
+from PySide6.QtGui import QFontMetricsF, QMouseEvent, QPaintEvent, QWheelEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from app.shortcut_keys import bind_button
@@ -36,6 +36,7 @@ TICK_S = 2.0
 AXIS_WIDTH = 46
 RIGHT_MARGIN = 16  # room for half of the last label
 LEAST_BOOK = 32  # codes a row is taken to have until more are seen
+CUT_PART = 0.4  # of a line: a label that is nearer to the edge would be cut
 FREQUENCY_TICKS_HZ = (500, 1000, 2000, 4000)
 
 Picture = NDArray[np.uint8]
@@ -99,13 +100,14 @@ class TimeView(QWidget):
         self.plot.setAccessibleName(title)
         self.plot.setAccessibleDescription(described)
         self.plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.plot.setMinimumHeight(44)
+        self.plot.setMinimumHeight(36)
         self.image = pg.ImageItem(axisOrder="row-major")
         self.pointer = pg.InfiniteLine(angle=90, movable=False)
         self.pointer.hide()
         self.last_scene = QPointF()
         self._lut: Lut = np.zeros((256, 4), dtype=np.uint8)
         self._rows = 1
+        self._ticks: list[tuple[float, str]] = []
         self._arrange()
         self._prepare_plot()
 
@@ -135,6 +137,7 @@ class TimeView(QWidget):
         left = item.getAxis("left")
         left.setWidth(AXIS_WIDTH)
         left.setStyle(tickLength=0, tickAlpha=0, tickFont=scaled_font(0.85))
+        item.vb.sigResized.connect(self._show_ticks)
         self.plot.scene().sigMouseMoved.connect(self._moved)
         self.plot.clicked.connect(self._clicked)
         self.plot.left.connect(lambda: self.hovered.emit(float("nan")))
@@ -153,7 +156,20 @@ class TimeView(QWidget):
         self._rows = rows
         item = self.plot.getPlotItem()
         item.setYRange(0, rows, padding=0)
-        item.getAxis("left").setTicks([ticks])
+        self._ticks = ticks
+        self._show_ticks()
+
+    def _show_ticks(self) -> None:
+        """As many labels as there is room for."""
+        item = self.plot.getPlotItem()
+        row_px = item.vb.boundingRect().height() / self._rows
+        line_px = QFontMetricsF(scaled_font(0.85)).height()
+        shown: list[tuple[float, str]] = []
+        for at, text in self._ticks:
+            inside = min(at, self._rows - at) * row_px >= CUT_PART * line_px
+            if inside and all(abs(at - other) * row_px >= line_px for other, _ in shown):
+                shown.append((at, text))
+        item.getAxis("left").setTicks([shown])
 
     def set_theme(self, theme: Theme) -> None:
         """Colours of frame and lettering."""

@@ -99,7 +99,6 @@ class MainWindow(QMainWindow):
         split.setStretchFactor(0, 4)
         split.setStretchFactor(1, 1)
         split.setSizes([490, 162])
-        self.captions.setMinimumHeight(92)
         right = QVBoxLayout()
         right.setContentsMargins(14, 14, 14, 2)
         right.setSpacing(10)
