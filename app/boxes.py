@@ -6,6 +6,7 @@ from PySide6.QtCore import QPointF, Qt, Signal
 from PySide6.QtGui import QEnterEvent, QFocusEvent, QPainter, QPaintEvent, QPalette, QPen, QWheelEvent
 from PySide6.QtWidgets import QComboBox, QStyle, QStyledItemDelegate, QStyleOptionComboBox, QStylePainter
 
+GONE = " (gone)"
 MOST_WIDTH = 640
 LIST_EDGES = 24  # beside the text of a list: its edges and its scroll bar
 
@@ -72,9 +73,9 @@ class DeviceBox(QuietComboBox):
 
     def show_choices(self, choices: list[tuple[str, object]], current: object) -> None:
         """Offer (name, data) pairs with one of them chosen; one that has gone stays, and says so."""
-        self._names |= {data: text for text, data in choices}
+        self._names |= {data: text.removesuffix(GONE) for text, data in choices}
         if isinstance(current, str) and current not in (data for _, data in choices):
-            choices = [*choices, (f"{self._names.get(current, current)} (gone)", current)]
+            choices = [*choices, (f"{self._names.get(current, current)}{GONE}", current)]
         if [(self.itemText(i), self.itemData(i)) for i in range(self.count())] != choices:
             self._fill(choices)
         self.setCurrentIndex(max(0, self.findData(current)))

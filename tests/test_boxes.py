@@ -74,6 +74,9 @@ def test_a_device_that_has_gone_keeps_its_name(qtbot: QtBot) -> None:
     assert box.currentText() == "Headset (gone)"
     box.show_choices([DESK, HEADSET], HEADSET[1])
     assert offered(box) == ["Desk microphone", "Headset"]
+    box.show_choices([DESK, ("Headset (gone)", HEADSET[1])], "desk")  # as another box has it
+    box.show_choices([DESK], HEADSET[1])
+    assert box.currentText() == "Headset (gone)"
     box.show_choices([DESK], "never seen")
     assert box.currentText() == "never seen (gone)"
 
