@@ -6,6 +6,7 @@ from PySide6.QtCore import QPointF, Qt, Signal
 from PySide6.QtGui import QEnterEvent, QFocusEvent, QPainter, QPaintEvent, QPalette, QPen, QWheelEvent
 from PySide6.QtWidgets import QComboBox, QStyle, QStyledItemDelegate, QStyleOptionComboBox, QStylePainter
 
+GONE = " (gone)"
 MOST_WIDTH = 640
 LIST_EDGES = 24  # beside the text of a list: its edges and its scroll bar
 
@@ -72,22 +73,30 @@ class DeviceBox(QuietComboBox):
 
     def show_choices(self, choices: list[tuple[str, object]], current: object) -> None:
         """Offer (name, data) pairs with one of them chosen; one that has gone stays, and says so."""
-        self._names |= {data: text for text, data in choices}
+        self._names |= {data: text.removesuffix(GONE) for text, data in choices}
         if isinstance(current, str) and current not in (data for _, data in choices):
-            choices = [*choices, (f"{self._names.get(current, current)} (gone)", current)]
-        if [(self.itemText(i), self.itemData(i)) for i in range(self.count())] != choices:
+            choices = [*choices, (f"{self._names.get(current, current)}{GONE}", current)]
+        is_new = [(self.itemText(i), self.itemData(i)) for i in range(self.count())] != choices
+        is_open = is_new and self.view().isVisible()
+        pointed_at = self.itemData(self.view().currentIndex().row())
+        if is_open:
+            self.hidePopup()
+        if is_new:
             self._fill(choices)
         self.setCurrentIndex(max(0, self.findData(current)))
         self.setToolTip(self.currentText())
+        if is_open:
+            self._open_again(pointed_at)
 
     def _fill(self, choices: list[tuple[str, object]]) -> None:
-        """An open list is opened anew: it has the size of the former one."""
-        is_open = self.view().isVisible()
-        if is_open:
-            self.hidePopup()
         self.clear()
         for text, data in choices:
             self.addItem(text, data)
             self.setItemData(self.count() - 1, text, Qt.ItemDataRole.ToolTipRole)
-        if is_open:
-            super().showPopup()
+
+    def _open_again(self, pointed_at: object) -> None:
+        """The list had the size of the former one; who was about to choose goes on where they were."""
+        super().showPopup()
+        row = self.findData(pointed_at)
+        if row >= 0:
+            self.view().setCurrentIndex(self.model().index(row, self.modelColumn()))

@@ -22,7 +22,7 @@ STATE_TEXT = {
     "idle": "Resting",
     "bypass": "Bypass",
     "muted": "Muted",
-    "waiting": "Waiting for a device",
+    "waiting": "Waiting",
     "stopped": "Stopped",
 }
 RUN_TEXT = {

@@ -146,7 +146,7 @@ QComboBox {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 
 QComboBox:hover {{ border-color: {t.muted}; }}
 QComboBox:focus {{ border-color: {t.accent}; }}
 QComboBox:disabled {{ color: {t.faint}; }}
-QComboBox::drop-down {{ border: none; width: 26px; }}
+QuietComboBox::drop-down {{ border: none; width: 26px; }}
 QComboBox QAbstractItemView {{ background: {t.raised}; border: 1px solid {t.line}; padding: 4px; outline: 0;
   selection-background-color: {t.accent}; selection-color: {t.on_accent}; }}
 QComboBox QAbstractItemView::item {{ padding: 4px 6px; }}

@@ -18,6 +18,8 @@ from typing import Any
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ["PULSE_SERVER"] = "unix:/nonexistent/pulse"  # never the sound server of the person's session
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as engine/__init__.py does; tests may load ONNX Runtime before it
+
 # One thread, and no spinning at barriers: on a busy machine a spinning OpenMP team waits for itself.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from PySide6.QtCore import QPoint
+from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
@@ -60,10 +60,14 @@ def test_a_device_that_comes_while_the_list_is_open_is_there(qtbot: QtBot) -> No
         box.showPopup()
     qtbot.waitUntil(box.view().isVisible)
     before = box.view().height()
-    box.show_choices([DESK, HEADSET], "desk")
+    box.show_choices([HEADSET, DESK], "desk")
     assert box.view().isVisible() and box.view().height() > before
-    assert offered(box) == ["Desk microphone", "Headset"]
-    box.hidePopup()
+    assert offered(box) == ["Headset", "Desk microphone"]
+    assert box.view().currentIndex().row() == 1  # still what was pointed at
+    qtbot.keyClick(box.view(), Qt.Key.Key_Up)
+    with qtbot.waitSignal(box.chosen) as chosen:
+        qtbot.keyClick(box.view(), Qt.Key.Key_Return)
+    assert chosen.args == [HEADSET[1]]
 
 
 def test_a_device_that_has_gone_keeps_its_name(qtbot: QtBot) -> None:
@@ -74,6 +78,9 @@ def test_a_device_that_has_gone_keeps_its_name(qtbot: QtBot) -> None:
     assert box.currentText() == "Headset (gone)"
     box.show_choices([DESK, HEADSET], HEADSET[1])
     assert offered(box) == ["Desk microphone", "Headset"]
+    box.show_choices([DESK, ("Headset (gone)", HEADSET[1])], "desk")  # as another box has it
+    box.show_choices([DESK], HEADSET[1])
+    assert box.currentText() == "Headset (gone)"
     box.show_choices([DESK], "never seen")
     assert box.currentText() == "never seen (gone)"
 

@@ -12,7 +12,7 @@ from pytestqt.qtbot import QtBot
 
 from app.theme import DARK, DIM_STEPS, LIGHT, SWAPPED, background_lut
 from app.timeline import BANDS, HISTORY_S, ColumnRing, Spectrum, Timeline, mel, treatment
-from app.views import InsideView
+from app.views import InsideView, SpectrogramView
 from engine.types import EngineConfig, Tokens
 from tests.fake_engine import HOP, FakeEngine
 from tests.stage import REPAINT_MS
@@ -144,3 +144,16 @@ def test_a_frame_is_painted_in_time(inside: InsideView, qtbot: QtBot, size: tupl
         feed(inside, 2, engine)
         qtbot.wait(1)
     assert inside.repaint_ms() < REPAINT_MS
+
+
+def test_labels_that_have_no_room_are_left_out(qtbot: QtBot) -> None:
+    def labels(height: int) -> list[str]:
+        view.resize(400, height)
+        view.show()
+        (ticks,) = view.plot.getPlotItem().getAxis("left")._tickLevels
+        return [text for _, text in ticks]
+
+    view = SpectrogramView("Heard", "", lambda timeline: timeline.heard)
+    qtbot.addWidget(view)
+    assert labels(260) == ["1 kHz", "2 kHz", "4 kHz"]
+    assert labels(70) == ["1 kHz", "4 kHz"]

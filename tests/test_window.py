@@ -17,10 +17,12 @@ from app.bridge import RunState
 from app.caption_text import CaptionText
 from app.column import DEMO_INPUT
 from app.controls import METER_FLOOR_DB
+from app.status_line import StatusLine
 from app.theme import ThemeChoice, system_theme
 from app.timeline import BANDS
 from app.window import Choices
-from engine.types import DeviceChange, Problem
+from engine.types import DeviceChange, EngineConfig, Problem
+from tests.fake_engine import FakeEngine
 from tests.stage import MICROPHONE, OTHER, OWN, SPEAKER, WAIT_MS
 
 
@@ -218,3 +220,27 @@ def test_a_device_that_is_back_is_called_by_its_name(stages: Any, qtbot: QtBot) 
     stage.window._list_devices([SPEAKER])
     stage.engine.extra.append(DeviceChange(3.0, "back", MICROPHONE.id))
     qtbot.waitUntil(lambda: stage.window.message.text() == f"Back: {MICROPHONE.name}", timeout=WAIT_MS)
+
+
+def test_in_the_smallest_window_the_search_is_whole(stages: Any, qtbot: QtBot) -> None:
+    window = stages().window
+    window.resize(window.minimumSize())
+    window.message.say("a long line about what went wrong, and what to do about it " * 3, False)
+    window.captions.search.open_search()
+    line = window.captions.search.line
+    qtbot.waitUntil(lambda: line.isVisible() and line.height() >= line.minimumSizeHint().height(), timeout=WAIT_MS)
+
+
+def test_a_narrow_status_line_cuts_nothing(qtbot: QtBot) -> None:
+    stats = FakeEngine(EngineConfig())._stats(1.0)
+    status = StatusLine()
+    qtbot.addWidget(status)
+    status.set_captions(True)
+    status.show_run_state(RunState.ON)
+    status.show_stats(stats)
+    status.show()
+    whole = status.sizeHint().width()
+    status.resize(whole - 40, status.sizeHint().height())
+    status.show_stats(stats)
+    labels = (status.state, status.delay, status.dropouts, status.load, status.captions, status.provider)
+    qtbot.waitUntil(lambda: all(label.width() >= label.sizeHint().width() for label in labels), timeout=WAIT_MS)

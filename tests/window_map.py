@@ -27,7 +27,6 @@ def main() -> None:
         "slider": window.background.slider,
         "place": window.background.place,
         "voice_tokens": window.inside.voice,
-        "captions": window.captions.text,
     }
     for name, widget in things.items():
         at = widget.mapTo(window, QPoint(0, 0))
