@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, QObject, Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -194,6 +194,28 @@ def test_pictures_give_way_from_below(qtbot: QtBot, height: int, count: int) -> 
     heights = [view.plot.getPlotItem().vb.height() for view in inside.views[:count]]
     assert min(heights) >= 20.0
     assert max(heights[:2]) - min(heights[:2]) <= 2.0
+
+
+def test_pictures_that_give_way_may_make_room_for_themselves(qtbot: QtBot) -> None:
+    inside = InsideView(Timeline())
+    qtbot.addWidget(inside)
+    inside.resize(700, 500)
+    inside.show()
+
+    class Enlarging(QObject):
+        def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+            if event.type() == QEvent.Type.Hide:
+                inside.resize(700, 500)
+            return False
+
+    enlarging = Enlarging()
+    inside.background.installEventFilter(enlarging)
+    inside.resize(700, 200)
+    inside.background.removeEventFilter(enlarging)
+    assert inside.height() == 500
+    assert all(view.isVisible() for view in inside.views)
+    axes = [view.plot.getPlotItem().getAxis("bottom").isVisible() for view in inside.views]
+    assert axes == [False, False, False, True]
 
 
 def test_a_narrow_status_line_keeps_what_warns_and_tells_the_rest(qtbot: QtBot) -> None:
