@@ -6,6 +6,7 @@ person would do it. Settings are the usual ones, not the person's. Letters are t
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import tempfile
@@ -57,6 +58,7 @@ def _take_window(folder: Path, names: tuple[str, ...]) -> list[Path]:
     from app.remembering import Remembering
     from app.settings_file import load
     from app.settings_store import SettingsStore
+    from app.settings_use import window_config
     from app.theme import ThemeChoice
     from app.window import Choices, MainWindow
     from engine.devices import list_devices
@@ -66,9 +68,11 @@ def _take_window(folder: Path, names: tuple[str, ...]) -> list[Path]:
 
     application()
     bridge = Bridge(make_engine, list_devices, list_scenes, read_clouds)
-    config = EngineConfig(background=Background.parse(BEFORE), captions=_can_caption())
+    remembered = load()[0]
+    config = window_config(remembered.settings, None, _can_caption())
+    config = dataclasses.replace(config, background=Background.parse(BEFORE))
     window = MainWindow(bridge, config, Choices(DEMO_INPUT, NO_OUTPUT, settled=True), ThemeChoice.DARK)
-    remembering = Remembering(window, SettingsStore(load()[0]), lambda: True)
+    remembering = Remembering(window, SettingsStore(remembered), lambda: True)
     closed: list[bool] = []
     window.closed.connect(lambda: closed.append(True))
     window.show()
@@ -103,8 +107,8 @@ def _play_to(window: MainWindow, at_s: float) -> None:
     def there() -> bool:
         if window.bridge.state is RunState.OFF and (text := window.message.text()):
             raise SottovoceError(text[:1].lower() + text[1:])
-        said = window.captions.text.final_text and window.column.noise.plane.kind and late_s[-1] < LATE_S
-        return _played_s(window) >= at_s and (bool(said) or not window.config.captions)
+        told = bool(window.captions.text.final_text and window.column.noise.plane.kind)
+        return _played_s(window) >= at_s and (not window.config.captions or (told and late_s[-1] < LATE_S))
 
     _until(there, "sound or captions do not come; see sottovoce doctor, or wait until this machine has less to do")
 
