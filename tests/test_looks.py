@@ -41,6 +41,7 @@ from app.theme import DARK, LIGHT, Theme, apply_theme
 from app.timeline import Timeline
 from app.views import InsideView
 from engine.types import EngineConfig, Stats
+from tests.fake_shelf import FakeShelf
 from tests.stage import RAIN, WAIT_MS, Stage
 from tests.test_window import contrast
 
@@ -255,6 +256,17 @@ def test_the_settings_fit(stage: Stage, qtbot: QtBot, size: tuple[int, int]) -> 
 
 def test_the_shortcuts_fit(stage: Stage, qtbot: QtBot) -> None:
     fitted(show_shortcuts(stage.window), (560, 440), qtbot)
+
+
+@pytest.mark.parametrize("size", [(820, 640), (820, 440)])
+def test_the_models_fit(stages: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+    monkeypatch.setattr("app.models_button.EngineShelf", FakeShelf)
+    models = stages().window.models
+    models.button.click()
+    dialog = models.dialog
+    qtbot.waitUntil(lambda: bool(dialog.cards) and models.jobs.job is None, timeout=WAIT_MS)
+    dialog.say(LONG, "warning")
+    fitted(dialog, size, qtbot)
 
 
 @pytest.mark.parametrize("size", [(860, 520), (720, 400)])
