@@ -21,6 +21,7 @@ from engine.types import Background, EngineConfig, SottovoceError
 if TYPE_CHECKING:
     from PySide6.QtWidgets import QWidget
 
+    from app.remembering import Remembering
     from app.window import MainWindow
 
 BEFORE, AFTER = "keep", "drop"
@@ -52,6 +53,31 @@ def take(folder: Path, names: tuple[str, ...] = NAMES) -> list[Path]:
 
 def _take_window(folder: Path, names: tuple[str, ...]) -> list[Path]:
     """The main window at work, and the settings over it."""
+    window, remembering = _opened()
+    closed: list[bool] = []
+    window.closed.connect(lambda: closed.append(True))
+    made = []
+    try:
+        if "window" in names:
+            _play_to(window, BEGUN_S)
+            window.set_background(Background.parse(AFTER))
+            _play_to(window, _played_s(window) + CHANGED_S)
+            window.message.dismiss.click()
+            _settle()
+            made.append(_saved(window, folder, "window"))
+        if "settings" in names:
+            remembering.open_dialog()
+            assert remembering.dialog is not None
+            _settle()
+            made.append(_saved(remembering.dialog, folder, "settings"))
+    finally:
+        window.close()
+        _until(lambda: bool(closed), "the engine does not stop")
+    return made
+
+
+def _opened() -> tuple[MainWindow, Remembering]:
+    """The main window with the shipped recording in place of a microphone, and all that belongs to it."""
     from app.bridge import Bridge
     from app.column import DEMO_INPUT
     from app.gui import application, make_engine
@@ -73,28 +99,9 @@ def _take_window(folder: Path, names: tuple[str, ...]) -> list[Path]:
     config = dataclasses.replace(config, background=Background.parse(BEFORE))
     window = MainWindow(bridge, config, Choices(DEMO_INPUT, NO_OUTPUT, settled=True), ThemeChoice.DARK)
     remembering = Remembering(window, SettingsStore(remembered), lambda: True)
-    closed: list[bool] = []
-    window.closed.connect(lambda: closed.append(True))
     window.show()
     window.begin()
-    made = []
-    try:
-        if "window" in names:
-            _play_to(window, BEGUN_S)
-            window.set_background(Background.parse(AFTER))
-            _play_to(window, _played_s(window) + CHANGED_S)
-            window.message.dismiss.click()
-            _settle()
-            made.append(_saved(window, folder, "window"))
-        if "settings" in names:
-            remembering.open_dialog()
-            assert remembering.dialog is not None
-            _settle()
-            made.append(_saved(remembering.dialog, folder, "settings"))
-    finally:
-        window.close()
-        _until(lambda: bool(closed), "the engine does not stop")
-    return made
+    return window, remembering
 
 
 def _play_to(window: MainWindow, at_s: float) -> None:
