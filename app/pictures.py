@@ -6,6 +6,7 @@ person would do it. Settings are the usual ones, not the person's. Letters are t
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from engine.types import Background, EngineConfig, SottovoceError
 if TYPE_CHECKING:
     from PySide6.QtWidgets import QWidget
 
+    from app.remembering import Remembering
     from app.window import MainWindow
 
 BEFORE, AFTER = "keep", "drop"
@@ -51,28 +53,9 @@ def take(folder: Path, names: tuple[str, ...] = NAMES) -> list[Path]:
 
 def _take_window(folder: Path, names: tuple[str, ...]) -> list[Path]:
     """The main window at work, and the settings over it."""
-    from app.bridge import Bridge
-    from app.column import DEMO_INPUT
-    from app.gui import application, make_engine
-    from app.remembering import Remembering
-    from app.settings_file import load
-    from app.settings_store import SettingsStore
-    from app.theme import ThemeChoice
-    from app.window import Choices, MainWindow
-    from engine.devices import list_devices
-    from engine.ports import NO_OUTPUT
-    from engine.residue import read_clouds
-    from engine.scenes import list_scenes
-
-    application()
-    bridge = Bridge(make_engine, list_devices, list_scenes, read_clouds)
-    config = EngineConfig(background=Background.parse(BEFORE), captions=_can_caption())
-    window = MainWindow(bridge, config, Choices(DEMO_INPUT, NO_OUTPUT, settled=True), ThemeChoice.DARK)
-    remembering = Remembering(window, SettingsStore(load()[0]), lambda: True)
+    window, remembering = _opened()
     closed: list[bool] = []
     window.closed.connect(lambda: closed.append(True))
-    window.show()
-    window.begin()
     made = []
     try:
         if "window" in names:
@@ -93,6 +76,34 @@ def _take_window(folder: Path, names: tuple[str, ...]) -> list[Path]:
     return made
 
 
+def _opened() -> tuple[MainWindow, Remembering]:
+    """The main window with the shipped recording in place of a microphone, and all that belongs to it."""
+    from app.bridge import Bridge
+    from app.column import DEMO_INPUT
+    from app.gui import application, make_engine
+    from app.remembering import Remembering
+    from app.settings_file import load
+    from app.settings_store import SettingsStore
+    from app.settings_use import window_config
+    from app.theme import ThemeChoice
+    from app.window import Choices, MainWindow
+    from engine.devices import list_devices
+    from engine.ports import NO_OUTPUT
+    from engine.residue import read_clouds
+    from engine.scenes import list_scenes
+
+    application()
+    bridge = Bridge(make_engine, list_devices, list_scenes, read_clouds)
+    remembered = load()[0]
+    config = window_config(remembered.settings, None, _can_caption())
+    config = dataclasses.replace(config, background=Background.parse(BEFORE))
+    window = MainWindow(bridge, config, Choices(DEMO_INPUT, NO_OUTPUT, settled=True), ThemeChoice.DARK)
+    remembering = Remembering(window, SettingsStore(remembered), lambda: True)
+    window.show()
+    window.begin()
+    return window, remembering
+
+
 def _play_to(window: MainWindow, at_s: float) -> None:
     """Wait until so much was played, and captions keep up. Raises SottovoceError when the engine gives up."""
     from app.bridge import RunState
@@ -103,8 +114,8 @@ def _play_to(window: MainWindow, at_s: float) -> None:
     def there() -> bool:
         if window.bridge.state is RunState.OFF and (text := window.message.text()):
             raise SottovoceError(text[:1].lower() + text[1:])
-        said = window.captions.text.final_text and window.column.noise.plane.kind and late_s[-1] < LATE_S
-        return _played_s(window) >= at_s and (bool(said) or not window.config.captions)
+        told = bool(window.captions.text.final_text and window.column.noise.plane.kind)
+        return _played_s(window) >= at_s and (not window.config.captions or (told and late_s[-1] < LATE_S))
 
     _until(there, "sound or captions do not come; see sottovoce doctor, or wait until this machine has less to do")
 

@@ -132,6 +132,7 @@ class InsideView(QFrame):
         self.refresh_ms: deque[float] = deque(maxlen=300)
         self._end: int | None = None  # the right edge; None follows the newest
         self._shown: tuple[int, int] = (-1, -1)
+        self._shared_px = 0  # the height that the pictures have shared out among them
         self._pointed: tuple[TimeView, float] | None = None
         self._source_note = "from the microphone"
         self.heard = SpectrogramView("Heard", "from the microphone", lambda t: t.heard)
@@ -169,18 +170,21 @@ class InsideView(QFrame):
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self._share_out()
+        if self._shared_px != self.height():  # what was hidden made room, and this was asked for within itself
+            self._share_out()
 
     def _share_out(self) -> None:
         """As many pictures as have room, from the top; those with the same share are equally high."""
+        height = self.height()
         fitting = (n for n in range(len(self.views), 1, -1) if self._picture_px(n) >= n * LEAST_PICTURE_PX)
         count = next(fitting, 1)
         room, whole = self._picture_px(count), sum(SHARES[:count])
         for at, (view, share) in enumerate(zip(self.views, SHARES)):
             last = at == count - 1
-            view.setVisible(at < count)
             view.show_time_axis(last)
             self._box.setStretch(at, max(1, view.overhead_px(last) + room * share // whole))
-        self._shown = (-1, -1)
+            view.setVisible(at < count)
+        self._shared_px, self._shown = height, (-1, -1)
 
     def _overhead_px(self, count: int) -> int:
         """What is no picture of the height of so many views."""

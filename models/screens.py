@@ -47,7 +47,11 @@ def main(names: list[str]) -> int:
         done = subprocess.run([sys.executable, "-m", "app.pictures", folder, *names], cwd=ASSETS.parent, check=False)
         if done.returncode:
             return done.returncode
-        put_away(sorted(Path(folder).glob("*.png")))
+        try:
+            put_away(sorted(Path(folder).glob("*.png")))
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 1
     return 0
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, QObject, Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -41,6 +41,7 @@ from app.theme import DARK, LIGHT, Theme, apply_theme
 from app.timeline import Timeline
 from app.views import InsideView
 from engine.types import EngineConfig, Stats
+from tests.fake_shelf import FakeShelf
 from tests.stage import RAIN, WAIT_MS, Stage
 from tests.test_window import contrast
 
@@ -196,6 +197,28 @@ def test_pictures_give_way_from_below(qtbot: QtBot, height: int, count: int) -> 
     assert max(heights[:2]) - min(heights[:2]) <= 2.0
 
 
+def test_pictures_that_give_way_may_make_room_for_themselves(qtbot: QtBot) -> None:
+    inside = InsideView(Timeline())
+    qtbot.addWidget(inside)
+    inside.resize(700, 500)
+    inside.show()
+
+    class Enlarging(QObject):
+        def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+            if event.type() == QEvent.Type.Hide:
+                inside.resize(700, 500)
+            return False
+
+    enlarging = Enlarging()
+    inside.background.installEventFilter(enlarging)
+    inside.resize(700, 200)
+    inside.background.removeEventFilter(enlarging)
+    assert inside.height() == 500
+    assert all(view.isVisible() for view in inside.views)
+    axes = [view.plot.getPlotItem().getAxis("bottom").isVisible() for view in inside.views]
+    assert axes == [False, False, False, True]
+
+
 def test_a_narrow_status_line_keeps_what_warns_and_tells_the_rest(qtbot: QtBot) -> None:
     room, line = QWidget(), StatusLine()
     line.setParent(room)
@@ -233,6 +256,17 @@ def test_the_settings_fit(stage: Stage, qtbot: QtBot, size: tuple[int, int]) -> 
 
 def test_the_shortcuts_fit(stage: Stage, qtbot: QtBot) -> None:
     fitted(show_shortcuts(stage.window), (560, 440), qtbot)
+
+
+@pytest.mark.parametrize("size", [(820, 640), (820, 440)])
+def test_the_models_fit(stages: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+    monkeypatch.setattr("app.models_button.EngineShelf", FakeShelf)
+    models = stages().window.models
+    models.button.click()
+    dialog = models.dialog
+    qtbot.waitUntil(lambda: bool(dialog.cards) and models.jobs.job is None, timeout=WAIT_MS)
+    dialog.say(LONG, "warning")
+    fitted(dialog, size, qtbot)
 
 
 @pytest.mark.parametrize("size", [(860, 520), (720, 400)])
