@@ -122,7 +122,7 @@ class Engine:
             streams.background = wanted
             loop.do(lambda: loop.stream.set_background(wanted))
         if watched is not None:
-            ends.watched = watched
+            ends.attention.watched = watched
             if self._side is not None:
                 self._side.watched = watched
         if level is not None:
@@ -248,7 +248,7 @@ class Engine:
         """The side thread's, a few times a second."""
         assert self._ends is not None
         self._looks += 1
-        self._ends.recording = self._side is not None and self._side.recordings.wants_sound
+        self._ends.attention.recording = self._side is not None and self._side.recordings.wants_sound
         if self._relief is not None and not self._ends.missing:
             self._relief.look()
         if self._looks % DEVICE_LOOKS == 0:
