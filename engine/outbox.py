@@ -16,8 +16,8 @@ import numpy as np
 from engine.types import Samples
 from engine.vad import SAMPLE_RATE_HZ
 
-FRAME = struct.Struct("<cQ")  # as in engine.whisper_worker: kind, length of the payload
-SOUND, GAP, RAW, FINISH = b"A", b"G", b"R", b"F"
+FRAME = struct.Struct("<cQ")  # kind, length of the payload
+AUDIO, GAP, RAW, FINISH = b"A", b"G", b"R", b"F"
 SEND_S, SEND_RAW_S = 0.1, 0.5  # sound is sent in pieces of about this length
 
 
@@ -100,7 +100,7 @@ class Outbox:
         if self._piece:
             samples = np.concatenate(self._piece)
             self._piece = []
-            self._post(SOUND, samples.astype("<f4").tobytes())
+            self._post(AUDIO, samples.astype("<f4").tobytes())
 
     def _flush_raw(self) -> None:
         if self._raw:
@@ -118,6 +118,6 @@ class Outbox:
         if not self._kept:
             return self.fed - sum(map(len, self._piece))
         end, kind, payload = self._kept[0]
-        if kind == SOUND:
+        if kind == AUDIO:
             return end - len(payload) // 4
         return end - (struct.unpack("<Q", payload)[0] if kind == GAP else 0)
