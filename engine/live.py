@@ -22,6 +22,7 @@ from engine.ports import Port
 from engine.priority import calm, restless
 from engine.recognizer import DRAIN_TIMEOUT_S
 from engine.relief import Relief
+from engine.scenes import find_scene
 from engine.side import Side
 from engine.soundloop import SoundLoop
 from engine.streams import Streams
@@ -61,6 +62,8 @@ class Engine:
 
     def start(self) -> None:
         """Load what is needed and let the sound run."""
+        if self.config.background.scene is not None:
+            find_scene(self.config.background.scene)  # what is wrongly asked for is told before what is not there
         ends = self._ends = Endpoints(self.config, self._source, self._sink, self._events.append)
         with ExitStack() as undo:
             undo.callback(self.stop)
