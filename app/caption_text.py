@@ -8,16 +8,12 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from PySide6.QtCore import QDateTime, QLocale, QPoint, QPointF, QSize, Qt, QTime, Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import (
     QColor,
-    QFont,
     QKeyEvent,
     QMouseEvent,
-    QPainter,
-    QPaintEvent,
     QResizeEvent,
-    QShowEvent,
     QTextBlock,
     QTextBlockFormat,
     QTextCharFormat,
@@ -25,8 +21,9 @@ from PySide6.QtGui import (
     QTextDocument,
     QWheelEvent,
 )
-from PySide6.QtWidgets import QPushButton, QTextEdit, QWidget
+from PySide6.QtWidgets import QPushButton, QTextEdit
 
+from app.paragraph_times import ParagraphTimes
 from app.settings import SCALE_MAX, SCALE_MIN
 from app.shortcut_keys import bind_button
 from app.theme import Theme, scaled_font
@@ -87,7 +84,7 @@ class CaptionText(QTextEdit):
         self.setFont(scaled_font(FONT_FACTOR))
         self.setDocument(self._fresh_document())
         self.setPlaceholderText(WAITING)
-        self.times = ParagraphTimes(self)
+        self.times = ParagraphTimes(self, lambda: self._colours[1])
         self.newest = self._newest_button()
         self.verticalScrollBar().valueChanged.connect(self._scrolled)
         self.verticalScrollBar().rangeChanged.connect(self._keep_to_end)
@@ -399,51 +396,3 @@ def _is_full(block: QTextBlock) -> bool:
     return block.length() > LONGEST_PARAGRAPH or (
         block.length() > LONG_PARAGRAPH and block.text().rstrip()[-1:] in SENTENCE_ENDS
     )
-
-
-class ParagraphTimes(QWidget):
-    """The clock's time at which each paragraph in sight began, in the margin beside it; never part of the text."""
-
-    def __init__(self, text: CaptionText) -> None:
-        super().__init__(text)
-        self._text = text
-        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
-        self.hide()
-
-    def sizeHint(self) -> QSize:
-        self.setFont(self._small_font())
-        return QSize(self.fontMetrics().horizontalAdvance(_clock(QTime(22, 58))) + 14, 1)
-
-    def fit(self) -> None:
-        """Lie beside the text as it is now."""
-        view = self._text.viewport()
-        self.setGeometry(0, view.y(), self.sizeHint().width(), view.height())
-
-    def showEvent(self, event: QShowEvent) -> None:
-        self.fit()
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        text = self._text
-        painter = QPainter(self)
-        painter.setFont(self._small_font())
-        painter.setPen(text._colours[1])
-        layout, offset = text.document().documentLayout(), text.verticalScrollBar().value()
-        block = text.cursorForPosition(QPoint(0, 0)).block()
-        while block.isValid():
-            top = layout.blockBoundingRect(block).top() - offset
-            if top > self.height():
-                break
-            line = block.layout().lineAt(0)
-            if block.userState() > 0 and line.isValid():
-                began = QDateTime.fromSecsSinceEpoch(60 * block.userState()).time()
-                painter.drawText(QPointF(2.0, top + line.y() + line.ascent()), _clock(began))
-            block = block.next()
-
-    def _small_font(self) -> QFont:
-        font = QFont(self._text.font())
-        font.setPointSizeF(font.pointSizeF() * 0.78)
-        return font
-
-
-def _clock(time: QTime) -> str:
-    return QLocale().toString(time, QLocale.FormatType.ShortFormat)

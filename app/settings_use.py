@@ -107,7 +107,7 @@ def window_config(settings: Settings, provider: Provider | None, captions: bool 
         provider=provider or Provider(settings.provider),
         captions=settings.captions if captions is None else captions,
         language=spoken(language_here(settings.caption_language)),
-        background=Background.parse(background_here(settings.background)),
+        background=Background.parse(settings.background),
         level=settings.level,
         also=LOUDSPEAKERS if settings.caption_others else None,
         residue=True,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from engine.clients import ClientWatch
+from engine.attention import Attention
 from engine.device_port import HELD_MAX, HELD_MIN, DevicePort
 from engine.devices import INPUT, OUTPUT, DeviceInfo, choose_input, choose_output, get_ready, list_devices
 from engine.ports import NO_OUTPUT, DiscardOutput, Port
@@ -25,7 +25,6 @@ WHAT = {INPUT: "microphone", OUTPUT: "output"}
 # A device that is there and moves no block for so long is opened anew. What a sink plays may come two seconds late to
 # those who listen in, when its own delay is changed for another program.
 STALL_S = 2.5
-REST_AFTER_S = 3.0  # without a listener; programs let go of a microphone for a moment when they change settings
 SLOW_START_BLOCKS, SLOW_START_S = 50, 5.0  # it may take its time with the first ones, as wireless ones do
 MANY_XRUNS, LOOKS = 3, 20  # breaks in so many of so many looks (ten seconds), and the device is given more in hand,
 LOAD_PASSES_S = 60.0  # which it keeps: so not for a load that passes
@@ -86,10 +85,7 @@ class Endpoints:
         self._source, self._sink = source, sink
         self._in, self._out = _End(INPUT, config.input), _End(OUTPUT, config.output)
         self._mic = make_virtual_mic() if config.virtual_mic else None
-        self._clients: ClientWatch | None = None
-        self._resting, self._heard_s = False, 0.0
-        self.recording = False  # set by anyone: what is heard is recorded, so that the devices stay open just so
-        self.watched = False  # set by anyone: somebody looks on, so that the devices stay open though nobody listens
+        self.attention, self._resting = Attention(self._rest), False
         self._loop: SoundLoop | None = None
         self._requests: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -177,24 +173,13 @@ class Endpoints:
             self._tell_unheard(error)
             self._start(self._out, DiscardOutput(self.rate_hz, self._config.block_ms))
         self._start(self._in, self._in.port)
-        self._watch_clients(loop)
+        # the models may rest while no program listens to the virtual microphone, where nothing else wants them
+        if isinstance(self._mic, PulseMic) and not self._config.captions and self._config.record_dir is None:
+            self.attention.start()
 
-    def _watch_clients(self, loop: SoundLoop) -> None:
-        """Let the models rest while no program listens to the virtual microphone, where nothing else wants them."""
-        if not isinstance(self._mic, PulseMic) or self._config.captions or self._config.record_dir is not None:
-            return
-
-        def heard(by_somebody: bool) -> None:
-            if by_somebody or self.watched or self.recording:
-                self._heard_s = time.monotonic()
-            self._rest(loop, time.monotonic() - self._heard_s > REST_AFTER_S)
-
-        self._heard_s = time.monotonic()
-        self._clients = ClientWatch(heard)
-        self._clients.start()
-
-    def _rest(self, loop: SoundLoop, resting: bool) -> None:
+    def _rest(self, resting: bool) -> None:
         """Close the devices while nobody listens, the microphone's light goes out, and open them when somebody does."""
+        loop = self._need_loop()
         with self._lock:
             if self._closing or resting == self._resting:
                 return
@@ -203,21 +188,21 @@ class Endpoints:
                 time.sleep(FADE_OUT_S + loop.waiting_ms / 1000.0)
             for end in (self._out, self._in):
                 if isinstance(end.port, DevicePort):
-                    self._stop_or_go_on(end, end.port, resting)
+                    (self._put_down if resting else self._take_up)(end, end.port)
 
-    def _stop_or_go_on(self, end: _End, port: DevicePort, resting: bool) -> None:
-        loop = self._need_loop()
-        if resting:
-            port.stop()
-            if end.kind == OUTPUT:
-                loop.output = None  # what comes meanwhile must not be heard later
-            else:
-                loop.input = None  # nothing comes: it need not be looked at
-            return
+    def _put_down(self, end: _End, port: DevicePort) -> None:
+        port.stop()
+        if end.kind == OUTPUT:
+            self._need_loop().output = None  # what comes meanwhile must not be heard later
+        else:
+            self._need_loop().input = None  # nothing comes: it need not be looked at
+
+    def _take_up(self, end: _End, port: DevicePort) -> None:
         try:
             self._start(end, self._device_port(port.info, end.held))
         except DeviceError:
-            self._lose(end, port, "cannot be opened; plug it in again, or choose another", loop.time_s)
+            why = "cannot be opened; plug it in again, or choose another"
+            self._lose(end, port, why, self._need_loop().time_s)
 
     def _may_be_unheard(self) -> bool:
         """A recording is worked on even where nothing can play it, unless a certain output was asked for."""
@@ -262,8 +247,7 @@ class Endpoints:
 
     def close(self) -> None:
         """Give everything back."""
-        if self._clients is not None:
-            self._clients.stop()
+        self.attention.stop()
         with self._lock:
             self._closing = True
             self._stop(self._in)

@@ -22,6 +22,7 @@ from engine.ports import Port
 from engine.priority import calm, restless
 from engine.recognizer import DRAIN_TIMEOUT_S
 from engine.relief import Relief
+from engine.scenes import find_scene
 from engine.side import Side
 from engine.soundloop import SoundLoop
 from engine.streams import Streams
@@ -61,6 +62,8 @@ class Engine:
 
     def start(self) -> None:
         """Load what is needed and let the sound run."""
+        if self.config.background.scene is not None:
+            find_scene(self.config.background.scene)  # what is wrongly asked for is told before what is not there
         ends = self._ends = Endpoints(self.config, self._source, self._sink, self._events.append)
         with ExitStack() as undo:
             undo.callback(self.stop)
@@ -122,7 +125,7 @@ class Engine:
             streams.background = wanted
             loop.do(lambda: loop.stream.set_background(wanted))
         if watched is not None:
-            ends.watched = watched
+            ends.attention.watched = watched
             if self._side is not None:
                 self._side.watched = watched
         if level is not None:
@@ -248,7 +251,7 @@ class Engine:
         """The side thread's, a few times a second."""
         assert self._ends is not None
         self._looks += 1
-        self._ends.recording = self._side is not None and self._side.recordings.wants_sound
+        self._ends.attention.recording = self._side is not None and self._side.recordings.wants_sound
         if self._relief is not None and not self._ends.missing:
             self._relief.look()
         if self._looks % DEVICE_LOOKS == 0 or (self._loop is not None and self._loop.asleep):

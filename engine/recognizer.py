@@ -13,18 +13,17 @@ import importlib.util
 import json
 import os
 import queue
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from engine.outbox import Outbox
 from engine.priority import hurry, stand_back
 from engine.sizes import ENGLISH_ONLY
 from engine.types import SPEECH, ArtefactError, Caption, Problem, Residue, Samples, SottovoceError, UsageError, Word
@@ -32,9 +31,7 @@ from engine.vad import SAMPLE_RATE_HZ, model_path
 from engine.weights import DEFAULT_NAME, Weights, require_weights
 
 WORKER = (sys.executable, "-m", "engine.whisper_worker")
-FRAME = struct.Struct("<cQ")  # as in engine.whisper_worker: kind, length of the payload
 MAX_LAG_S = 30.0  # sound further back than this is not waited for: it is left out, and told
-SEND_S, SEND_RAW_S = 0.1, 0.5  # sound is sent in pieces of about this length
 FILE_LEAD_S = 60.0  # how far a file may run ahead of the recogniser
 RESTARTS = 1
 DRAIN_TIMEOUT_S = 120.0
@@ -73,15 +70,9 @@ class Recognizer:
         self._live, self._threads, self._residue = live, threads, residue
         self._complaint = "it said nothing"  # the process's last words on standard error
         self._threads_running: list[threading.Thread] = []
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
         self._events: queue.SimpleQueue[Told] = queue.SimpleQueue()
-        self._fed = 0  # samples fed since the start: the one clock
+        self._outbox = Outbox()
         self._heard = 0  # the recogniser has looked at everything before
-        self._unsent: deque[tuple[bytes, bytes]] = deque()
-        self._kept: deque[tuple[int, bytes, bytes]] = deque()  # (position, kind, payload) not final yet
-        self._piece: list[Samples] = []
-        self._raw: list[Samples] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._restarts = 0
         self._state = "new"  # then running, finishing, finished, failed, stopped
@@ -109,7 +100,7 @@ class Recognizer:
     @property
     def lag_s(self) -> float:
         """From the newest sound fed back to what the recogniser has looked at."""
-        return max(self._fed - self._heard, 0) / SAMPLE_RATE_HZ
+        return max(self._outbox.fed - self._heard, 0) / SAMPLE_RATE_HZ
 
     @property
     def heard_s(self) -> float:
@@ -134,17 +125,12 @@ class Recognizer:
         """The next samples [N], 16 kHz mono float32. Never waits; too far behind, some is left out and that is told."""
         if self._state != "running" or not len(samples):
             return
-        with self._lock:
-            behind = self._live and self._fed - self._heard > MAX_LAG_S * SAMPLE_RATE_HZ
-            self._fed += len(samples)
-            if behind:
-                self._flush_piece()
-                self._post(b"G", struct.pack("<Q", len(samples)))
-                self.dropped += len(samples)
-            else:
-                self._piece.append(np.asarray(samples, dtype=np.float32).copy())
-                if sum(map(len, self._piece)) >= SEND_S * SAMPLE_RATE_HZ:
-                    self._flush_piece()
+        behind = self._live and self._outbox.fed - self._heard > MAX_LAG_S * SAMPLE_RATE_HZ
+        if behind:
+            self._outbox.leave_out(len(samples))
+            self.dropped += len(samples)
+        else:
+            self._outbox.add(samples)
         if behind and not self._told_behind:
             self._tell(BEHIND, "captions late")
         self._told_behind = behind or (self._told_behind and self.lag_s > MAX_LAG_S / 2)
@@ -152,20 +138,13 @@ class Recognizer:
     def leave_out(self, count: int) -> None:
         """Silence stands for the next `count` samples, which will not be captioned."""
         if self._state == "running" and count > 0:
-            with self._lock:
-                self._flush_piece()
-                self._fed += count
-                self._post(b"G", struct.pack("<Q", count))
+            self._outbox.leave_out(count)
 
     def watch(self, samples: Samples) -> None:
         """The microphone's own samples [N], 16 kHz mono, up to where `feed` is; looked at for their noise."""
         late = self._live and self.lag_s > MAX_LAG_S / 2
-        if self._state != "running" or not self._residue or not self.ready or late:
-            return
-        self._raw.append(np.asarray(samples, dtype=np.float32).copy())
-        if sum(map(len, self._raw)) >= SEND_RAW_S * SAMPLE_RATE_HZ:
-            with self._lock:
-                self._flush_raw()
+        if self._state == "running" and self._residue and self.ready and not late:
+            self._outbox.add_raw(samples)
 
     def poll(self) -> list[Told]:
         """What was recognised since the last call, in order."""
@@ -184,12 +163,9 @@ class Recognizer:
 
     def end(self) -> None:
         """No more sound comes; does not wait. `wait_done` tells when all is recognised."""
-        with self._lock:
-            if self._state == "running":
-                self._flush_piece()
-                self._flush_raw()
-                self._state = "finishing"
-                self._post(b"F", b"")
+        if self._state == "running":
+            self._state = "finishing"  # first: the process may be quick
+            self._outbox.end()
 
     def wait_done(self, timeout_s: float) -> bool:
         """Whether everything was recognised, or will never be, within this time."""
@@ -202,7 +178,7 @@ class Recognizer:
         process, self._process = self._process, None
         self._ready.set()
         self._done.set()
-        self._wake.set()
+        self._outbox.wake()
         if process is not None:
             process.kill()
             process.wait()
@@ -241,44 +217,13 @@ class Recognizer:
             self._threads_running.append(thread)
             thread.start()
 
-    def _flush_piece(self) -> None:
-        """Queue the samples gathered so far; the lock is held."""
-        if self._piece:
-            samples = np.concatenate(self._piece)
-            self._piece = []
-            self._post(b"A", samples.astype("<f4").tobytes())
-
-    def _flush_raw(self) -> None:
-        """Queue what is watched, which nobody asks for a second time; the lock is held."""
-        if self._raw:
-            whole, self._raw = np.concatenate(self._raw), []
-            self._unsent.append((b"R", struct.pack("<Q", self._fed) + whole.astype("<f4").tobytes()))
-            self._wake.set()
-
-    def _post(self, kind: bytes, payload: bytes) -> None:
-        """Queue a frame and keep it until it is final; the lock is held."""
-        self._kept.append((self._fed, kind, payload))
-        self._unsent.append((kind, payload))
-        self._wake.set()
-
     def _write(self, process: subprocess.Popen[bytes]) -> None:
         """Send frames until the process is gone. Its own thread: a pipe can be full."""
         assert process.stdin is not None
         hurry()  # its moments are short, and while it has the interpreter the sound waits for it
         with contextlib.suppress(OSError), process.stdin:
-            self._write_frames(process, process.stdin)
-
-    def _write_frames(self, process: subprocess.Popen[bytes], pipe: IO[bytes]) -> None:
-        while process is self._process and process.poll() is None:
-            with self._lock:
-                frame = self._unsent.popleft() if self._unsent and process is self._process else None
-                if frame is None:
-                    self._wake.clear()
-            if frame is None:
-                self._wake.wait(1.0)
-                continue
-            pipe.write(FRAME.pack(frame[0], len(frame[1])) + frame[1])  # fails when it died: the reader decides
-            pipe.flush()
+            # it fails when the process died: the reader decides
+            self._outbox.send(process.stdin, lambda: process is self._process and process.poll() is None)
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         """Take messages until the process ends, then see whether it should have."""
@@ -303,7 +248,7 @@ class Recognizer:
         if kind == "ready":
             self._ready.set()
         elif kind in ("heard", "words"):
-            self._let_go(message["final_to"])
+            self._outbox.let_go(message["final_to"])
             if kind == "words":
                 self._take_words(message)
             self._heard = max(self._heard, message["heard_to"])
@@ -317,14 +262,8 @@ class Recognizer:
         elif kind == "problem":
             self._fail(message["text"])
 
-    def _let_go(self, final_to: int) -> None:
-        """Forget sound that will not be asked for again."""
-        with self._lock:
-            while self._kept and self._kept[0][0] <= final_to and self._kept[0][1] != b"F":
-                self._kept.popleft()
-
     def _take_words(self, message: dict[str, Any]) -> None:
-        fed = self._fed
+        fed = self._outbox.fed
         self.spoken = message["language"] or self.spoken
         self._events.put(
             Caption(
@@ -344,18 +283,7 @@ class Recognizer:
             return
         self._restarts += 1
         self._tell("the recogniser stopped and was started again; captions are late for a moment", "captions restart")
-        with self._lock:
-            self._unsent = deque((kind, payload) for _, kind, payload in self._kept)
-            start = self._start_of_kept()
-            self._launch(start)
-
-    def _start_of_kept(self) -> int:
-        if not self._kept:
-            return self._fed - sum(map(len, self._piece))
-        end, kind, payload = self._kept[0]
-        if kind == b"A":
-            return end - len(payload) // 4
-        return end - (struct.unpack("<Q", payload)[0] if kind == b"G" else 0)
+        self._outbox.begin_again(self._launch)
 
     def _fail(self, text: str) -> None:
         self._state, self.failure = "failed", text
@@ -364,7 +292,7 @@ class Recognizer:
         self._done.set()
 
     def _tell(self, text: str, state: str) -> None:
-        self._events.put(Problem(self._fed / SAMPLE_RATE_HZ, text, state))
+        self._events.put(Problem(self._outbox.fed / SAMPLE_RATE_HZ, text, state))
 
 
 def _residue(message: dict[str, Any]) -> Residue:

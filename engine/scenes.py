@@ -44,15 +44,20 @@ def list_scenes(assets_dir: str | Path | None = None) -> list[SceneInfo]:
     return scenes
 
 
+def find_scene(name: str, assets_dir: str | Path | None = None) -> SceneInfo:
+    """The scene of that name; raises UsageError when there is none."""
+    scenes = {s.name: s for s in list_scenes(assets_dir)}
+    if name not in scenes:
+        raise UsageError(f"there is no scene {name!r}; choose one of: {', '.join(scenes) or 'none are installed'}")
+    return scenes[name]
+
+
 def load_scene(name: str, assets_dir: str | Path | None = None, codec_id: str | None = None) -> Codes:
     """Background codes [K, T] of a scene, T > 0.
 
     Raises UsageError when there is no such scene, TokenFileError when it was made by another codec than `codec_id`.
     """
-    scenes = {s.name: s for s in list_scenes(assets_dir)}
-    if name not in scenes:
-        raise UsageError(f"there is no scene {name!r}; choose one of: {', '.join(scenes) or 'none are installed'}")
-    scene = scenes[name]
+    scene = find_scene(name, assets_dir)
     if codec_id is not None and scene.codec_id != codec_id:
         raise TokenFileError(
             f"scene {name} was made by codec {scene.codec_id[:12]}, not {codec_id[:12]}; make it again"

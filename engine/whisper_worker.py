@@ -34,12 +34,11 @@ from engine.captions import Heard, loop_start, merge_pieces
 from engine.ct2 import read_tensors
 from engine.listener import LIVE, OFFLINE, Hypothesis, Listener, Update
 from engine.memory import Tidying
+from engine.outbox import AUDIO, FINISH, FRAME, GAP, RAW
 from engine.residue import ResidueReader, ResidueWatch, has_residue
 from engine.types import ArtefactError, Samples, SottovoceError
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
 
-FRAME = struct.Struct("<cQ")  # kind, length of the payload
-AUDIO, RAW, GAP, FINISH = b"A", b"R", b"G", b"F"
 TRAILING_S = (0.5, 2.0)  # silence after the speech: with less Whisper base loops; more where it loops even so
 LOOP_CHECK_TOKENS = 8
 FRAMES_PER_S = 50  # of the encoder's output

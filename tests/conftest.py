@@ -26,6 +26,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long a busy machine takes to draw an example, or to try it, says nothing of the example.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 THREAD_GRACE_S = 15.0  # networks that are being loaded are not left half way, however busy the machine is
 # Threads that a library keeps for the life of the process.
