@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ SHOWN_HOPS = 50
 TIMED_HOPS = 3000
 
 
-@dataclass(frozen=True)
-class LiveHop:
+class LiveHop(NamedTuple):
     """One hop as the sound thread leaves it. input, output: [hop_native].
 
     heard: [hop] of the input at the models' rate; models: what they made of it, None while they are out of service.

@@ -49,9 +49,10 @@ class Ring:
         """Take as much of x [N, C] (or [N] when there is one channel) as fits; returns the frames taken."""
         if x.ndim == 1:
             x = x[:, None]
-        n = min(len(x), self.space)
-        start = self._written % self.capacity
-        head = min(n, self.capacity - start)
+        capacity = len(self._data)
+        n = min(len(x), capacity - (self._written - self._read))
+        start = self._written % capacity
+        head = min(n, capacity - start)
         self._data[start : start + head] = x[:head]
         if n > head:
             self._data[: n - head] = x[head:n]
@@ -61,9 +62,10 @@ class Ring:
 
     def read_into(self, out: Samples) -> int:
         """Fill out [N, C]; what is not there becomes zeros and counts as underrun. Returns how many were there."""
-        n = min(len(out), self.fill)
-        start = self._read % self.capacity
-        head = min(n, self.capacity - start)
+        capacity = len(self._data)
+        n = min(len(out), self._written - self._read)
+        start = self._read % capacity
+        head = min(n, capacity - start)
         out[:head] = self._data[start : start + head]
         if n > head:
             out[head:n] = self._data[: n - head]

@@ -23,7 +23,7 @@ import soundfile
 
 from engine.artefacts import ROLES, _info, read_manifest
 from engine.caption_lines import parse_event
-from engine.control import parse_request
+from engine.control import COMMANDS, parse_request
 from engine.paths import assets_dir
 from engine.soundfiles import SoundReader
 from engine.tokens import FRAMES_KIND, HEADER_KIND, MAGIC, WORDS_KIND, SvtHeader, SvtReader, _block
@@ -185,7 +185,7 @@ def test_metadata_of_the_networks() -> None:
 
 def test_requests_to_the_running_app() -> None:
     def one(draw: random.Random) -> None:
-        asked = {"do": draw.choice(("background", "status", "mute", draw.choice(ODD))), "value": draw.choice(ODD)}
+        asked = {"do": draw.choice((*COMMANDS, draw.choice(ODD))), "value": draw.choice(("", "on", *ODD))}
         parse_request(mutated(json.dumps(asked).encode(), draw))
 
     run(one)
