@@ -15,7 +15,8 @@ from app import cli
 from engine.control import Answer, ControlServer, Request, runtime_folder
 from engine.followers import MOST_FOLLOWERS, RECAP_WORDS
 from engine.types import OTHERS, SPEECH, Caption, Levels, Word
-from tests.test_control import Owner, owner
+from tests.talker import Talker
+from tests.test_control import owner
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such sockets there")
 __all__ = ["owner"]
@@ -199,7 +200,7 @@ def test_places_are_few_and_are_free_again(running: Running) -> None:
     running.reader()
 
 
-def test_others_are_answered_while_somebody_follows(owner: Owner) -> None:
+def test_others_are_answered_while_somebody_follows(owner: Talker) -> None:
     from engine.control import ask
 
     reader = Reader()
@@ -211,7 +212,7 @@ def test_others_are_answered_while_somebody_follows(owner: Owner) -> None:
     reader.close()
 
 
-def test_a_value_is_refused(owner: Owner) -> None:
+def test_a_value_is_refused(owner: Talker) -> None:
     reader = Reader(b'{"do": "follow", "value": "x"}\n')
     assert "takes no value" in reader.read()["said"]
     assert reader.read() is None
