@@ -22,7 +22,7 @@ STATE_TEXT = {
     "idle": "Resting",
     "bypass": "Bypass",
     "muted": "Muted",
-    "waiting": "Waiting",
+    "waiting": "Waiting for a device",
     "stopped": "Stopped",
 }
 RUN_TEXT = {
