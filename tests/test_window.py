@@ -222,15 +222,6 @@ def test_a_device_that_is_back_is_called_by_its_name(stages: Any, qtbot: QtBot) 
     qtbot.waitUntil(lambda: stage.window.message.text() == f"Back: {MICROPHONE.name}", timeout=WAIT_MS)
 
 
-def test_in_the_smallest_window_the_search_is_whole(stages: Any, qtbot: QtBot) -> None:
-    window = stages().window
-    window.resize(window.minimumSize())
-    window.message.say("a long line about what went wrong, and what to do about it " * 3, False)
-    window.captions.search.open_search()
-    line = window.captions.search.line
-    qtbot.waitUntil(lambda: line.isVisible() and line.height() >= line.minimumSizeHint().height(), timeout=WAIT_MS)
-
-
 def test_a_narrow_status_line_cuts_nothing(qtbot: QtBot) -> None:
     stats = FakeEngine(EngineConfig())._stats(1.0)
     status = StatusLine()
