@@ -76,7 +76,7 @@ QTableWidget {{ background: {t.panel}; border: 1px solid {t.line}; border-radius
 QTableWidget:focus {{ border-color: {t.accent}; }}
 QTableWidget::item {{ padding: 5px; }}
 QHeaderView::section {{ background: {t.panel}; color: {t.muted}; border: none; padding: 5px 8px; }}
-QProgressBar {{ background: {t.line}; border: none; border-radius: 3px; }}
+QProgressBar {{ background: {t.line}; border: none; border-radius: 3px; max-height: {BAR_PX}px; }}
 QProgressBar::chunk {{ background: {t.accent}; border-radius: 3px; }}
 QPushButton {{ background: {t.raised}; border: 1px solid {t.line}; border-radius: 6px; padding: 5px 11px; }}
 QPushButton:hover {{ border-color: {t.muted}; }}

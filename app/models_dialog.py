@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QDialog, QFileDialog, QFrame, QHBoxLayout, QLabel,
 
 from app import model_words as words
 from app.controls import section_label
+from app.fitting import TITLE_PX
 from app.model_card import SizeCard, quiet
 from app.model_jobs import Doing, Job, ModelJobs
 from app.model_shelf import Inventory
@@ -46,7 +47,7 @@ class ModelsDialog(QDialog):
         self._arrange()
         room = self.screen().availableSize()
         width = max(SIZE[0], CHARS * self.fontMetrics().averageCharWidth())
-        self.resize(min(width, room.width()), min(SIZE[1], room.height()))
+        self.resize(min(width, room.width()), min(SIZE[1], room.height() - TITLE_PX))
         jobs.looked.connect(self._show_inventory)
         jobs.moved.connect(self._show_job)
         jobs.failed.connect(lambda text, _: self.say(text, "warning"))

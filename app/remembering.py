@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from PySide6.QtCore import QObject
+from PySide6.QtGui import QGuiApplication
 
 from app import desktop
 from app.bridge import RunState
@@ -20,6 +21,7 @@ from app.fitting import fit_to_screen
 from app.settings import Microphone, Settings
 from app.settings_controls import Offers
 from app.settings_dialog import SettingsDialog
+from app.settings_here import language_here
 from app.settings_store import SettingsStore
 from app.settings_use import recording_folder, spoken
 from app.shortcut_keys import bind, keys_of
@@ -86,7 +88,8 @@ class Remembering(QObject):
 
     def show_window(self) -> None:
         """Open the window, or leave it out of the way, as the settings say."""
-        fit_to_screen(self._window)
+        if QGuiApplication.platformName() != "offscreen":  # its screen is small, and nobody sees it
+            fit_to_screen(self._window)
         if not self._store.settings.start_minimised:
             self._window.show()
         elif self._window.stays:
@@ -248,7 +251,7 @@ class Remembering(QObject):
         if name == "provider":
             window.config = dataclasses.replace(before, provider=Provider(settings.provider))
         else:
-            window.config = dataclasses.replace(before, language=spoken(settings.caption_language))
+            window.config = dataclasses.replace(before, language=spoken(language_here(settings.caption_language)))
         needed = name == "provider" or before.captions
         if needed and window.config != before and window.bridge.state is not RunState.OFF:
             window.start()

@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 )
 
 from app.controls import BackgroundControl, quiet_button, section_label
+from app.fitting import TITLE_PX
 from app.settings import MOST_NAME_CHARS, ROWS, Preset, Row, preset, shown
 from app.settings_controls import Control, Offers, make_control
 from app.settings_store import SettingsStore
@@ -66,7 +67,7 @@ class SettingsDialog(QDialog):
         self._arrange()
         room = self.screen().availableSize()
         width = max(SIZE[0], CHARS * self.fontMetrics().averageCharWidth())
-        self.resize(min(width, room.width()), min(SIZE[1], room.height()))
+        self.resize(min(width, room.width()), min(SIZE[1], room.height() - TITLE_PX))
         self.setSizeGripEnabled(True)
         store.changed.connect(self._show)
         store.presets_changed.connect(self._fill_menu)

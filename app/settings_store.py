@@ -39,7 +39,7 @@ class SettingsStore(QObject):
         self._write = write
         self._waiting: Changes = {}
         self._under_way: Changes = {}
-        self._told = ""
+        self._told = self._told_of_file = ""
         self._thread: CommandThread | None = CommandThread()
         self._asked = 0  # of the thread, and not answered yet
         self._watcher: QFileSystemWatcher | None = None
@@ -216,8 +216,9 @@ class SettingsStore(QObject):
             self.presets_changed.emit()
         if others_shortcuts:
             self.shortcuts_changed.emit()
-        if line:
+        if line and line != self._told_of_file:  # the file is read after every change of our own, too
             self.failed.emit(line)
+        self._told_of_file = line
 
 
 def _same(before: Settings, after: Settings, name: str) -> bool:

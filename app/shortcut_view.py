@@ -24,6 +24,7 @@ from PySide6.QtWidgets import (
 )
 
 from app.controls import quiet_button, section_label
+from app.fitting import TITLE_PX
 from app.settings_store import SettingsStore
 from app.shortcut_keys import PORTABLE, keys_of, native, sequences
 from app.shortcuts import FIXED, SHORTCUTS, WINDOW, Shortcut, in_force
@@ -181,7 +182,7 @@ class ShortcutList(QDialog):
         box.addWidget(self.area, 1)
         box.addLayout(foot)
         room = self.screen().availableSize()
-        self.resize(min(LIST_SIZE[0], room.width()), min(LIST_SIZE[1], room.height()))
+        self.resize(min(LIST_SIZE[0], room.width()), min(LIST_SIZE[1], room.height() - TITLE_PX))
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._keys.changed.connect(self.fill)
         self.fill()

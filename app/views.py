@@ -227,17 +227,17 @@ class InsideView(QFrame):
         self._shown = mark
         count = round(WINDOW_S / self.timeline.hop_s)
         for view in self.views:
-            view.refresh(self.timeline, end, count)
+            if view.isVisible():  # one that has given way is painted when it comes back
+                view.refresh(self.timeline, end, count)
         self._tell()
-        if self._end is not None:
-            self.looked_at.emit(self._time_of(0.0))
         self.refresh_ms.append(1000.0 * (time.thread_time() - begin))
 
     def repaint_ms(self) -> float:
         """Median of the GUI thread's own time for a frame: making the pictures and painting them all."""
         if not self.refresh_ms:
             return 0.0
-        paints = sum(float(np.median(view.plot.paint_ms)) for view in self.views if view.plot.paint_ms)
+        shown = [view.plot.paint_ms for view in self.views if view.isVisible() and view.plot.paint_ms]
+        paints = sum(float(np.median(times)) for times in shown)
         return float(np.median(self.refresh_ms)) + paints
 
     def _pause(self, paused: bool) -> None:
@@ -261,6 +261,7 @@ class InsideView(QFrame):
         least = min(self.timeline.tail + round(WINDOW_S / self.timeline.hop_s), self.timeline.head)
         self._end = max(end, least)
         self._note_time()
+        self.looked_at.emit(self._time_of(0.0))
         self.refresh()
 
     def show_moment(self, at_s: float) -> None:

@@ -294,6 +294,7 @@ def test_minimised_and_behind_the_tray(runs: Any) -> None:
     run.window.hide()
     run.kept.show_window()
     assert run.window.isMinimized()
+    assert run.window.bridge._hidden
     write({("keep_in_tray",): True})
     hidden = runs(tray=True)
     hidden.window.hide()

@@ -170,9 +170,12 @@ def walk(screen: Screen, stage: Stage, tmp_path: Path, monkeypatch: pytest.Monke
     (home / "tmp").mkdir(parents=True)
     weights = find_weights()
     if weights is not None:  # to be read, at another place than the one that is kept
-        link = cache / weights.path.relative_to(cache_dir())
+        ours = weights.path.is_relative_to(cache_dir())
+        link = cache / weights.path.relative_to(cache_dir()) if ours else home / ".cache/whisper" / weights.path.name
         link.parent.mkdir(parents=True)
         link.symlink_to(weights.path)
+        if (note := weights.path.with_suffix(".json")).is_file():
+            link.with_suffix(".json").symlink_to(note)
     for name in set(os.environ) - {"XDG_RUNTIME_DIR"}:  # no folders, no theme and no dialogs of this desktop
         if name.startswith(("SOTTOVOCE_", "XDG_", "DBUS_", "QT_")):
             monkeypatch.delenv(name)
