@@ -293,8 +293,14 @@ def load_models(provider: Provider | str = Provider.AUTO, assets_dir: str | Path
 @functools.lru_cache(maxsize=4)
 def shared_models(provider: Provider = Provider.AUTO) -> Models:
     """The shipped models, loaded once per process. Raises as `load_models` does."""
-    begun = _ahead.pop((provider, default_assets_dir()), None)
-    return begun.result() if begun is not None else load_models(provider)
+    key = (provider, default_assets_dir())
+    begun = _ahead.get(key)
+    if begun is None:
+        return load_models(provider)
+    try:
+        return begun.result()
+    finally:  # not before: who asks meanwhile waits for the same
+        _ahead.pop(key, None)
 
 
 def load_ahead(provider: Provider) -> None:

@@ -116,7 +116,9 @@ class DevicePort:
             self._collect(stream, buffer, ring)
         elif stream is not None:
             self._deliver(stream, buffer, ring)
-            if self.begun and self._pace.has_broken(self.blocks, _told(stream)):
+            if self._action is None:  # nothing is played, and the next look may be long after this one
+                self._pace.forget()
+            elif self.begun and self._pace.has_broken(self.blocks, _told(stream)):
                 self._broken += 1
         if self._threads and stream is not None and self.begun:
             while self._threads:  # not before: while it waits for its first block PortAudio may take all it can get
@@ -159,11 +161,16 @@ class _Pace:
 
     def __init__(self, block_s: float, in_hand_s: float) -> None:
         self._block_s, self._in_hand_s = block_s, in_hand_s
-        self._begin_s: float | None = None
-        self._highest_s = self._before_s = float("-inf")
+        self._begin_s: float | None
+        self.forget()
         self._ends_s = 0.0
         self._blocks = 0
         self._told = (0, 0)  # when the stretch before began, and this one
+
+    def forget(self) -> None:
+        """Begin anew with the next question."""
+        self._begin_s = None
+        self._highest_s = self._before_s = float("-inf")
 
     def has_broken(self, blocks: int, told: int) -> bool:
         """Asked every few milliseconds; once for each break. told: breaks that are known."""

@@ -298,7 +298,7 @@ class Endpoints:
             self._lose(end, port, "is gone; plug it in again, or choose another", time_s)
         elif end.stalls():
             self._lose(end, port, "has stopped; it is opened again, or choose another", time_s)
-        elif end.default_moved(found) and self._choose(end, None).id != port.device:
+        elif end.default_moved(found) and (now := self._choose(end, None)).default and now.id != port.device:
             self._change(end, None, time_s)
         elif self._busy_since_s is not None and time.monotonic() - self._busy_since_s < LOAD_PASSES_S:
             end.xruns.clear()

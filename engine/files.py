@@ -214,8 +214,8 @@ def _finish_or_discard(
             _finish(writer, stems)
         except KeyboardInterrupt:
             if writer.frames:
+                undo.pop_all()  # whatever becomes of its end, what is written stays
                 _finish(writer, stems)
-                undo.pop_all()
             raise
         undo.pop_all()
 

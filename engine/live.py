@@ -147,6 +147,8 @@ class Engine:
         self._need_running()
         assert self._side is not None
         self._side.record(folder)
+        if self._ends is not None:
+            self._ends.attention.recording = True  # it wants the sound now, not at the next look
 
     def end_recording(self) -> None:
         """End the recording with what is heard now; RecordingChange tells when it can be played. Raises UsageError."""

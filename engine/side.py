@@ -14,6 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -98,11 +99,14 @@ class Side:
         Raises SottovoceError.
         """
         if self.recognizer is not None:
-            try:
-                self.recognizer.start()
-            except ArtefactError as error:
-                self.recognizer = None
-                self._tell(Problem(0.0, f"no captions: {error}", "no captions"))
+            with ExitStack() as undo:
+                undo.callback(self.recognizer.stop)  # or its end would be waited for
+                try:
+                    self.recognizer.start()
+                except ArtefactError as error:
+                    self.recognizer = None
+                    self._tell(Problem(0.0, f"no captions: {error}", "no captions"))
+                undo.pop_all()
         self._open_companion()
         self._thread.start()
 
@@ -214,6 +218,8 @@ class Side:
         self._halt.set()
         if self._thread.ident is not None:
             self._thread.join()
+        else:  # interrupted before it began: what was heard by then belongs to the recording
+            self._drain_queue()
 
     def close(self, drain_s: float) -> None:
         """Complete captions, for at most drain_s, and the recording."""

@@ -193,7 +193,7 @@ class SoundLoop:
         x = self.input_ring.read(self.hop)[:, 0]
         if self.asleep and self._may_rest():
             peak = float(max(x.max(), -x.min()))
-            if self.muted or peak <= SILENCE_PEAK:
+            if peak <= (LOUDEST if self.muted else SILENCE_PEAK):
                 self._rest(x, peak)
                 return
         self._work(x)
