@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QModelIndex, QSize, Qt, QTimer
+from PySide6.QtCore import QModelIndex, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -28,7 +28,7 @@ from PySide6.QtWidgets import (
 from app.batch import OPEN, Batch, Item, ItemState, Wishes
 from app.console import clock
 from app.controls import BackgroundControl, section_label
-from app.fitting import TITLE_PX
+from app.fitting import open_within
 from app.listening import Listening, OpenPlayer, open_player
 from app.painted import TickBox
 from app.theme import Theme
@@ -142,7 +142,7 @@ class FileWindow(QWidget):
         self._connect()
         self.add.setFocus()
         self.setMinimumSize(*SMALLEST)
-        self.resize(QSize(*SIZE).boundedTo(self.screen().availableSize() - QSize(0, TITLE_PX)))
+        open_within(self, *SIZE)
         self._show_all()
 
     def _made_table(self) -> QTableWidget:

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QDialog, QFileDialog, QFrame, QHBoxLayout, QLabel,
 
 from app import model_words as words
 from app.controls import section_label
-from app.fitting import TITLE_PX
+from app.fitting import open_within
 from app.model_card import SizeCard, quiet
 from app.model_jobs import Doing, Job, ModelJobs
 from app.model_shelf import Inventory
@@ -45,9 +45,7 @@ class ModelsDialog(QDialog):
         self.close_button.clicked.connect(self.close)
         self._sizes, self._networks = QVBoxLayout(), QVBoxLayout()
         self._arrange()
-        room = self.screen().availableSize()
-        width = max(SIZE[0], CHARS * self.fontMetrics().averageCharWidth())
-        self.resize(min(width, room.width()), min(SIZE[1], room.height() - TITLE_PX))
+        open_within(self, max(SIZE[0], CHARS * self.fontMetrics().averageCharWidth()), SIZE[1])
         jobs.looked.connect(self._show_inventory)
         jobs.moved.connect(self._show_job)
         jobs.failed.connect(lambda text, _: self.say(text, "warning"))

@@ -23,7 +23,7 @@ from PySide6.QtWidgets import (
 )
 
 from app.controls import BackgroundControl, quiet_button, section_label
-from app.fitting import TITLE_PX
+from app.fitting import open_within
 from app.settings import MOST_NAME_CHARS, ROWS, Preset, Row, preset, shown
 from app.settings_controls import Control, Offers, make_control
 from app.settings_store import SettingsStore
@@ -65,9 +65,7 @@ class SettingsDialog(QDialog):
             button.clicked.connect(partial(self._reset, row.name))
         self.shortcuts = ShortcutSection(store, self._try)
         self._arrange()
-        room = self.screen().availableSize()
-        width = max(SIZE[0], CHARS * self.fontMetrics().averageCharWidth())
-        self.resize(min(width, room.width()), min(SIZE[1], room.height() - TITLE_PX))
+        open_within(self, max(SIZE[0], CHARS * self.fontMetrics().averageCharWidth()), SIZE[1])
         self.setSizeGripEnabled(True)
         store.changed.connect(self._show)
         store.presets_changed.connect(self._fill_menu)

@@ -24,7 +24,7 @@ from PySide6.QtWidgets import (
 )
 
 from app.controls import quiet_button, section_label
-from app.fitting import TITLE_PX
+from app.fitting import open_within
 from app.settings_store import SettingsStore
 from app.shortcut_keys import PORTABLE, keys_of, native, sequences
 from app.shortcuts import FIXED, SHORTCUTS, WINDOW, Shortcut, in_force
@@ -181,8 +181,7 @@ class ShortcutList(QDialog):
         box.setContentsMargins(18, 14, 12, 12)
         box.addWidget(self.area, 1)
         box.addLayout(foot)
-        room = self.screen().availableSize()
-        self.resize(min(LIST_SIZE[0], room.width()), min(LIST_SIZE[1], room.height() - TITLE_PX))
+        open_within(self, *LIST_SIZE)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._keys.changed.connect(self.fill)
         self.fill()

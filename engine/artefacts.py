@@ -293,14 +293,11 @@ def load_models(provider: Provider | str = Provider.AUTO, assets_dir: str | Path
 @functools.lru_cache(maxsize=4)
 def shared_models(provider: Provider = Provider.AUTO) -> Models:
     """The shipped models, loaded once per process. Raises as `load_models` does."""
-    key = (provider, default_assets_dir())
-    begun = _ahead.get(key)
-    if begun is None:
-        return load_models(provider)
+    begun = _ahead.get((provider, default_assets_dir()))
     try:
-        return begun.result()
-    finally:  # not before: who asks meanwhile waits for the same
-        _ahead.pop(key, None)
+        return begun.result() if begun is not None else load_models(provider)
+    finally:  # a wrong guess goes, too; and not before: who asks meanwhile waits for the same
+        _ahead.clear()
 
 
 def load_ahead(provider: Provider) -> None:

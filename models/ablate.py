@@ -219,6 +219,22 @@ def as_table(rows: dict[str, dict[str, str]]) -> str:
     return table(["variant", *columns.values()], lines)
 
 
+def status_of(out: Path, work: Callable[[], None]) -> int:
+    """Do the work, which keeps in `out` what is done -> the command's exit status; what stopped it is told."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    torch.set_num_threads(1)
+    try:
+        work()
+    except (SottovoceError, OSError) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"stopped; {out} holds the variants that are done, the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.ablate", description="What each part of the refiner buys.")
@@ -228,18 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.steps < FEWEST_STEPS or args.batches < 1:
         parser.error(f"--steps is {FEWEST_STEPS} or more, --batches 1 or more")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    torch.set_num_threads(1)
-    try:
-        run(args.out, args.steps, args.batches)
-    except SottovoceError as problem:
-        print(problem, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"stopped; {args.out} holds the variants that are done, the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+    return status_of(args.out, lambda: run(args.out, args.steps, args.batches))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,8 +19,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import track
 
-from engine.types import SottovoceError
-from models.ablate import FEWEST_STEPS, keep, read
+from models.ablate import FEWEST_STEPS, keep, read, status_of
 from models.noise_vq import Sampling, VqConfig, VqWeights
 from models.tables import table
 from models.train_words import BATCH, SEED, Training, Words, frozen_words, rate_at, stored_pairs
@@ -112,6 +110,14 @@ def as_table(rows: dict[str, dict[str, str]]) -> str:
     return table(["variant", *(title for title, _ in FIGURES.values())], lines)
 
 
+def write_table(out: Path, steps: int) -> None:
+    """All variants on the stored pairs, and their table in `out`. Raises SottovoceError, OSError."""
+    pairs = list(stored_pairs("train")), list(stored_pairs("validation"))
+    text = as_table(run(out, steps, VqConfig(classes=len(KINDS)), frozen_words(), pairs))
+    (out / "ablation_words.md").write_text(text, encoding="utf-8")
+    Console(width=None if sys.stdout.isatty() else 160).print(Markdown(text))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.ablate_words", description="What each part buys in words.")
@@ -120,21 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.steps < FEWEST_STEPS:
         parser.error(f"--steps is {FEWEST_STEPS} or more")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    torch.set_num_threads(1)
-    try:
-        pairs = list(stored_pairs("train")), list(stored_pairs("validation"))
-        text = as_table(run(args.out, args.steps, VqConfig(classes=len(KINDS)), frozen_words(), pairs))
-        (args.out / "ablation_words.md").write_text(text, encoding="utf-8")
-        Console(width=None if sys.stdout.isatty() else 160).print(Markdown(text))
-    except (SottovoceError, OSError) as problem:
-        print(problem, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"stopped; {args.out} holds the variants that are done, the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+    return status_of(args.out, lambda: write_table(args.out, args.steps))
 
 
 if __name__ == "__main__":
