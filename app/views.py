@@ -219,6 +219,8 @@ class InsideView(QFrame):
 
     def refresh(self) -> None:
         """Repaint what changed; nothing when nothing is new or nobody can see it."""
+        if self._end is not None and self._end > self.timeline.head:  # another run has begun: that moment is gone
+            self.live.setChecked(False)
         end = self.timeline.head if self._end is None else self._end
         mark = (id(self.timeline.heard), end)
         if mark == self._shown or not self.isVisible() or self.window().isMinimized():

@@ -115,6 +115,14 @@ def test_a_new_run_begins_with_an_empty_picture(inside: InsideView) -> None:
     assert not inside.timeline.heard.view(50, 600)[:550].any()
 
 
+def test_a_new_run_is_shown_though_the_pictures_were_held_still(inside: InsideView) -> None:
+    inside.live.setChecked(True)
+    feed(inside, 50)
+    assert not inside.live.isChecked()
+    assert "paused" not in inside.heard.note.text()
+    assert inside.heard.image.image[-50:].any()
+
+
 def test_a_hidden_view_does_not_paint(inside: InsideView) -> None:
     inside.hide()
     done = len(inside.refresh_ms)
