@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from app.settings_file import write
 from engine.control import Request, ask
 from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage, Usage, delays_ms, gaps, stimulus
 from engine.soak import per_hour
@@ -21,6 +22,7 @@ LOOK_S = 10.0
 HEARD_S = 30.0  # of the beginning and of the end are recorded and compared
 READY_S = 60.0
 SETTLE_S = 20.0  # Whisper is loaded by then, and the reserve found
+WORDLESS_S = 60.0  # of a second run, without captions
 END_S = 15.0
 
 
@@ -29,31 +31,36 @@ def measure_window(seconds: float, provider: str, progress: Callable[[float], No
 
     dropouts: since it had settled; gaps_heard: in what came out at the beginning and at the end, where what went in had
     none; hop_ms_max: the worst since the start; repaint_ms: of the GUI thread, for a frame of all pictures, those of
-    the last ten seconds; growth: of memory, from the first look to the last; percentages are of
-    one core. Raises DeviceError where PulseAudio is not installed, SottovoceError when the window does not come up.
+    the last ten seconds; growth: of memory, from the first look to the last; percentages are of one core, the one
+    without captions from a shorter run of its own. Raises DeviceError where PulseAudio is not installed,
+    SottovoceError when the window does not come up.
     """
     seconds = max(seconds, 2 * HEARD_S + LOOK_S)
     with Stage() as stage:
-        stage.play(stimulus(seconds + READY_S + SETTLE_S + 60.0))
+        stage.play(stimulus(seconds + WORDLESS_S + 2 * (READY_S + SETTLE_S) + 60.0))
         with _window(provider) as process:
-            for do, value in (("input", MIC_SOURCE), ("output", HEARD_SINK), ("background", "keep")):
-                _steer(do, value)
-            time.sleep(SETTLE_S)
+            _steer_to_stage()
             usage, began_s = Usage(process), time.monotonic()
             looks = [_look(usage)]
             first = stage.record(HEARD_S)
             while (past_s := time.monotonic() - began_s) < seconds - HEARD_S:
                 time.sleep(min(LOOK_S, max(0.1, seconds - HEARD_S - past_s)))
                 looks.append(_look(usage))
-                progress(past_s / seconds)
+                progress(past_s / (seconds + WORDLESS_S))
             last = stage.record(HEARD_S)
             looks.append(_look(usage))
             cpu = usage.percent()
+        with _window(provider, captions=False) as process:
+            _steer_to_stage()
+            usage = Usage(process)
+            time.sleep(WORDLESS_S)
+            wordless, _ = usage.percent()
     delays = [delays_ms(first), delays_ms(last)]
     if not all(delays):
         raise SottovoceError("no sound came through the window's run; see its log (sottovoce doctor)")
     return figures(looks, [statistics.median(part) for part in delays], cpu) | {
-        "gaps_heard": sum(max(0, gaps(both[:, 1]) - gaps(both[:, 0])) for both in (first, last))
+        "gaps_heard": sum(max(0, gaps(both[:, 1]) - gaps(both[:, 0])) for both in (first, last)),
+        "cpu_percent_without_captions": wordless,
     }
 
 
@@ -82,7 +89,7 @@ def figures(looks: list[dict[str, Any]], delays: list[float], cpu_percent: tuple
 
 
 @contextmanager
-def _window(provider: str) -> Iterator[int]:
+def _window(provider: str, captions: bool = True) -> Iterator[int]:
     """The window in a process of its own, with settings and a socket of its own; gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="sottovoce-window-") as folder:
         own = {"XDG_RUNTIME_DIR": folder, "SOTTOVOCE_CONFIG": folder, "SOTTOVOCE_LOGS": folder}
@@ -91,6 +98,7 @@ def _window(provider: str) -> Iterator[int]:
         before = {name: os.environ.get(name) for name in own}
         os.environ.update(own)
         try:
+            write({("captions",): captions})
             with subprocess.Popen([sys.executable, "-m", "app", "gui", "--provider", provider]) as child:
                 try:
                     _wait_until_it_answers(child)
@@ -123,6 +131,13 @@ def _wait_until_it_answers(child: subprocess.Popen[bytes]) -> None:
             pass  # not yet
         time.sleep(0.5)
     raise SottovoceError("the window did not come up; try: sottovoce gui")
+
+
+def _steer_to_stage() -> None:
+    """Have the window hear what is played, and let it settle."""
+    for do, value in (("input", MIC_SOURCE), ("output", HEARD_SINK), ("background", "keep")):
+        _steer(do, value)
+    time.sleep(SETTLE_S)
 
 
 def _steer(do: str, value: str) -> None:
