@@ -73,10 +73,12 @@ class Spectrum:
         sound = np.concatenate([self._past, samples])
         self._past = sound[len(sound) - len(self._past) :]
         frames = np.lib.stride_tricks.sliding_window_view(sound, WINDOW)[:: self._hop]
-        power = np.abs(np.fft.rfft(frames * self._window, FFT, axis=1)) ** 2
+        spectra = np.fft.rfft(frames * self._window, FFT, axis=1)
+        power = np.square(spectra.real) + np.square(spectra.imag)
         level_db = 10.0 * np.log10(power @ self._bands + 1e-12)
         scaled = (level_db - FLOOR_DB) * (255.0 / (CEILING_DB - FLOOR_DB))
-        return np.clip(scaled, 0, 255).astype(np.uint8)
+        columns: NDArray[np.uint8] = np.clip(scaled, 0, 255).astype(np.uint8)
+        return columns
 
 
 def mel(hz: float | NDArray[np.float64]) -> Any:
@@ -84,7 +86,7 @@ def mel(hz: float | NDArray[np.float64]) -> Any:
     return 2595.0 * np.log10(1.0 + np.asarray(hz) / 700.0)
 
 
-def _mel_bands(sample_rate_hz: int) -> NDArray[np.float64]:
+def _mel_bands(sample_rate_hz: int) -> NDArray[np.float32]:
     """Weights [FFT // 2 + 1, BANDS]: a triangle to the next bands, or to the next bins where those are further."""
     bins = np.arange(FFT // 2 + 1) * sample_rate_hz / FFT
     top = mel(sample_rate_hz / 2)
@@ -94,9 +96,9 @@ def _mel_bands(sample_rate_hz: int) -> NDArray[np.float64]:
     right = np.maximum(edges[2:], edges[1:-1] + spacing)
     rising = (bins[:, None] - left) / (edges[1:-1] - left)
     falling = (right - bins[:, None]) / (right - edges[1:-1])
-    weights: NDArray[np.float64] = np.clip(np.minimum(rising, falling), 0.0, None)
-    weights /= weights.sum(axis=0)
-    return weights
+    weights = np.clip(np.minimum(rising, falling), 0.0, None)
+    share: NDArray[np.float32] = (weights / weights.sum(axis=0)).astype(np.float32)
+    return share
 
 
 def treatment(background: str) -> int:

@@ -52,7 +52,7 @@ class SpectrogramView(TimeView):
 
     def refresh(self, timeline: Timeline, end: int, count: int) -> None:
         """Show `count` columns before number `end`."""
-        self._paint(self._lut[self._ring(timeline).view(end, count).T])
+        self._paint(self._ring(timeline).view(end, count))
 
     def tell(self, timeline: Timeline, column: int, scene: QPointF) -> str:
         """What is under the pointer."""
@@ -68,7 +68,7 @@ class RasterView(TimeView):
         super().__init__(title, note, f"Tokens, {note}; point at one for its code and time")
         self._ring = ring
         self._treated = treated
-        self._books = np.zeros(0, dtype=np.int64)
+        self._books = np.zeros(0, dtype=np.int32)
 
     def set_theme(self, theme: Theme) -> None:
         super().set_theme(theme)
@@ -80,14 +80,12 @@ class RasterView(TimeView):
         if ring is None:
             self.image.clear()
             return
-        codes = ring.view(end, count).astype(np.int64)
-        treated = (
-            timeline.treated.view(end, count).astype(np.int64) if self._treated else np.zeros((count, 1), np.int64)
-        )
+        codes = ring.view(end, count).astype(np.int32)
         self._fit(codes)
-        colours = np.where(codes < 0, NO_CODE, codes * CODE_COLOURS // self._books)
-        index = treated * (CODE_COLOURS + 1) + colours
-        self._paint(self._lut[index.T[::-1]])
+        numbers = np.where(codes < 0, NO_CODE, codes * CODE_COLOURS // self._books)
+        if self._treated:
+            numbers += timeline.treated.view(end, count).astype(np.int32) * (CODE_COLOURS + 1)
+        self._paint(numbers[:, ::-1])
 
     def tell(self, timeline: Timeline, column: int, scene: QPointF) -> str:
         """What is under the pointer."""
@@ -101,10 +99,10 @@ class RasterView(TimeView):
             words.append(_treated_text(int(timeline.treated.view(column + 1, 1)[0, 0])))
         return "   ".join(words)
 
-    def _fit(self, codes: NDArray[np.int64]) -> None:
+    def _fit(self, codes: NDArray[np.int32]) -> None:
         """Grow what each row's codebook is taken to hold, by powers of two, so that colours rarely change."""
         if len(self._books) != codes.shape[1]:
-            self._books = np.full(codes.shape[1], LEAST_BOOK, dtype=np.int64)
+            self._books = np.full(codes.shape[1], LEAST_BOOK, dtype=np.int32)
             rows = codes.shape[1]
             self.set_rows(rows, [(rows - 0.5, "1"), (0.5, str(rows))])
         most = codes.max(axis=0)
