@@ -56,7 +56,6 @@ class Remembering(QObject):
     def __init__(self, window: MainWindow, store: SettingsStore, tray_there: Callable[[], bool] = has_tray) -> None:
         super().__init__(window)
         self._window, self._store, self._tray_there = window, store, tray_there
-        self._devices: list[Any] = []
         self._listed = False
         self._applied = ""  # the setting that the window takes up just now
         self._dialog: SettingsDialog | None = None
@@ -77,7 +76,7 @@ class Remembering(QObject):
         window.desk.bar.moved.connect(lambda folder: store.set(recording_folder=folder))
         self.tray.set_wanted(store.settings.keep_in_tray)
         window.chosen.connect(self._keep)
-        window.bridge.devices.connect(self._take_devices)
+        window.bridge.devices.connect(self._use_listing)
         window.bridge.scenes.connect(self._check_place)
         window.bridge.run_state.connect(self._welcome)
         window.closing.connect(store.close)
@@ -165,8 +164,7 @@ class Remembering(QObject):
         chosen = self._window.choices.input
         if chosen == DEMO_INPUT:
             return ""
-        default = (d.id for d in self._devices if d.kind == "input" and d.default and not d.is_own)
-        return chosen or next(default, "")
+        return chosen or self._window.devices.default_input
 
     def _use_microphone(self) -> None:
         """Bring back what was last used with the microphone that is in use now."""
@@ -174,8 +172,8 @@ class Remembering(QObject):
         if used is not None:
             self._set_sound(used.background, used.level)
 
-    def _take_devices(self, devices: list[Any]) -> None:
-        self._devices = devices
+    def _use_listing(self, _: list[Any]) -> None:
+        """The window has taken it by now."""
         if not self._listed:
             self._listed = True
             self._use_microphone()

@@ -75,7 +75,7 @@ class Steering(QObject):
         elif asked.do == "level":
             window.set_level(asked.on)
         elif asked.do in ("input", "output"):
-            if asked.value not in window.device_ids(asked.do):
+            if asked.value not in window.devices.ids(asked.do):
                 window.bridge.refresh_devices()  # it may have been plugged in a moment ago
                 raise UsageError(f"there is no {asked.do} {asked.value} yet; try again, or see: sottovoce devices")
             window.choose(asked.do, asked.value)

@@ -16,6 +16,7 @@ from app.bridge import Bridge, RunState
 from app.caption_view import CaptionView
 from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT, ControlColumn
 from app.desk import Desk
+from app.known_devices import KnownDevices
 from app.message_bar import MessageBar
 from app.models_button import Models
 from app.moments import Moments
@@ -57,8 +58,7 @@ class MainWindow(QMainWindow):
         self.bridge, self.config, self.choices = bridge, config, choices
         self._begun = True  # False from begin() until the first listing of devices
         self._theme_choice = theme
-        self._devices: list[Any] = []
-        self._names: dict[str, str] = {}  # of every device that was ever there
+        self.devices = KnownDevices()
         self.scenes: list[Any] = []
         self._muted = False
         self.stays = False  # closing only hides the window: a tray icon brings it back
@@ -181,8 +181,7 @@ class MainWindow(QMainWindow):
     def _first_choices(self) -> None:
         """The default microphone into our own for calls; never by itself into a loudspeaker, it would howl."""
         self._forget_gone()
-        microphone = any(d.kind == "input" and not d.is_own and not d.is_monitor for d in self._devices)
-        if self.choices.input is None and not microphone:
+        if self.choices.input is None and not self.devices.has_microphone:
             self.choices = dataclasses.replace(self.choices, input=DEMO_INPUT)
             self.message.say("No microphone was found: the demo recording plays. Plug one in and choose it.", False)
         if self.choices.input == DEMO_INPUT or self.choices.settled:
@@ -197,10 +196,10 @@ class MainWindow(QMainWindow):
     def _forget_gone(self) -> None:
         """In place of a remembered device that is not there, the default; a person learns of it."""
         choices = self.choices
-        if choices.input not in (None, DEMO_INPUT, *self.device_ids("input")):
+        if choices.input not in (None, DEMO_INPUT, *self.devices.ids("input")):
             self.choices = dataclasses.replace(self.choices, input=None)
             self.message.say(f"{choices.input} is not there; the default microphone is used.", False)
-        if choices.output not in (None, VIRTUAL_OUTPUT, NO_OUTPUT, *self.device_ids("output")):
+        if choices.output not in (None, VIRTUAL_OUTPUT, NO_OUTPUT, *self.devices.ids("output")):
             self.choices = dataclasses.replace(self.choices, output=None, settled=False)
             self.message.say(f"{choices.output} is not there; another output is used.", False)
 
@@ -252,10 +251,6 @@ class MainWindow(QMainWindow):
         self.show()
         self.raise_()
         self.activateWindow()
-
-    def device_ids(self, end: str) -> list[str]:
-        """What may be chosen as "input" or "output", by id."""
-        return [d.id for d in self._devices if d.kind == end and not d.is_own]
 
     def choose(self, end: str, device: str | None) -> None:
         """Another device. Plain devices are changed in mid-run, our own sources and sinks by a new start."""
@@ -335,8 +330,7 @@ class MainWindow(QMainWindow):
             self.choices = dataclasses.replace(self.choices, output=NO_OUTPUT)
             self.output.setAccessibleDescription(change.what)
         else:
-            name = self._names.get(change.device, change.device)
-            self.message.say(f"{change.what}: {name}", offer_retry=False)
+            self.message.say(f"{change.what}: {self.devices.name(change.device)}", offer_retry=False)
         self.bridge.refresh_devices()
 
     def _captions_missing(self, text: str) -> None:
@@ -365,8 +359,7 @@ class MainWindow(QMainWindow):
             meter.empty()
 
     def _list_devices(self, devices: list[Any]) -> None:
-        self._devices = devices
-        self._names |= {d.id: d.name for d in devices}
+        self.devices.take(devices)
         if not self._begun:
             self._begun = True
             self._first_choices()
@@ -411,7 +404,7 @@ class MainWindow(QMainWindow):
 
     def _show_choices(self) -> None:
         """Fill the device boxes from the last listing."""
-        self.column.show_devices(self._devices, self.choices.input, self.choices.output)
+        self.column.show_devices(self.devices.listed, self.choices.input, self.choices.output)
         source = "from the demo recording" if self.choices.input == DEMO_INPUT else "from the microphone"
         self.inside.set_source_note(source)
 

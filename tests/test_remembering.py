@@ -117,7 +117,7 @@ def test_the_demo_is_not_remembered(runs: Any) -> None:
 
 def test_a_microphone_brings_back_what_was_used_with_it(runs: Any, qtbot: QtBot) -> None:
     run = runs()
-    qtbot.waitUntil(lambda: bool(run.window.device_ids("input")), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: bool(run.window.devices.ids("input")), timeout=WAIT_MS)
     run.window.set_background(Background.parse("-20"))  # with the default one, which is "mic"
     run.window.choose("input", "other")
     run.window.set_background(Background.parse("keep"))
