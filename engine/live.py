@@ -121,6 +121,8 @@ class Engine:
         loop, ends, streams = self._need_running()
         wanted = streams.wanted(background, scene)
         ends.request(input, output)  # checks, then leaves it to the side thread
+        if self._side is not None and (input is not None or output is not None):
+            self._side.look_soon = True
         if wanted is not None:
             streams.background = wanted
             loop.do(lambda: loop.stream.set_background(wanted))

@@ -66,6 +66,7 @@ class Side:
         self.companion: Companion | None = None
         self.watched = True  # set by anyone: whether somebody sees what noise there is
         self.captions_paused = False  # set by anyone: what is spoken meanwhile is not captioned
+        self.look_soon = False  # set by anyone: something was asked for that `look` sees to
         self._uncaptioned = 0
         self._queue: queue.SimpleQueue[LiveHop] = queue.SimpleQueue()
         self._queue_lost = 0
@@ -161,8 +162,8 @@ class Side:
                 self._hand_on(self.companion.work(self._loop.time_s, self.captions_paused))
             ask_kit()
             self.recordings.look(self._loop.time_s if self._loop is not None else 0.0)
-            if time.monotonic() - looked_s >= (REST_LOOK_S if self._rests else LOOK_S):
-                looked_s = time.monotonic()
+            if self.look_soon or time.monotonic() - looked_s >= (REST_LOOK_S if self._rests else LOOK_S):
+                self.look_soon, looked_s = False, time.monotonic()
                 self._look()
         self._drain_queue()
 

@@ -16,9 +16,9 @@ from engine.idlebench import wake_ms
 from engine.live import Engine
 from engine.livebench import Stage
 from engine.pipeline import LiveStream
-from engine.ports import MemoryInput, MemoryOutput
+from engine.ports import NO_OUTPUT, MemoryInput, MemoryOutput
 from engine.soundloop import SLEEP_AFTER_S, SoundLoop
-from engine.types import Background, EngineConfig, Event, Provider, Samples
+from engine.types import Background, DeviceChange, EngineConfig, Event, Provider, Samples
 from engine.virtual_mic import MIC_NAME
 from tests import tiny_models
 from tests.pulse import MIC_SOURCE, RATE_HZ, pulse_server, stage
@@ -176,6 +176,17 @@ def test_captions_are_told_of_the_silence_and_not_fed_with_it(tiny: Models, monk
         engine._side.recognizer = None
     assert listener.left_out == pytest.approx(3.0 * 16_000, abs=16_000)
     assert listener.fed + listener.left_out == pytest.approx(len(x) / 3, abs=1_600)
+
+
+def test_another_output_is_not_waited_for_at_rest(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.side.REST_LOOK_S", 3600.0)
+    x = silence(SLEEP_AFTER_S + WAIT_S)
+    with Engine(EngineConfig(background=KEEP), tiny, MemoryInput(x, RATE_HZ), MemoryOutput(RATE_HZ)) as engine:
+        until(lambda: engine.state == "idle")
+        time.sleep(0.5)  # the last look of before
+        engine.poll()
+        engine.set(output=NO_OUTPUT)
+        until(lambda: any(isinstance(event, DeviceChange) for event in engine.poll()))
 
 
 def test_devices_are_closed_until_a_program_listens(stage: Stage, tiny: Models) -> None:
