@@ -31,6 +31,8 @@ from engine.vad import SAMPLE_RATE_HZ, model_path
 from engine.weights import DEFAULT_NAME, Weights, require_weights
 
 WORKER = (sys.executable, "-m", "engine.whisper_worker")
+# torch and oneDNN keep the machine code for each of the last 1024 shapes, and no two looks are equally long: 0.1 MB each.
+KERNELS = {"LRU_CACHE_CAPACITY": "16", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}  # enough for one look
 MAX_LAG_S = 30.0  # sound further back than this is not waited for: it is left out, and told
 FILE_LEAD_S = 60.0  # how far a file may run ahead of the recogniser
 RESTARTS = 1
@@ -201,13 +203,13 @@ class Recognizer:
             "residue": self._residue,
         }
         threads = str(self._threads)
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **KERNELS}
         process = subprocess.Popen(
             [*WORKER, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env={**os.environ, **environment},
             start_new_session=True,  # Ctrl-C is for us: the process ends when its pipe does
         )
         stand_back(process.pid)
