@@ -201,13 +201,17 @@ def _direct_ms(stage: Stage, block_ms: float) -> list[float]:
         heard.stop()
 
 
+def demo_sound(rate_hz: int) -> Samples:
+    """The shipped recording [N], mono, at this rate."""
+    with SoundReader(checked_file(assets_dir(), "demo")) as reader:
+        resampler = FileResampler(reader.sample_rate_hz, rate_hz)
+        parts = [resampler.process(block.mean(axis=1)) for block in reader.blocks()]
+    return np.concatenate([*parts, resampler.process(np.zeros(0, np.float32), last=True)]).astype(np.float32)
+
+
 def stimulus(seconds: float) -> Samples:
     """The shipped recording at RATE_HZ, over and over."""
-    with SoundReader(checked_file(assets_dir(), "demo")) as reader:
-        resampler = FileResampler(reader.sample_rate_hz, RATE_HZ)
-        parts = [resampler.process(block.mean(axis=1)) for block in reader.blocks()]
-    sound = np.concatenate([*parts, resampler.process(np.zeros(0, np.float32), last=True)])
-    return np.resize(sound, round(seconds * RATE_HZ)).astype(np.float32)
+    return np.resize(demo_sound(RATE_HZ), round(seconds * RATE_HZ))
 
 
 class _Load(threading.Thread):

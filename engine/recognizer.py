@@ -31,7 +31,7 @@ from engine.vad import SAMPLE_RATE_HZ, model_path
 from engine.weights import DEFAULT_NAME, Weights, require_weights
 
 WORKER = (sys.executable, "-m", "engine.whisper_worker")
-# torch and oneDNN keep the machine code for each of the last 1024 shapes, and no two looks are equally long: 0.1 MB each.
+# torch and oneDNN keep compiled code for the last 1024 shapes, 0.1 MB each, and no two looks are equally long.
 KERNELS = {"LRU_CACHE_CAPACITY": "16", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}  # enough for one look
 MAX_LAG_S = 30.0  # sound further back than this is not waited for: it is left out, and told
 FILE_LEAD_S = 60.0  # how far a file may run ahead of the recogniser
@@ -117,6 +117,11 @@ class Recognizer:
     @property
     def running(self) -> bool:
         return self._state in ("running", "finishing")
+
+    @property
+    def pid(self) -> int | None:
+        """The process that recognises; None before the start and after the end."""
+        return self._process.pid if self._process is not None else None
 
     def wait_ready(self, timeout_s: float = 60.0) -> bool:
         """Wait until Whisper is loaded or has failed; whether it is loaded."""
