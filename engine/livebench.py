@@ -35,7 +35,18 @@ from engine.pulse import PrivateServer
 from engine.resample import FileResampler
 from engine.ring import Ring
 from engine.soundfiles import SoundReader
-from engine.types import Background, DeviceChange, DeviceError, EngineConfig, Problem, Provider, Samples, Stats
+from engine.types import (
+    NO_CAPTIONS,
+    NO_WHISPER,
+    Background,
+    DeviceChange,
+    DeviceError,
+    EngineConfig,
+    Problem,
+    Provider,
+    Samples,
+    Stats,
+)
 
 RATE_HZ = 48000
 STAGE_SINK, NOISE_SINK, HEARD_SINK, MIC_SOURCE = "stage", "noise", "heard", "mic"
@@ -352,7 +363,7 @@ def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "
     problems = [e for e in events if isinstance(e, Problem)]
     return {
         "seconds": seconds,
-        "captions": captions and not any(problem.state == "no captions" for problem in problems),
+        "captions": captions and not any(problem.state in (NO_CAPTIONS, NO_WHISPER) for problem in problems),
         "provider": stats.provider,
         **path_figures(delays_ms(both), direct),
         "algorithmic_latency_ms": stats.algorithmic_latency_ms,

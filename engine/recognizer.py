@@ -26,7 +26,18 @@ import numpy as np
 from engine.outbox import Outbox
 from engine.priority import hurry, stand_back
 from engine.sizes import ENGLISH_ONLY
-from engine.types import SPEECH, ArtefactError, Caption, Problem, Residue, Samples, SottovoceError, UsageError, Word
+from engine.types import (
+    NO_CAPTIONS,
+    SPEECH,
+    ArtefactError,
+    Caption,
+    Problem,
+    Residue,
+    Samples,
+    SottovoceError,
+    UsageError,
+    Word,
+)
 from engine.vad import SAMPLE_RATE_HZ, model_path
 from engine.weights import DEFAULT_NAME, Weights, require_weights
 
@@ -164,7 +175,7 @@ class Recognizer:
         """No more sound comes: wait until all of it is recognised, end the process, and give what is left to poll."""
         self.end()
         if not self.wait_done(timeout_s):
-            self._tell(f"captions were not finished in {timeout_s:.0f} s; the last words are missing", "no captions")
+            self._tell(f"captions were not finished in {timeout_s:.0f} s; the last words are missing", "captions late")
         self.stop()
         return self.poll()
 
@@ -294,7 +305,7 @@ class Recognizer:
 
     def _fail(self, text: str) -> None:
         self._state, self.failure = "failed", text
-        self._tell(text, "no captions")
+        self._tell(text, NO_CAPTIONS if self.source == SPEECH else "captions")
         self._ready.set()
         self._done.set()
 
