@@ -1,7 +1,8 @@
 """Hours of captions in minutes: the recogniser's own process, fed the shipped recording over and over.
 
-Each piece is given when the one before was looked at, so that it is asked about the same lengths of sound as in a live
-run, as fast as the machine goes. What must not happen over hours: memory that grows.
+Each piece is given when the one before was looked at, as fast as the machine goes. Pieces differ in length, as they do
+where a look takes its time: Whisper is asked about sound of any length. What must not happen over hours: memory that
+grows.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from engine.soak import per_hour
 from engine.types import Caption, Samples, SottovoceError
 from engine.vad import SAMPLE_RATE_HZ
 
-PIECE = round(SEND_S * SAMPLE_RATE_HZ)
-LOOK_S = 1.0  # of simulated time
+PIECES = (round(SEND_S * SAMPLE_RATE_HZ), round(5 * SEND_S * SAMPLE_RATE_HZ))  # the shortest, and the longest
 SETTLE_MINUTES = 2  # the recording has been heard to its end by then
 WAIT_S = 0.0005
 MB = 1e6
@@ -31,9 +31,10 @@ MB = 1e6
 class CaptionSoak:
     """One simulated run, in English. `minute` goes on by a simulated minute and gives the figures at its end."""
 
-    def __init__(self, sound: Samples) -> None:
+    def __init__(self, sound: Samples, seed: int = 1) -> None:
         """sound [N]: 16 kHz, mono. Raises SottovoceError when there can be no captions."""
-        self._sound, self._fed, self._words = sound, 0, 0
+        self._sound, self._random = sound, np.random.default_rng(seed)
+        self._minutes = self._fed = self._words = 0
         self._recognizer = Recognizer("en", residue=True)
         self._recognizer.start()
         if not self._recognizer.wait_ready():
@@ -47,13 +48,13 @@ class CaptionSoak:
         cpu_s, words: since the start.
         """
         memory_mb = []
-        for number in range(1, round(60.0 / SEND_S) + 1):
+        self._minutes += 1
+        while self._fed < 60 * SAMPLE_RATE_HZ * self._minutes:
             self._piece()
-            if number % round(LOOK_S / SEND_S) == 0:
-                memory_mb.append(self._process.memory_info().rss / MB)
+            memory_mb.append(self._process.memory_info().rss / MB)
         times = self._process.cpu_times()
         return {
-            "minute": round(self._fed / SAMPLE_RATE_HZ / 60.0),
+            "minute": float(self._minutes),
             "rss_mb": max(memory_mb),
             "cpu_s": times.user + times.system,
             "words": float(self._words),
@@ -61,8 +62,9 @@ class CaptionSoak:
 
     def _piece(self) -> None:
         """Give the next piece, to captions and to who watches the noise, and wait until it was looked at."""
-        piece = self._sound[np.arange(self._fed, self._fed + PIECE) % len(self._sound)]
-        self._fed += PIECE
+        length = int(self._random.integers(*PIECES))
+        piece = self._sound[np.arange(self._fed, self._fed + length) % len(self._sound)]
+        self._fed += length
         self._recognizer.feed(piece)
         self._recognizer.watch(piece)
         while self._recognizer.running and self._recognizer.lag_s > 0:
