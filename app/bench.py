@@ -41,7 +41,7 @@ def bench(what: str, seconds: float | None, as_json: bool, provider: str, minute
     elif what == "memory":
         figures = {"memory": measure_memory((MEMORY_SECONDS[0], seconds or MEMORY_SECONDS[1]))}
     elif what == "soak":
-        figures = {"soak": soak(minutes or SOAK_MINUTES, provider, as_json)}
+        figures = soak(minutes or SOAK_MINUTES, provider, as_json)
     elif what == "overload":
         from engine.livebench import measure_overload
 
@@ -72,14 +72,22 @@ def bench(what: str, seconds: float | None, as_json: bool, provider: str, minute
 
 
 def soak(minutes: float, provider: str, quiet: bool) -> dict[str, Any]:
-    """Simulated minutes of a live run. Raises UsageError or SottovoceError."""
+    """Simulated minutes of a live run: its sound, then its captions, where Whisper is here. Raises UsageError or
+    SottovoceError."""
     from engine.artefacts import load_models
+    from engine.caption_soak import measure_caption_soak
     from engine.soak import measure_soak
+    from engine.weights import find_weights
 
     if not minutes >= 2:
         raise UsageError(f"--minutes is two or more, not {minutes:g}")
     with console.progress("soak", quiet) as advance:
-        return measure_soak(load_models(provider), minutes, advance)
+        figures = {"soak": measure_soak(load_models(provider), minutes, advance)}
+    if find_weights() is None:
+        console.warn("captions are left out: run `sottovoce models get base` to have them measured, too")
+        return figures
+    with console.progress("captions", quiet) as advance:
+        return figures | {"captions": measure_caption_soak(minutes, advance)}
 
 
 def machine() -> dict[str, Any]:

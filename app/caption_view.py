@@ -266,12 +266,13 @@ class CaptionView(QFrame):
 
     # The switch -------------------------------------------------------------------------------------------------------
 
-    def show_unavailable(self) -> None:
-        """Switch off, without telling anybody: what captions need is missing."""
+    def show_unavailable(self, why: str) -> None:
+        """Switch off, without telling anybody: what captions need is missing. why: a sentence in place of the words."""
         self.switch.blockSignals(True)
         self.switch.setChecked(False)
         self.switch.blockSignals(False)
         self._label_switch(False)
+        self.text.setPlaceholderText(why)
 
     def _label_switch(self, on: bool) -> None:
         self.switch.setText("On" if on else "Off")

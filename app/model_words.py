@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.model_jobs import Doing, Job
 from app.model_shelf import Inventory, NetworkRow, Presence, SizeRow
 from engine.sizes import SIZES, Size, canonical
-from engine.types import DEFAULT_WHISPER
+from engine.types import DEFAULT_WHISPER, EngineConfig
 
 MB = 1e6
 WHISPER_LICENSE = "MIT"
@@ -81,9 +81,11 @@ def brief(job: Job | None) -> str:
     return f"{name} {100 * job.done / job.total:.0f} %" if job.total else f"{name} …"
 
 
-def finished(doing: Doing, name: str, chosen: str) -> str:
-    """The sentence after a job. chosen: the size that captions use."""
-    then = "switch captions on to use it" if name == canonical(chosen) else "choose Use to caption with it"
+def finished(doing: Doing, name: str, config: EngineConfig) -> str:
+    """The sentence after a job. config: what captions are asked for now."""
+    then = "captions use it" if config.captions else "switch captions on to use it"
+    if name != canonical(config.whisper):
+        then = "choose Use to caption with it"
     return {
         Doing.GET: f"Whisper {name} is here and verified; {then}.",
         Doing.IMPORT: f"Whisper {name} is imported; {then}.",
@@ -91,6 +93,11 @@ def finished(doing: Doing, name: str, chosen: str) -> str:
         Doing.DISCARD: f"What was here of Whisper {name} is removed.",
         Doing.LOOK: "",
     }[doing]
+
+
+def lacking(size: str, keys: str) -> str:
+    """Why there are no captions, and what to do. keys: what opens the models, where there are any."""
+    return f"Captions need Whisper {size}, which is not on this machine: get it under Models{keys and f' ({keys})'}."
 
 
 def in_use(chosen: str, inventory: Inventory) -> str:
@@ -103,9 +110,10 @@ def in_use(chosen: str, inventory: Inventory) -> str:
     return f"Captions use Whisper {row.size.name}." + ("" if row.size.name == DEFAULT_WHISPER else f" {ONLY_BASE}")
 
 
-def chosen(name: str, captions_on: bool) -> str:
-    """The sentence after a size was chosen."""
-    when = "switch captions off and on to have it now" if captions_on else "from the next start of captions on"
+def chosen(config: EngineConfig) -> str:
+    """The sentence after the size in it was chosen."""
+    name = config.whisper
+    when = "switch captions off and on to have it now" if config.captions else "from the next start of captions on"
     slow = ""
     if (size := SIZES.get(name)) is not None and not size.live:
         slow = " It is too slow for live captions on most processors: words may be left out."

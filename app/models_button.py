@@ -23,10 +23,12 @@ TIP = "What listens and cleans: Whisper's sizes, and the networks of the sound (
 class Models(QWidget):
     """What the window has of the models. Nothing is loaded, looked at or opened before a person asks.
 
-    wanted: the size that captions shall use. told: a sentence for who does not see the dialog.
+    wanted: the size that captions shall use. arrived: a size that is here from now on. told: a sentence for who does
+    not see the dialog.
     """
 
     wanted = Signal(str)
+    arrived = Signal(str)
     told = Signal(str)
 
     def __init__(self, config: Callable[[], EngineConfig], parent: QWidget, shelf: Shelf | None = None) -> None:
@@ -47,7 +49,7 @@ class Models(QWidget):
     def open(self) -> None:
         """Show the dialog, over the window."""
         if self.dialog is None:
-            self.dialog = ModelsDialog(self.jobs, self._config().whisper, self._parent)
+            self.dialog = ModelsDialog(self.jobs, self._config, self._parent)
             self.dialog.wanted.connect(self.wanted)
         self.dialog.show()
         self.dialog.raise_()
@@ -56,8 +58,7 @@ class Models(QWidget):
     def show_chosen(self) -> None:
         """The size that captions use was chosen, here or elsewhere."""
         if self.dialog is not None:
-            config = self._config()
-            self.dialog.set_chosen(config.whisper, config.captions)
+            self.dialog.show_chosen()
 
     def close_all(self) -> None:
         """The window goes: so does the dialog. What is there of a download is kept."""
@@ -83,5 +84,7 @@ class Models(QWidget):
             self.told.emit(text)
 
     def _tell_done(self, doing: Doing, name: str) -> None:
+        if doing in (Doing.GET, Doing.IMPORT):
+            self.arrived.emit(name)
         if not self._seen():
-            self.told.emit(words.finished(doing, name, self._config().whisper))
+            self.told.emit(words.finished(doing, name, self._config()))

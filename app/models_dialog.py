@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QDir, Qt, Signal
@@ -16,6 +17,7 @@ from app.model_jobs import Doing, Job, ModelJobs
 from app.model_shelf import Inventory
 from app.theme import scaled_font
 from engine.sizes import canonical
+from engine.types import EngineConfig
 
 SIZE = (820, 640)
 CHARS = 96  # wide enough for this many, however large the desktop writes
@@ -27,9 +29,10 @@ class ModelsDialog(QDialog):
 
     wanted = Signal(str)
 
-    def __init__(self, jobs: ModelJobs, chosen: str, parent: QWidget | None = None) -> None:
+    def __init__(self, jobs: ModelJobs, config: Callable[[], EngineConfig], parent: QWidget | None = None) -> None:
+        """config: what captions are asked for now."""
         super().__init__(parent)
-        self.jobs, self._chosen = jobs, canonical(chosen)
+        self.jobs, self._config = jobs, config
         self.cards: dict[str, SizeCard] = {}
         self.setWindowTitle("Models")
         self.setObjectName("models")
@@ -49,7 +52,7 @@ class ModelsDialog(QDialog):
         jobs.looked.connect(self._show_inventory)
         jobs.moved.connect(self._show_job)
         jobs.failed.connect(lambda text, _: self.say(text, "warning"))
-        jobs.done.connect(lambda doing, name: self.say(words.finished(doing, name, self._chosen)))
+        jobs.done.connect(lambda doing, name: self.say(words.finished(doing, name, self._config())))
         if jobs.inventory is not None:
             self._show_inventory(jobs.inventory)
         self._show_job()
@@ -110,14 +113,17 @@ class ModelsDialog(QDialog):
         self.line.style().unpolish(self.line)
         self.line.style().polish(self.line)
 
-    def set_chosen(self, name: str, captions_on: bool) -> None:
-        """Captions shall use this size."""
-        self._chosen = canonical(name)
+    @property
+    def _chosen(self) -> str:
+        return canonical(self._config().whisper)
+
+    def show_chosen(self) -> None:
+        """Captions shall use another size."""
         for card in self.cards.values():
             card.show_chosen(card.name == self._chosen)
         if self.jobs.inventory is not None:
             self.use_line.setText(words.in_use(self._chosen, self.jobs.inventory))
-        self.say(words.chosen(name, captions_on))
+        self.say(words.chosen(self._config()))
 
     def _show_inventory(self, inventory: Inventory) -> None:
         if not self.cards:

@@ -29,6 +29,7 @@ SURE = 0.5  # below it the kind is said with a question mark
 MARGIN = 10.0
 TITLES = {"clean": "Quiet", "voices": "Other voices", "unknown": "Mixed or unknown"}
 NO_CAPTIONS = "Turn captions on to see it"
+NO_WHISPER = "Get Whisper under Models"
 LISTENING = "Listening"
 OTHER_WHISPER = "Only with Whisper base"
 UNKNOWN_THEN = "Not known of then"
@@ -182,10 +183,14 @@ class NoiseView(QWidget):
     def set_theme(self, theme: Theme) -> None:
         self.plane.set_theme(theme)
 
-    def set_captions(self, on: bool, whisper: str = DEFAULT_WHISPER) -> None:
-        """Without captions, or with another size of Whisper, nobody listens for it. What was known is forgotten."""
+    def set_captions(self, on: bool, whisper: str = DEFAULT_WHISPER, missing: bool = False) -> None:
+        """Without captions, or with another size of Whisper, nobody listens for it. What was known is forgotten.
+
+        missing: there are no captions because this Whisper is not on this machine.
+        """
         known = whisper == DEFAULT_WHISPER
-        self._on, self._idle = on and known, LISTENING if on and known else NO_CAPTIONS if known else OTHER_WHISPER
+        without = NO_WHISPER if missing else NO_CAPTIONS
+        self._on, self._idle = on and known, LISTENING if on and known else without if known else OTHER_WHISPER
         self._forget.stop()
         if self._still_s is None:
             self._show_nothing()

@@ -13,6 +13,7 @@ from PySide6.QtGui import QCloseEvent, QGuiApplication, QHideEvent, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QSplitter, QVBoxLayout, QWidget
 
 from app.bridge import Bridge, RunState
+from app.caption_lack import CaptionLack
 from app.caption_view import CaptionView
 from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT, ControlColumn
 from app.desk import Desk
@@ -80,6 +81,7 @@ class MainWindow(QMainWindow):
         self.resize(*SIZE)
         self._arrange()
         self._connect()
+        self.lack = CaptionLack(self)
         self._show_choices()
         self._show_background()
         self._tell_captions(config.captions)
@@ -129,7 +131,6 @@ class MainWindow(QMainWindow):
         bridge.devices.connect(self._list_devices)
         bridge.scenes.connect(self._list_scenes)
         bridge.failed.connect(self._show_failure)
-        bridge.no_captions.connect(self._captions_missing)
         bridge.frame.connect(self.inside.refresh)
         bridge.closed.connect(self.closed)
         self.power.clicked.connect(self._switch)
@@ -333,11 +334,11 @@ class MainWindow(QMainWindow):
             self.message.say(f"{change.what}: {self.devices.name(change.device)}", offer_retry=False)
         self.bridge.refresh_devices()
 
-    def _captions_missing(self, text: str) -> None:
+    def show_no_captions(self, why: str) -> None:
+        """The engine has none to give, which is nobody's choice. why: a sentence for the empty panel."""
         self.config = dataclasses.replace(self.config, captions=False)
-        self.captions.show_unavailable()
+        self.captions.show_unavailable(why)
         self._tell_captions(False)
-        self.message.say(f"no captions: {text}", offer_retry=False)
 
     def _show_run_state(self, state: RunState) -> None:
         if state is RunState.ON and (self._muted or not self.choices.on):

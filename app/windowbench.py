@@ -19,6 +19,7 @@ from engine.soak import per_hour
 from engine.types import SottovoceError
 
 LOOK_S = 10.0
+MINUTE_LOOKS = 6
 HEARD_S = 30.0  # of the beginning and of the end are recorded and compared
 READY_S = 60.0
 SETTLE_S = 20.0  # Whisper is loaded by then, and the reserve found
@@ -31,8 +32,9 @@ def measure_window(seconds: float, provider: str, progress: Callable[[float], No
 
     dropouts: since it had settled; gaps_heard: in what came out at the beginning and at the end, where what went in had
     none; hop_ms_max: the worst since the start; repaint_ms: of the GUI thread, for a frame of all pictures, those of
-    the last ten seconds; growth: of memory, from the first look to the last; percentages are of one core, the one
-    without captions from a shorter run of its own. Raises DeviceError where PulseAudio is not installed,
+    the last ten seconds; growth: of memory, from the first look to the last, and of captions from the most of the first
+    minute to that of the last; percentages are of one core, the one without captions from a shorter run of its own.
+    Raises DeviceError where PulseAudio is not installed, SottovoceError when the window does not come up.
     SottovoceError when the window does not come up.
     """
     seconds = max(seconds, 2 * HEARD_S + LOOK_S)
@@ -84,8 +86,13 @@ def figures(looks: list[dict[str, Any]], delays: list[float], cpu_percent: tuple
         "rss_mb_last": last["rss_mb"],
         "growth_mb": last["rss_mb"] - first["rss_mb"],
         "growth_mb_per_hour": per_hour([look["at_s"] for look in looks], [look["rss_mb"] for look in looks]),
-        "captions_growth_mb": last["captions_rss_mb"] - first["captions_rss_mb"],
+        "captions_growth_mb": _most_mb(looks[-MINUTE_LOOKS:]) - _most_mb(looks[:MINUTE_LOOKS]),
     }
+
+
+def _most_mb(looks: list[dict[str, Any]]) -> float:
+    """Of the captions' process, which gives free memory back now and then, and wants it again for a long sentence."""
+    return float(max(look["captions_rss_mb"] for look in looks))
 
 
 @contextmanager

@@ -34,6 +34,7 @@ DOUBTED = 0.2  # a segment without one word likelier than this was noise: 3 of 3
 NGRAM_LONGEST = 12
 ECHO_WORDS = 3
 SQUEEZED_S = 0.15
+HASTY_S = 0.05
 # What Whisper says when nobody speaks, most of it learnt from subtitles. Dropped only where nothing else was said
 # and the voice was short or doubtful, because people do say these.
 INVENTED = frozenset(
@@ -222,6 +223,22 @@ def without_loops(words: Sequence[W]) -> list[W]:
     """The words up to the first round of a loop; all of them when there is none."""
     start = loop_start([normalised(word.text) for word in words])
     return list(words if start is None else words[:start])
+
+
+def without_second_round(words: Sequence[W]) -> list[W]:
+    """The words without an end that only says once more what was said right before it, part of it in no time.
+
+    A recogniser that hears a short phrase and then nothing likes to say it twice. Who does say it twice takes the time.
+    """
+    said = [normalised(word.text) for word in words]
+    for size in range(1, len(said) // 2 + 1):
+        start = len(said)
+        while start > size and said[start - 1] == said[start - 1 - size]:
+            start -= 1
+        again = words[start:]
+        if len(again) >= size and any(word.end_s - word.start_s < HASTY_S for word in again):
+            return list(words[:start])
+    return list(words)
 
 
 def without_echo(said: Sequence[Word], words: Sequence[W]) -> list[W]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from engine.captions import (
     token_cap,
     without_echo,
     without_loops,
+    without_second_round,
     without_squeezed,
 )
 from engine.types import Samples, Word
@@ -235,9 +237,9 @@ class Listener:
         for word in answer.words:
             end_s = base_s + word.end_s
             start_s = min(max(base_s + word.start_s, earliest_s), end_s)
-            if start_s > voiced_s + LATE_S:
-                break
             words.append(replace(word, start_s=start_s, end_s=min(end_s, self._seconds(end))))
+        words = without_second_round([*segment.held, *words])[len(segment.held) :]
+        words = list(takewhile(lambda word: word.start_s <= voiced_s + LATE_S, words))
         words = without_loops([*segment.held, *without_squeezed(words)])[len(segment.held) :]
         words = without_echo(segment.held, words)
         if not segment.any_final:

@@ -35,7 +35,18 @@ from engine.pulse import PrivateServer
 from engine.resample import FileResampler
 from engine.ring import Ring
 from engine.soundfiles import SoundReader
-from engine.types import Background, DeviceChange, DeviceError, EngineConfig, Problem, Provider, Samples, Stats
+from engine.types import (
+    NO_CAPTIONS,
+    NO_WHISPER,
+    Background,
+    DeviceChange,
+    DeviceError,
+    EngineConfig,
+    Problem,
+    Provider,
+    Samples,
+    Stats,
+)
 
 RATE_HZ = 48000
 STAGE_SINK, NOISE_SINK, HEARD_SINK, MIC_SOURCE = "stage", "noise", "heard", "mic"
@@ -201,13 +212,17 @@ def _direct_ms(stage: Stage, block_ms: float) -> list[float]:
         heard.stop()
 
 
+def demo_sound(rate_hz: int) -> Samples:
+    """The shipped recording [N], mono, at this rate."""
+    with SoundReader(checked_file(assets_dir(), "demo")) as reader:
+        resampler = FileResampler(reader.sample_rate_hz, rate_hz)
+        parts = [resampler.process(block.mean(axis=1)) for block in reader.blocks()]
+    return np.concatenate([*parts, resampler.process(np.zeros(0, np.float32), last=True)]).astype(np.float32)
+
+
 def stimulus(seconds: float) -> Samples:
     """The shipped recording at RATE_HZ, over and over."""
-    with SoundReader(checked_file(assets_dir(), "demo")) as reader:
-        resampler = FileResampler(reader.sample_rate_hz, RATE_HZ)
-        parts = [resampler.process(block.mean(axis=1)) for block in reader.blocks()]
-    sound = np.concatenate([*parts, resampler.process(np.zeros(0, np.float32), last=True)])
-    return np.resize(sound, round(seconds * RATE_HZ)).astype(np.float32)
+    return np.resize(demo_sound(RATE_HZ), round(seconds * RATE_HZ))
 
 
 class _Load(threading.Thread):
@@ -348,7 +363,7 @@ def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "
     problems = [e for e in events if isinstance(e, Problem)]
     return {
         "seconds": seconds,
-        "captions": captions and not any(problem.state == "no captions" for problem in problems),
+        "captions": captions and not any(problem.state in (NO_CAPTIONS, NO_WHISPER) for problem in problems),
         "provider": stats.provider,
         **path_figures(delays_ms(both), direct),
         "algorithmic_latency_ms": stats.algorithmic_latency_ms,

@@ -26,11 +26,24 @@ import numpy as np
 from engine.outbox import Outbox
 from engine.priority import hurry, stand_back
 from engine.sizes import ENGLISH_ONLY
-from engine.types import SPEECH, ArtefactError, Caption, Problem, Residue, Samples, SottovoceError, UsageError, Word
+from engine.types import (
+    NO_CAPTIONS,
+    SPEECH,
+    ArtefactError,
+    Caption,
+    Problem,
+    Residue,
+    Samples,
+    SottovoceError,
+    UsageError,
+    Word,
+)
 from engine.vad import SAMPLE_RATE_HZ, model_path
 from engine.weights import DEFAULT_NAME, Weights, require_weights
 
 WORKER = (sys.executable, "-m", "engine.whisper_worker")
+# torch and oneDNN keep compiled code for the last 1024 shapes, 0.1 MB each, and no two looks are equally long.
+KERNELS = {"LRU_CACHE_CAPACITY": "16", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}  # enough for one look
 MAX_LAG_S = 30.0  # sound further back than this is not waited for: it is left out, and told
 FILE_LEAD_S = 60.0  # how far a file may run ahead of the recogniser
 RESTARTS = 1
@@ -116,6 +129,11 @@ class Recognizer:
     def running(self) -> bool:
         return self._state in ("running", "finishing")
 
+    @property
+    def pid(self) -> int | None:
+        """The process that recognises; None before the start and after the end."""
+        return self._process.pid if self._process is not None else None
+
     def wait_ready(self, timeout_s: float = 60.0) -> bool:
         """Wait until Whisper is loaded or has failed; whether it is loaded."""
         self._ready.wait(timeout_s)
@@ -157,7 +175,7 @@ class Recognizer:
         """No more sound comes: wait until all of it is recognised, end the process, and give what is left to poll."""
         self.end()
         if not self.wait_done(timeout_s):
-            self._tell(f"captions were not finished in {timeout_s:.0f} s; the last words are missing", "no captions")
+            self._tell(f"captions were not finished in {timeout_s:.0f} s; the last words are missing", "captions late")
         self.stop()
         return self.poll()
 
@@ -201,13 +219,13 @@ class Recognizer:
             "residue": self._residue,
         }
         threads = str(self._threads)
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **KERNELS}
         process = subprocess.Popen(
             [*WORKER, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env={**os.environ, **environment},
             start_new_session=True,  # Ctrl-C is for us: the process ends when its pipe does
         )
         stand_back(process.pid)
@@ -287,7 +305,7 @@ class Recognizer:
 
     def _fail(self, text: str) -> None:
         self._state, self.failure = "failed", text
-        self._tell(text, "no captions")
+        self._tell(text, NO_CAPTIONS if self.source == SPEECH else "captions")
         self._ready.set()
         self._done.set()
 

@@ -27,6 +27,8 @@ from engine.recording import Recordings
 from engine.soundloop import SoundLoop
 from engine.types import (
     LEFT_FOR_RECOGNISER_DB,
+    NO_CAPTIONS,
+    NO_WHISPER,
     ArtefactError,
     Caption,
     CaptionTap,
@@ -35,6 +37,7 @@ from engine.types import (
     Problem,
     Samples,
     UsageError,
+    WhisperMissing,
 )
 
 SIDE_S, REST_S = 0.02, 0.1  # between two rounds, and while there is nothing to hear or nobody to hear it
@@ -106,7 +109,8 @@ class Side:
                     self.recognizer.start()
                 except ArtefactError as error:
                     self.recognizer = None
-                    self._tell(Problem(0.0, f"no captions: {error}", "no captions"))
+                    state = NO_WHISPER if isinstance(error, WhisperMissing) else NO_CAPTIONS
+                    self._tell(Problem(0.0, f"no captions: {error}", state))
                 undo.pop_all()
         self._open_companion()
         self._thread.start()

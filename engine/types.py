@@ -39,6 +39,10 @@ class ArtefactError(SottovoceError):
     """A model file is missing, damaged, or made for another version."""
 
 
+class WhisperMissing(ArtefactError):
+    """Whisper's weights are not on this machine; they can be fetched."""
+
+
 class DeviceError(SottovoceError):
     """A sound device is missing, taken, or gone."""
 
@@ -289,9 +293,15 @@ class RecordingChange:
     duration_s: float | None = None
 
 
+NO_CAPTIONS, NO_WHISPER = "no captions", "no whisper"  # as a Problem's state: what is spoken is not captioned any more
+
+
 @dataclass(frozen=True)
 class Problem:
-    """Something failed; `state` is what the engine does now instead. `text` is one line that says what to do."""
+    """Something failed; `state` is what the engine does now instead. `text` is one line that says what to do.
+
+    NO_WHISPER: there are no captions because the weights that they need were never fetched.
+    """
 
     time_s: float
     text: str

@@ -27,7 +27,7 @@ from engine.ct2 import CT2_VERSIONS, HEADER_LIMIT
 from engine.fetch import Progress, check_room, download, no_progress, no_room, pip_download, run_watched
 from engine.paths import cache_dir
 from engine.sizes import canonical, size_of
-from engine.types import DEFAULT_WHISPER, ArtefactError, UsageError
+from engine.types import DEFAULT_WHISPER, ArtefactError, UsageError, WhisperMissing
 
 DEFAULT_NAME = DEFAULT_WHISPER
 CHUNK = 1 << 20
@@ -177,10 +177,10 @@ def _find_imported(name: str) -> Weights | None:
 
 
 def require_weights(name: str = DEFAULT_NAME) -> Weights:
-    """The verified weights on this machine; raises ArtefactError that says how to get them."""
+    """The verified weights on this machine; raises WhisperMissing, which says how to get them."""
     weights = find_weights(name)
     if weights is None:
-        raise ArtefactError(f"captions need Whisper: run `sottovoce models get {name}`")
+        raise WhisperMissing(f"captions need Whisper: run `sottovoce models get {name}`")
     return weights
 
 

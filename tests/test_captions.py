@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pysubs2
@@ -30,6 +31,7 @@ from engine.captions import (
     token_cap,
     without_echo,
     without_loops,
+    without_second_round,
     without_squeezed,
     write_captions,
 )
@@ -163,6 +165,25 @@ def test_words_that_nobody_could_say_in_their_time_are_made_up() -> None:
     words = [*said("young man"), *said("he was not an", 0.8, 0.02)]
     assert texts(without_squeezed(words)) == ["young", "man"]
     assert without_squeezed(said("I do not", 0.0, 0.1)) == said("I do not", 0.0, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Good morning Good morning", "Good morning"),
+        ("good day. Good morning. Good morning", "good day. Good morning."),
+        ("a smoke a smoke a", "a smoke"),
+        ("and so bye Bye.", "and so bye"),
+        ("Good morning Good evening", "Good morning Good evening"),
+        ("no no I mean it", "no no I mean it"),
+    ],
+)
+def test_what_is_said_twice_without_the_time_for_it_was_said_once(text: str, kept: str) -> None:
+    words = said(text)
+    spoken = replace(words[-1], start_s=words[-1].end_s - 0.3)
+    hasty = replace(words[-1], start_s=words[-1].end_s - 0.02)
+    assert texts(without_second_round([*words[:-1], spoken])) == text.split()
+    assert texts(without_second_round([*words[:-1], hasty])) == kept.split()
 
 
 def test_text_in_silence_is_dropped_and_speech_is_not() -> None:

@@ -16,6 +16,8 @@ from engine.live import Engine
 from engine.recorder import HopRecord, Recorder
 from engine.tokens import read_svt
 from engine.types import (
+    NO_CAPTIONS,
+    NO_WHISPER,
     ArtefactError,
     AudioFileError,
     Caption,
@@ -25,6 +27,7 @@ from engine.types import (
     Stats,
     Tokens,
     UsageError,
+    WhisperMissing,
     Word,
 )
 from tests import tiny_models
@@ -325,18 +328,20 @@ def test_the_sound_does_not_wait_for_the_recogniser_and_what_it_gave_is_captione
     assert words == [f"w{i}" for i in range(8)]
 
 
-def test_without_whisper_the_sound_goes_on(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("error", "state"), [(WhisperMissing, NO_WHISPER), (ArtefactError, NO_CAPTIONS)])
+def test_without_whisper_the_sound_goes_on(
+    tiny: Models, monkeypatch: pytest.MonkeyPatch, error: type[ArtefactError], state: str
+) -> None:
     def missing(self: Scribe) -> None:
-        raise ArtefactError("Whisper's weights are missing; run: sottovoce models get")
+        raise error("Whisper's weights are missing; run: sottovoce models get")
 
     monkeypatch.setattr(Scribe, "start", missing)
     monkeypatch.setattr("engine.side.Recognizer", Scribe)
     engine, _ = memory_engine(tiny, noise(1.0), captions=True)
     with engine:
         events = events_until(engine, lambda _: engine.finished)
-    assert [e.text for e in events if isinstance(e, Problem)] == [
-        "no captions: Whisper's weights are missing; run: sottovoce models get"
-    ]
+    told = "no captions: Whisper's weights are missing; run: sottovoce models get"
+    assert [(e.text, e.state) for e in events if isinstance(e, Problem)] == [(told, state)]
 
 
 def test_a_disk_that_fills_up_ends_the_recording_and_not_the_sound(

@@ -324,7 +324,7 @@ def test_a_size_that_is_chosen_and_missing_is_told(stages: Any, shelf: FakeShelf
     assert "medium, which is not here yet" in room.dialog.use_line.text()
     room.click(room.card("medium").get_button)
     room.rest()
-    assert room.dialog.line.text() == "Whisper medium is here and verified; switch captions on to use it."
+    assert room.dialog.line.text() == "Whisper medium is here and verified; captions use it."
     assert stage.window.column.noise.answer.text() == "Only with Whisper base"
 
 

@@ -29,7 +29,7 @@ from engine.captions import Heard, join_words
 from engine.listener import LIVE, OFFLINE, Hypothesis, Listener, Pace, Update
 from engine.paths import assets_dir
 from engine.recognizer import BEHIND, Recognizer, known_languages, recognise_file
-from engine.types import Caption, Problem, Residue, SottovoceError, UsageError
+from engine.types import OTHERS, SPEECH, Caption, Problem, Residue, SottovoceError, UsageError
 from engine.vad import SAMPLE_RATE_HZ, WINDOW
 
 WORD_S, STEP = 0.4, 0.001
@@ -321,15 +321,16 @@ def test_a_death_is_survived_once_and_no_word_is_lost(stand_in: Path) -> None:
     assert (stand_in / "starts").read_text().split() == ["0", "14400"]
 
 
-def test_the_second_death_ends_captions_and_says_why(stand_in: Path) -> None:
+@pytest.mark.parametrize(("source", "state"), [(SPEECH, "no captions"), (OTHERS, "captions")])
+def test_the_second_death_ends_captions_and_says_why(stand_in: Path, source: str, state: str) -> None:
     for name in ("die1", "die2"):
         (stand_in / name).touch()
-    recognizer = Recognizer("en")
+    recognizer = Recognizer("en", source=source)
     recognizer.start()
     feed_seconds(recognizer, 3.0)
     events = recognizer.finish(20.0)
     problems = [e for e in events if isinstance(e, Problem)]
-    assert [p.state for p in problems] == ["captions restart", "no captions"]
+    assert [p.state for p in problems] == ["captions restart", state]
     assert "out of memory" in problems[-1].text
     assert "\n" not in problems[-1].text
     recognizer.feed(np.zeros(1600, np.float32))  # does nothing, and does not fail

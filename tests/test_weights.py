@@ -18,7 +18,7 @@ import pytest
 from engine import fetch, weights
 from engine.ct2 import read_ct2, read_tensors, to_openai, write_tensors
 from engine.sizes import SHAPE, SIZES, canonical, size_of
-from engine.types import ArtefactError, Stopped, UsageError
+from engine.types import ArtefactError, Stopped, UsageError, WhisperMissing
 from tests.file_server import FileServer
 
 WIDTH, MELS, VOCABULARY = 64, 8, 50
@@ -134,7 +134,7 @@ def test_tensor_files_read_back_and_are_the_same_each_time(tmp_path: Path, rng: 
 
 def test_nothing_here_says_how_to_get_it() -> None:
     assert weights.find_weights("base") is None
-    with pytest.raises(ArtefactError, match="captions need Whisper: run `sottovoce models get base`"):
+    with pytest.raises(WhisperMissing, match="captions need Whisper: run `sottovoce models get base`"):
         weights.require_weights("base")
     with pytest.raises(UsageError, match="choose one of"):
         weights.find_weights("gigantic")

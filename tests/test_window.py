@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 import time
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QAbstractButton, QComboBox, QLabel, QSlider
+from PySide6.QtWidgets import QAbstractButton, QComboBox, QLabel, QSlider, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.bridge import RunState
@@ -223,15 +224,26 @@ def test_a_device_that_is_back_is_called_by_its_name(stages: Any, qtbot: QtBot) 
 
 
 def test_a_narrow_status_line_cuts_nothing(qtbot: QtBot) -> None:
-    stats = FakeEngine(EngineConfig())._stats(1.0)
-    status = StatusLine()
-    qtbot.addWidget(status)
+    room, status = QWidget(), StatusLine()
+    status.setParent(room)  # a window of its own would not be made narrower than its words
+    qtbot.addWidget(room)
     status.set_captions(True)
     status.show_run_state(RunState.ON)
-    status.show_stats(stats)
-    status.show()
-    whole = status.sizeHint().width()
-    status.resize(whole - 40, status.sizeHint().height())
-    status.show_stats(stats)
+    status.show_stats(FakeEngine(EngineConfig())._stats(1.0))
+    room.show()
     labels = (status.state, status.delay, status.dropouts, status.load, status.captions, status.provider)
-    qtbot.waitUntil(lambda: all(label.width() >= label.sizeHint().width() for label in labels), timeout=WAIT_MS)
+    counts = []
+    for width in range(1200, 160, -15):
+        status.resize(width, status.sizeHint().height())
+        status.layout().activate()
+        shown = [label for label in labels if label.isVisible()]
+        counts.append(len(shown))
+        for label in shown:
+            assert label.width() >= label.sizeHint().width(), f"{label.text()} is cut at {width}"
+            assert label.geometry().right() < width, f"{label.text()} is outside at {width}"
+        edges = sorted((label.geometry().left(), label.geometry().right()) for label in shown)
+        assert all(right < left for (_, right), (left, _) in itertools.pairwise(edges)), f"one over another at {width}"
+        assert status.state in shown
+    assert counts[0] == len(labels)
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] < 3, "it was never narrow"
