@@ -35,7 +35,6 @@ def measure_window(seconds: float, provider: str, progress: Callable[[float], No
     the last ten seconds; growth: of memory, from the first look to the last, and of captions from the most of the first
     minute to that of the last; percentages are of one core, the one without captions from a shorter run of its own.
     Raises DeviceError where PulseAudio is not installed, SottovoceError when the window does not come up.
-    SottovoceError when the window does not come up.
     """
     seconds = max(seconds, 2 * HEARD_S + LOOK_S)
     with Stage() as stage:
