@@ -46,7 +46,8 @@ class Port(Protocol):
     """One end. Only `start` may raise (DeviceError); what happens later shows in `alive`, `ended` and `xruns`.
 
     device: its id; latency_ms: what the device itself holds back; xruns: breaks that the sound system told of;
-    blocks: how many have moved, begun: and do so steadily; ended: an input with nothing more to give;
+    blocks: how many have moved, begun: and do so steadily; idle: it has nothing to do and need not move; ended: an
+    input with nothing more to give;
     rings: whether the bell is rung for every block; pending: frames between device and ring, which `pump` moves.
     """
 
@@ -60,6 +61,8 @@ class Port(Protocol):
     def blocks(self) -> int: ...
     @property
     def begun(self) -> bool: ...
+    @property
+    def idle(self) -> bool: ...
     @property
     def pending(self) -> int: ...
     @property
@@ -77,7 +80,7 @@ class Port(Protocol):
 class PacedPort:
     """A port driven by a thread that moves one block whenever the clock says so, catching up when it was held up."""
 
-    rings, pending = True, 0
+    rings, pending, idle = True, 0, False
 
     def __init__(self, device: str, sample_rate_hz: int, block_ms: float) -> None:
         self.device, self.sample_rate_hz = device, sample_rate_hz
