@@ -66,5 +66,9 @@ class DevicePort(ABC):
         """What an output has not played is lost; what an input gave waits for another `pump`."""
 
     @abstractmethod
+    def rest(self, resting: bool) -> None:
+        """Nothing but silence is moved, until told otherwise."""
+
+    @abstractmethod
     def pump(self) -> None:
         """Move what can be moved between ring and device. To be called for each hop at the least."""

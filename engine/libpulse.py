@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any, Self
 
@@ -119,16 +120,17 @@ class PulseStream:
         library = _library()
         assert library is not None
         self._pa, self._rate_hz, self._recording = library, sample_rate_hz, recording
+        self._room = room
         self._mutex = threading.Lock()  # between our threads; the library's own is between them and its thread
         self._loop = self._context = self._stream = None
         self._data, self._size = c_void_p(), c_size_t()
+        self._found = ctypes.byref(self._data), ctypes.byref(self._size)
         self.thread: int | None = None
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._connect()
-            self._open(device, at_once, room)
-        except BaseException:
-            self.close()
-            raise
+            self._open(device, at_once)
+            undo.pop_all()
 
     def _connect(self) -> None:
         pa = self._pa
@@ -142,12 +144,15 @@ class PulseStream:
             pa.pa_context_connect(self._context, None, NO_AUTOSPAWN, None)
         self._wait(lambda: pa.pa_context_get_state(self._context), CONTEXT_READY)
 
-    def _open(self, device: str, at_once: int, room: int) -> None:
+    def _attr(self, at_once: int) -> _BufferAttr:
+        # an output begins with whatever it is given, and begins anew with that when it ran dry
+        return _BufferAttr(AS_IS, self._room * FRAME, FRAME, at_once * FRAME, at_once * FRAME)
+
+    def _open(self, device: str, at_once: int) -> None:
         pa = self._pa
         spec = _SampleSpec(FLOAT32, self._rate_hz, 1)
         with self:
-            # an output begins with whatever it is given, and begins anew with that when it ran dry
-            attr = _BufferAttr(AS_IS, room * FRAME, FRAME, at_once * FRAME, at_once * FRAME)
+            attr = self._attr(at_once)
             stream = self._stream = pa.pa_stream_new(self._context, CLIENT, ctypes.byref(spec), None)
             to, flags = device.encode(), DONT_MOVE | EARLY_REQUESTS
             if self._recording:
@@ -231,22 +236,25 @@ class PulseStream:
         A piece is the library's own memory, there for the call alone. A hole is silence.
         """
         holes = 0
-        while self.readable:
-            if self._pa.pa_stream_peek(self._stream, ctypes.byref(self._data), ctypes.byref(self._size)):
-                break
-            count = self._size.value // FRAME
-            if not count:
-                break
-            if self._data.value is None:
-                holes += 1
-                piece = np.zeros(count, dtype=np.float32)
-            else:
-                memory = (ctypes.c_float * count).from_address(self._data.value)
-                piece = np.frombuffer(memoryview(memory), dtype=np.float32)
-            take(piece[skip:])
-            skip = max(0, skip - count)
+        while piece := self._peek():
+            sound, is_hole = piece
+            take(sound[skip:])
+            skip = max(0, skip - len(sound))
+            holes += is_hole
             self._pa.pa_stream_drop(self._stream)
         return holes
+
+    def _peek(self) -> tuple[Samples, bool] | None:
+        """What comes next [n], and whether it is a hole; None where there is no more."""
+        if not self.alive or self._pa.pa_stream_peek(self._stream, *self._found):
+            return None
+        count = self._size.value // FRAME
+        if not count:
+            return None
+        if self._data.value is None:
+            return np.zeros(count, dtype=np.float32), True
+        memory = (ctypes.c_float * count).from_address(self._data.value)
+        return np.frombuffer(memoryview(memory), dtype=np.float32), False
 
     def write(self, x: Samples) -> None:
         """Add x [n], which must not be more than `writable`."""
@@ -254,9 +262,9 @@ class PulseStream:
         self._pa.pa_stream_write(self._stream, x.ctypes.data, x.nbytes, None, 0, 0)
 
     def move_at_once(self, frames: int) -> None:
-        """Let an input come in pieces of so many from now on; nothing of it is lost."""
+        """Let the device move so many at a time from now on, while it runs; nothing is lost."""
         if self.alive:
-            attr = _BufferAttr(AS_IS, AS_IS, AS_IS, AS_IS, frames * FRAME)
+            attr = self._attr(frames)
             self._forget(self._pa.pa_stream_set_buffer_attr(self._stream, ctypes.byref(attr), None, None))
 
     @property

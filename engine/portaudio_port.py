@@ -115,6 +115,9 @@ class PortAudioPort(DevicePort):
             while self._threads:  # not before: while it waits for its first block PortAudio may take all it can get
                 hurry(self._threads.pop())
 
+    def rest(self, resting: bool) -> None:
+        """Its blocks come as they were asked for when it was opened."""
+
     def _collect(self, stream: Any, buffer: Any, ring: Ring) -> None:
         count = frames_in(buffer)
         if count:

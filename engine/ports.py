@@ -48,7 +48,8 @@ class Port(Protocol):
     device: its id; latency_ms: what the device itself holds back; xruns: breaks that the sound system told of;
     blocks: how many have moved, begun: and do so steadily; idle: it has nothing to do and need not move; ended: an
     input with nothing more to give;
-    rings: whether the bell is rung for every block; pending: frames between device and ring, which `pump` moves.
+    rings: whether the bell is rung for every block; pending: frames between device and ring, which `pump` moves;
+    rest: nothing but silence is moved from now on, or no longer. It may be told again.
     """
 
     device: str
@@ -75,6 +76,7 @@ class Port(Protocol):
     def start(self, ring: Ring, wake: Wake) -> None: ...
     def stop(self) -> None: ...
     def pump(self) -> None: ...
+    def rest(self, resting: bool) -> None: ...
 
 
 class PacedPort:
@@ -104,6 +106,9 @@ class PacedPort:
 
     def pump(self) -> None:
         """Its own thread does it."""
+
+    def rest(self, resting: bool) -> None:
+        """Its thread costs next to nothing."""
 
     def start(self, ring: Ring, wake: Wake) -> None:
         self._halt.clear()

@@ -21,6 +21,8 @@ from engine.priority import hurry
 from engine.ring import Ring
 from engine.types import DeviceError, Samples
 
+REST_MS = 20.0
+
 
 class PulsePort(DevicePort):
     """One stream. Of `held` a third is moved at once, which makes the device's own delay."""
@@ -31,6 +33,7 @@ class PulsePort(DevicePort):
         self._stream: PulseStream | None = None
         self._ring = Ring(1)
         self._device_ms = 1000.0 * self._at_once / sample_rate_hz
+        self._resting = False
 
     @property
     def latency_ms(self) -> float:
@@ -40,7 +43,7 @@ class PulsePort(DevicePort):
             with stream:
                 latency_s = stream.latency_s
             self._device_ms = 1000.0 * latency_s if latency_s is not None else self._device_ms
-        return self._device_ms
+        return max(self._device_ms, 1000.0 * self.block / self.sample_rate_hz)
 
     @property
     def alive(self) -> bool:
@@ -63,6 +66,14 @@ class PulsePort(DevicePort):
     @abstractmethod
     def _opened(self, ring: Ring) -> PulseStream:
         """The stream; raises DeviceError with the reason alone."""
+
+    def rest(self, resting: bool) -> None:
+        """At rest the device moves more at once, and so wakes everybody less often."""
+        if resting != self._resting and self._stream is not None:
+            self._resting = resting
+            at_rest = round(REST_MS * self.sample_rate_hz / 1000.0)
+            with self._stream as stream:
+                stream.move_at_once(max(at_rest, self._at_once) if resting else self._at_once)
 
     def stop(self) -> None:
         """What an output has not played is lost; what an input gave waits for another `pump`."""
@@ -128,6 +139,7 @@ class PulseOutput(PulsePort):
 
     A sink that moves more than a block at once, as wireless ones do, keeps what is beyond a block in hand: that belongs
     to the device and does not count as pending.
+    After it ran dry the server may lose the first milliseconds of what comes next: let it be silence.
     """
 
     xruns = 0
