@@ -147,7 +147,7 @@ class PulseOutput(PulsePort):
     def __init__(self, device: DeviceInfo, sample_rate_hz: int, block_ms: float, held: int = HELD_MIN) -> None:
         super().__init__(device, sample_rate_hz, block_ms, held)
         self._room = self._in_hand = self._given = 0
-        self._began: int | None = None  # how much it had been given when it began to play; None while it is dry
+        self._began: int | None = 0  # how much it had been given when it began to play; None while it is dry
 
     @property
     def latency_ms(self) -> float:
@@ -181,7 +181,9 @@ class PulseOutput(PulsePort):
             return self._queued(stream)
 
     def _queued(self, stream: PulseStream) -> int:
-        return self._room - stream.writable if stream.alive else 0
+        """What the server has not asked for anew; less than it takes at once may be left over when it runs dry."""
+        dry = not stream.alive or self._began is None or stream.underflow > self._began
+        return 0 if dry else self._room - stream.writable
 
     def _opened(self, ring: Ring) -> PulseStream:
         room = ring.capacity + self._at_once
@@ -197,9 +199,7 @@ class PulseOutput(PulsePort):
         if stream is None:
             return
         with stream:
-            if self._began is not None and stream.underflow > self._began:
-                self._began = None
-                ring.underruns += 1
+            self._see_dry(stream.underflow, ring)
             count = min(ring.fill, stream.writable)
             if not count:
                 return
@@ -207,6 +207,12 @@ class PulseOutput(PulsePort):
                 self._began = self._given
                 self._give(stream, np.zeros(max(0, self._in_hand - self._queued(stream)), dtype=np.float32))
             self._give(stream, ring.read(count)[:, 0])
+
+    def _see_dry(self, played: int, ring: Ring) -> None:
+        """played: after how much it last ran dry. What was given since then plays already."""
+        if self._began is not None and played > self._began:
+            ring.underruns += self._began > 0  # what it was opened with may end
+            self._began = played if self._given > played else None
 
     def _give(self, stream: PulseStream, x: Samples) -> None:
         if len(x):
