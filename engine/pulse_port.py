@@ -147,7 +147,8 @@ class PulseOutput(PulsePort):
     def __init__(self, device: DeviceInfo, sample_rate_hz: int, block_ms: float, held: int = HELD_MIN) -> None:
         super().__init__(device, sample_rate_hz, block_ms, held)
         self._room = self._in_hand = self._given = 0
-        self._began: int | None = 0  # how much it had been given when it began to play; None while it is dry
+        # How much it had been given when it began to play: at first the silence that it is opened with. None: it is dry.
+        self._began: int | None = 0
 
     @property
     def latency_ms(self) -> float:
@@ -203,7 +204,7 @@ class PulseOutput(PulsePort):
             count = min(ring.fill, stream.writable)
             if not count:
                 return
-            if self._began is None:
+            if not self._began:
                 self._began = self._given
                 self._give(stream, np.zeros(max(0, self._in_hand - self._queued(stream)), dtype=np.float32))
             self._give(stream, ring.read(count)[:, 0])
