@@ -1,6 +1,6 @@
 """The two ends of a live run, one protocol for all: a port fills a ring in real time, or empties one.
 
-`engine.devices` has the ports that are sound devices. Here are the others: a recording played as if it were a
+`engine.port_choice` has the ports that are sound devices. Here are the others: a recording played as if it were a
 microphone, samples in memory, and outputs that keep or forget what they are given. Their threads wait, copy and count.
 """
 

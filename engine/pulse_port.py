@@ -147,7 +147,7 @@ class PulseOutput(PulsePort):
     def __init__(self, device: DeviceInfo, sample_rate_hz: int, block_ms: float, held: int = HELD_MIN) -> None:
         super().__init__(device, sample_rate_hz, block_ms, held)
         self._room = self._in_hand = self._given = 0
-        # How much it had been given when it began to play: at first the silence that it is opened with. None: it is dry.
+        # How much it had been given when it began to play, at first what it was opened with; None: it is dry.
         self._began: int | None = 0
 
     @property
