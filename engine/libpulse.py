@@ -156,9 +156,11 @@ class PulseStream:
             stream = self._stream = pa.pa_stream_new(self._context, CLIENT, ctypes.byref(spec), None)
             to, flags = device.encode(), DONT_MOVE | EARLY_REQUESTS
             if self._recording:
-                pa.pa_stream_connect_record(stream, to, ctypes.byref(attr), flags)
+                refused = pa.pa_stream_connect_record(stream, to, ctypes.byref(attr), flags)
             else:
-                pa.pa_stream_connect_playback(stream, to, ctypes.byref(attr), flags, None, None)
+                refused = pa.pa_stream_connect_playback(stream, to, ctypes.byref(attr), flags, None, None)
+            if refused:  # before the server was asked
+                raise DeviceError(self._reason())
         self._wait(lambda: pa.pa_stream_get_state(stream), STREAM_READY)
 
     def _wait(self, state: Callable[[], int], ready: int) -> None:
@@ -166,14 +168,19 @@ class PulseStream:
         until_s = time.monotonic() + START_S
         while True:
             with self:
-                now, error = state(), self._pa.pa_context_errno(self._context)
+                now, reason = state(), self._reason()
             if now == ready:
                 return
             if now > ready:  # failed or ended
-                raise DeviceError(self._pa.pa_strerror(error).decode(errors="replace"))
+                raise DeviceError(reason)
             if time.monotonic() > until_s:
                 raise DeviceError("the sound server does not answer")
             time.sleep(POLL_S)
+
+    def _reason(self) -> str:
+        """What went wrong last."""
+        error = self._pa.pa_context_errno(self._context)
+        return str(self._pa.pa_strerror(error).decode(errors="replace"))
 
     def close(self) -> None:
         """At once; what was not played is lost. May be called twice."""
@@ -227,8 +234,11 @@ class PulseStream:
     @property
     def sizes(self) -> tuple[int, int, int]:
         """What the server made of them: room and at_once of an output, at_once of an input."""
-        found = self._pa.pa_stream_get_buffer_attr(self._stream).contents
-        return found.tlength // FRAME, found.minreq // FRAME, found.fragsize // FRAME
+        found = self._pa.pa_stream_get_buffer_attr(self._stream) if self.alive else None
+        if not found:
+            return self._room, 0, 0
+        attr = found.contents
+        return attr.tlength // FRAME, attr.minreq // FRAME, attr.fragsize // FRAME
 
     def read(self, take: Callable[[Samples], object], skip: int = 0) -> int:
         """Give what has come to `take`, a piece [n] at a time, without the oldest `skip` frames; how many holes it had.

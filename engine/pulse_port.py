@@ -137,8 +137,8 @@ class PulseInput(PulsePort):
 class PulseOutput(PulsePort):
     """A sink. Breaks are told as underruns of its ring.
 
-    A sink that moves more than a block at once, as wireless ones do, keeps what is beyond a block in hand: that belongs
-    to the device and does not count as pending.
+    Of `held` all but a block is kept in hand, for the server's own threads may come late; and of a sink that moves more
+    than a block at once, as wireless ones do, what is beyond. That belongs to the device and does not count as pending.
     After it ran dry the server may lose the first milliseconds of what comes next: let it be silence.
     """
 
@@ -191,7 +191,7 @@ class PulseOutput(PulsePort):
         stream = PulseStream(self.device, self.sample_rate_hz, False, self._at_once, room)
         with stream:
             self._room, at_once, _ = stream.sizes
-            self._in_hand = max(0, at_once - self.block)
+            self._in_hand = (self.held - 1) * self.block + max(0, at_once - self._at_once)
             self._give(stream, np.zeros(self.block + self._in_hand, dtype=np.float32))
         return stream
 
