@@ -187,7 +187,7 @@ class PulseOutput(PulsePort):
         return 0 if dry else self._room - stream.writable
 
     def _opened(self, ring: Ring) -> PulseStream:
-        room = ring.capacity + self._at_once
+        room = ring.capacity + self._at_once + self.held * self.block
         stream = PulseStream(self.device, self.sample_rate_hz, False, self._at_once, room)
         with stream:
             self._room, at_once, _ = stream.sizes
@@ -212,8 +212,9 @@ class PulseOutput(PulsePort):
     def _see_dry(self, played: int, ring: Ring) -> None:
         """played: after how much it last ran dry. What was given since then plays already."""
         if self._began is not None and played > self._began:
-            ring.underruns += self._began > 0  # what it was opened with may end
-            self._began = played if self._given > played else None
+            of_ring = self._began > 0  # what it was opened with may end
+            ring.underruns += of_ring
+            self._began = played if of_ring and self._given > played else None
 
     def _give(self, stream: PulseStream, x: Samples) -> None:
         if len(x):
