@@ -15,6 +15,7 @@ import numpy as np
 from engine.device_port import DevicePort
 from engine.devices import INPUT, DeviceInfo, choose_input, choose_output, list_devices
 from engine.level import SILENCE_PEAK
+from engine.port_choice import port_for
 from engine.ports import Wake
 from engine.recognizer import Recognizer, Told
 from engine.resample import FileResampler
@@ -60,7 +61,7 @@ class Companion:
         self._recognizer.start()
 
     def _connect(self, device: DeviceInfo) -> None:
-        port = DevicePort(device, device.sample_rate_hz, BLOCK_MS, HELD)
+        port = port_for(device, device.sample_rate_hz, BLOCK_MS, HELD)
         ring = Ring(round(RING_S * device.sample_rate_hz))
         port.start(ring, Wake())
         self._port, self._ring = port, ring

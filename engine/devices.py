@@ -1,8 +1,9 @@
 """Sound devices: which there are, what they are called, and how one is opened. The only importer of sounddevice.
 
 A device's id is its Pulse source or sink name where a Pulse server answers (PulseAudio or PipeWire on Linux), else
-"name, host API" of PortAudio; never an index, because indices move when something is plugged in. On Pulse PortAudio
-sees one ALSA device, `pulse`; which source or sink it stands for is told by the environment while it is opened.
+"name, host API" of PortAudio; never an index, because indices move when something is plugged in. Pulse devices are
+opened through libpulse (engine.pulse_port). Where that cannot be, PortAudio sees one ALSA device, `pulse`; which source
+or sink it stands for is told by the environment while it is opened.
 
 Input and output are opened apart, each with its own clock; the engine holds the sound between them together.
 """

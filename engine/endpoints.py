@@ -15,6 +15,8 @@ from itertools import pairwise
 from engine.attention import Attention
 from engine.device_port import HELD_MAX, HELD_MIN, DevicePort
 from engine.devices import INPUT, OUTPUT, DeviceInfo, choose_input, choose_output, get_ready, list_devices
+from engine.port_choice import port_for
+from engine.portaudio_port import PortAudioPort
 from engine.ports import NO_OUTPUT, DiscardOutput, Port
 from engine.soundloop import SoundLoop
 from engine.types import DeviceChange, DeviceError, EngineConfig, Event, Problem, UsageError
@@ -61,8 +63,9 @@ class _End:
 
     def stalls(self) -> bool:
         """Whether no block has moved for too long; asked at every look."""
-        if self.port is None or self.port.blocks != self.blocks:
-            self.blocks, self.moved_s = self.port.blocks if self.port is not None else -1, time.monotonic()
+        blocks = self.port.blocks if self.port is not None else -1
+        if self.port is None or self.port.idle or blocks != self.blocks:
+            self.blocks, self.moved_s = blocks, time.monotonic()
         return time.monotonic() - self.moved_s > (STALL_S if self.blocks > SLOW_START_BLOCKS else SLOW_START_S)
 
     def default_moved(self, found: Sequence[DeviceInfo]) -> bool:
@@ -141,7 +144,7 @@ class Endpoints:
             self._out.port = self._device_port(output)
         else:
             self._out.port = self._sink or DiscardOutput(self.rate_hz, self._config.block_ms)
-        if any(isinstance(end.port, DevicePort) for end in (self._in, self._out)):
+        if any(isinstance(end.port, PortAudioPort) for end in (self._in, self._out)):
             get_ready()
         return self.rate_hz
 
@@ -158,7 +161,7 @@ class Endpoints:
             return None
 
     def _device_port(self, device: DeviceInfo, held: int = HELD_MIN) -> DevicePort:
-        return DevicePort(device, self.rate_hz, self._config.block_ms, held)
+        return port_for(device, self.rate_hz, self._config.block_ms, held)
 
     def open(self, loop: SoundLoop) -> None:
         """Start both; the output first, so that the sound has somewhere to go."""

@@ -24,7 +24,7 @@ CALM_S, CALM_MAX_S = 60.0, 900.0  # without a break for so long, the reserve shr
 SPLICE_MAX_MS, FADE_MS = 8.0, 4.0
 TOLERANCE_MS = 1.5
 NEWEST = 3
-RESYNC_HOPS = 10  # after `resync` so many hops are enough to see what is too much
+RESYNC_HOPS = 10  # after `look_soon` so many hops are enough to see what is too much
 
 
 class Lowest:
@@ -102,6 +102,10 @@ class FillControl:
         """What made the reserve grow is over: back to goal_ms (None: the least), and at once."""
         self.goal_ms = self._base_ms if goal_ms is None else max(self._base_ms, min(goal_ms, self.goal_ms))
         self._calm_s, self._calm_needed_s = 0.0, CALM_S
+        self.look_soon()
+
+    def look_soon(self) -> None:
+        """See within RESYNC_HOPS what is too much."""
         self._lows = Lowest(RESYNC_HOPS)
 
     def _grow(self, by_ms: float) -> None:

@@ -1,6 +1,6 @@
 """A live run: sound in, sound out, captions, a recording, and events about all of it.
 
-    sound callbacks (PortAudio's threads)   move samples between devices and rings in C; engine.device_port
+    libpulse's threads, or PortAudio's      move samples to and from devices in C; engine.pulse_port, .portaudio_port
     sound thread                            one hop after another through the models; engine.soundloop
     side thread                             all that may wait: recording, recogniser's pipe, devices; engine.side
 

@@ -25,10 +25,10 @@ import numpy as np
 import psutil
 
 from engine.artefacts import checked_file
-from engine.device_port import DevicePort
 from engine.devices import choose_input, choose_output
 from engine.live import Engine
 from engine.paths import assets_dir
+from engine.port_choice import port_for
 from engine.ports import Wake
 from engine.priority import hurry
 from engine.pulse import PrivateServer
@@ -188,8 +188,8 @@ def gaps(x: Samples) -> int:
 def _direct_ms(stage: Stage, block_ms: float) -> list[float]:
     """Delays through the two device ports alone, one ring between them and a thread that looks every millisecond."""
     ring, wake, halt = Ring(RATE_HZ), Wake(), threading.Event()
-    microphone = DevicePort(choose_input(MIC_SOURCE, HEARD_SINK), RATE_HZ, block_ms)
-    heard = DevicePort(choose_output(HEARD_SINK), RATE_HZ, block_ms)
+    microphone = port_for(choose_input(MIC_SOURCE, HEARD_SINK), RATE_HZ, block_ms)
+    heard = port_for(choose_output(HEARD_SINK), RATE_HZ, block_ms)
 
     def move() -> None:
         hurry()

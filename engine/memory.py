@@ -21,8 +21,10 @@ class Tidying:
     def __init__(self) -> None:
         self._next_s = time.monotonic() + TIDY_S
 
-    def look(self) -> None:
-        """To be called in pauses; does something every TIDY_S at the most."""
-        if time.monotonic() >= self._next_s:
+    def look(self) -> bool:
+        """To be called in pauses; does something every TIDY_S at the most, and says so."""
+        due = time.monotonic() >= self._next_s
+        if due:
             return_free_memory()
             self._next_s = time.monotonic() + TIDY_S
+        return due

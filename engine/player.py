@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from engine.device_port import DevicePort
 from engine.devices import DeviceInfo, choose_output
 from engine.mix import ACTIVE_FRAME, Ramp, active_level, active_rms, frame_powers
+from engine.port_choice import port_for
 from engine.ports import Port, Wake
 from engine.resample import FileResampler
 from engine.ring import Fifo, Ring
@@ -336,4 +336,4 @@ def _matched(*levels: float) -> tuple[np.float32, ...]:
 
 
 def _open_port(device: DeviceInfo) -> Port:
-    return DevicePort(device, device.sample_rate_hz, BLOCK_MS, HELD)
+    return port_for(device, device.sample_rate_hz, BLOCK_MS, HELD)

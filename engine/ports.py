@@ -1,6 +1,6 @@
 """The two ends of a live run, one protocol for all: a port fills a ring in real time, or empties one.
 
-`engine.devices` has the ports that are sound devices. Here are the others: a recording played as if it were a
+`engine.port_choice` has the ports that are sound devices. Here are the others: a recording played as if it were a
 microphone, samples in memory, and outputs that keep or forget what they are given. Their threads wait, copy and count.
 """
 
@@ -46,8 +46,10 @@ class Port(Protocol):
     """One end. Only `start` may raise (DeviceError); what happens later shows in `alive`, `ended` and `xruns`.
 
     device: its id; latency_ms: what the device itself holds back; xruns: breaks that the sound system told of;
-    blocks: how many have moved, begun: and do so steadily; ended: an input with nothing more to give;
-    rings: whether the bell is rung for every block; pending: frames between device and ring, which `pump` moves.
+    blocks: how many have moved, begun: and do so steadily; idle: it has nothing to do and need not move; ended: an
+    input with nothing more to give;
+    rings: whether the bell is rung for every block; pending: frames between device and ring, which `pump` moves;
+    rest: nothing but silence is moved from now on, or no longer. It may be told again.
     """
 
     device: str
@@ -61,6 +63,8 @@ class Port(Protocol):
     @property
     def begun(self) -> bool: ...
     @property
+    def idle(self) -> bool: ...
+    @property
     def pending(self) -> int: ...
     @property
     def latency_ms(self) -> float: ...
@@ -72,12 +76,13 @@ class Port(Protocol):
     def start(self, ring: Ring, wake: Wake) -> None: ...
     def stop(self) -> None: ...
     def pump(self) -> None: ...
+    def rest(self, resting: bool) -> None: ...
 
 
 class PacedPort:
     """A port driven by a thread that moves one block whenever the clock says so, catching up when it was held up."""
 
-    rings, pending = True, 0
+    rings, pending, idle = True, 0, False
 
     def __init__(self, device: str, sample_rate_hz: int, block_ms: float) -> None:
         self.device, self.sample_rate_hz = device, sample_rate_hz
@@ -101,6 +106,9 @@ class PacedPort:
 
     def pump(self) -> None:
         """Its own thread does it."""
+
+    def rest(self, resting: bool) -> None:
+        """Its thread costs next to nothing."""
 
     def start(self, ring: Ring, wake: Wake) -> None:
         self._halt.clear()

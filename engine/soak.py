@@ -35,7 +35,7 @@ SOUND_S = 20.0
 class _Clocked:
     """A device that moves a block whenever the simulation says so; for engine.ports.Port."""
 
-    rings, begun, pending = True, True, 0
+    rings, begun, idle, pending = True, True, False, 0
 
     def __init__(self, device: str) -> None:
         self.device, self.sample_rate_hz = device, RATE_HZ
@@ -45,6 +45,7 @@ class _Clocked:
     def start(self, ring: Ring, wake: Wake) -> None: ...
     def stop(self) -> None: ...
     def pump(self) -> None: ...
+    def rest(self, resting: bool) -> None: ...
 
 
 class Soak:

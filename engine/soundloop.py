@@ -34,7 +34,7 @@ BEHIND_MS = 120.0  # with more than this waiting to be worked on, sound is left 
 WAIT_S = 0.1
 # A device that rings no bell is looked at when its next hop may be there, and then so often, so many times.
 LOOK_S, PUNCTUAL_WAITS, LATE_LOOK_S = 0.001, 16, 0.005
-ASLEEP_LOOK_S = 0.004
+ASLEEP_LOOK_S, ASLEEP_EARLY_S = 0.004, 0.001
 LOUDEST = 32.0  # 30 dB above full scale; no device gives more in earnest
 DEATH_FADE_MS = 5.0
 SLEEP_AFTER_S = 4.0  # by then nothing is left in the models' memory, nor in a scene's level
@@ -82,6 +82,7 @@ class SoundLoop:
         self._still: deque[Samples] = deque(maxlen=-(-stream.lag_hop_native // self.hop))  # the last hops at rest
         self._rested = 0  # hops
         self._silence = np.zeros(self.hop, dtype=np.float32)
+        self._silent_bytes = self._silence.tobytes()  # to be told from sound with less than a look at each sample
         self._nothing = np.zeros(stream.pipeline.info.hop_samples, dtype=np.float32)
         self._spare = LiveResampler(self.rate_hz, stream.pipeline.info.sample_rate_hz)  # made now: it takes a while
         self._thread = threading.Thread(target=self._run, name="sottovoce sound", daemon=True)
@@ -158,7 +159,7 @@ class SoundLoop:
         if self._waits >= PUNCTUAL_WAITS:  # nothing has come for a while
             return LATE_LOOK_S
         if self.asleep:  # a few milliseconds late is early enough for the first sound; each look costs
-            return max(ASLEEP_LOOK_S, (self.hop - self.input_ring.fill) / self.rate_hz)
+            return ASLEEP_LOOK_S if self._waits else self.hop / self.rate_hz - ASLEEP_EARLY_S
         missing = self.hop - self.input_ring.fill - self._block  # part of the next block's time may have passed
         return max(LOOK_S, missing / self.rate_hz)
 
@@ -192,7 +193,7 @@ class SoundLoop:
             self._skip(behind // self.hop)
         x = self.input_ring.read(self.hop)[:, 0]
         if self.asleep and self._may_rest():
-            peak = float(max(x.max(), -x.min()))
+            peak = 0.0 if x.tobytes() == self._silent_bytes else float(max(x.max(), -x.min()))
             if peak <= (LOUDEST if self.muted else SILENCE_PEAK):
                 self._rest(x, peak)
                 return
@@ -211,6 +212,7 @@ class SoundLoop:
         self.times.add(0.0)
         x = self._silence if self.muted else x
         self._still.append(x)
+        self._tell_ports(True)
         self._rested += 1
         self._last = np.float32(0.0)
         seen = LiveHop(
@@ -220,12 +222,22 @@ class SoundLoop:
         self._on_hop(seen)
 
     def _end_rest(self) -> None:
-        """Let what delays the original hear the last of the silence; the output begins again, its reserve first."""
+        """Let what delays the original hear the last of the silence; the output begins again, its reserve first.
+
+        The first hop came in one piece, and so later than those that follow: what is then too much soon shows.
+        """
         for x in self._still:
             self.stream.bypass_hop(x)
         self._still.clear()
+        self._tell_ports(False)
+        self.fill.look_soon()
         self._rested = 0
         self._synced = False
+
+    def _tell_ports(self, resting: bool) -> None:
+        for port in (self.input, self.output):
+            if port is not None:
+                port.rest(resting)
 
     def _skip(self, hops: int) -> None:
         """Leave out the oldest hops; silence stands for them wherever time is counted."""

@@ -386,11 +386,12 @@ def _serve(
     listener: Listener, mailbox: _Mailbox, out: BinaryIO, watch: ResidueWatch | None, decoder: WhisperDecoder
 ) -> None:
     """Feed, look, tell, until told to finish (then everything is told) or until the other side is gone."""
-    idle, tidying = True, Tidying()
+    idle, tidying, untidy = True, Tidying(), True
     while True:
         for kind, payload in mailbox.take(wait=idle):
             if kind == AUDIO:
                 listener.feed(np.frombuffer(payload, dtype="<f4"))
+                untidy = True
             elif kind == RAW:
                 if watch is not None:
                     watch.feed(np.frombuffer(payload[8:], dtype="<f4"), struct.unpack("<Q", payload[:8])[0])
@@ -412,7 +413,7 @@ def _serve(
         if update is not None:
             _tell_update(out, update)
         else:
-            tidying.look()
+            untidy = untidy and not tidying.look()  # in a long silence there is nothing to give back: it takes 90 ms
             _tell(out, kind="heard", heard_to=listener.fed_to, final_to=listener.final_to)
 
 

@@ -75,7 +75,7 @@ class FakeRing:
 
 
 class FakeStream:
-    """One direction; what engine.device_port takes from an rtmixer stream."""
+    """One direction; what engine.portaudio_port takes from an rtmixer stream."""
 
     kind, id = "input", MIC
 
@@ -155,6 +155,7 @@ def plugged_in(monkeypatch: pytest.MonkeyPatch) -> FakeSound:
     for name in ("_sounddevice", "_rtmixer"):
         monkeypatch.setattr(f"engine.devices.{name}", lambda: fake)
     monkeypatch.setattr("engine.devices.on_pulse", lambda: True)
+    monkeypatch.setattr("engine.libpulse.usable", lambda: False)
     monkeypatch.setattr("engine.pulse.list_if_available", fake.list_devices)
     return fake
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from engine.device_port import DevicePort
-from engine.devices import INPUT, OUTPUT, choose_input, choose_output, list_devices
+from engine.devices import INPUT, OUTPUT, DeviceInfo, choose_input, choose_output, list_devices
+from engine.port_choice import port_for
+from engine.portaudio_port import PortAudioPort
 from engine.ports import FileInput, MemoryInput, MemoryOutput, Wake
 from engine.pulse import PrivateServer, list_pulse
 from engine.ring import Ring
@@ -19,6 +22,14 @@ from tests.pulse import pulse_server
 
 __all__ = ["pulse_server"]
 WAIT_S = 8.0
+PortOf = Callable[[DeviceInfo], DevicePort]
+
+
+@pytest.fixture(params=["pulse", "portaudio"])
+def port_of(request: pytest.FixtureRequest) -> PortOf:
+    """Makes a device's port, of both kinds that there are on a Pulse server."""
+    kind = port_for if request.param == "pulse" else PortAudioPort
+    return lambda device: kind(device, 48000, 5.0)
 
 
 def until(condition: object, wait_s: float = WAIT_S) -> bool:
@@ -63,10 +74,10 @@ def test_what_is_played_cannot_be_the_input(pulse_server: PrivateServer) -> None
         choose_input(None, "speaker")
 
 
-def test_a_device_moves_sound_until_it_is_gone(pulse_server: PrivateServer) -> None:
+def test_a_device_moves_sound_until_it_is_gone(pulse_server: PrivateServer, port_of: PortOf) -> None:
     number = pulse_server.load("module-null-sink", "sink_name=extra rate=48000 channels=1")
     ring, wake = Ring(48000), Wake()
-    port = DevicePort(choose_input("extra.monitor"), 48000, 5.0)
+    port = port_of(choose_input("extra.monitor"))
     port.start(ring, wake)
     try:
 
@@ -85,9 +96,9 @@ def test_a_device_moves_sound_until_it_is_gone(pulse_server: PrivateServer) -> N
     assert not port.alive
 
 
-def playing(ring: Ring) -> DevicePort:
+def playing(ring: Ring, port_of: PortOf) -> DevicePort:
     """The speaker, to which sound from the ring moves steadily."""
-    port = DevicePort(choose_output("speaker"), 48000, 5.0)
+    port = port_of(choose_output("speaker"))
     port.start(ring, Wake())
 
     def begun() -> bool:
@@ -99,9 +110,9 @@ def playing(ring: Ring) -> DevicePort:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library's usleep")
-def test_sound_goes_on_while_the_interpreter_is_held(pulse_server: PrivateServer) -> None:
+def test_sound_goes_on_while_the_interpreter_is_held(pulse_server: PrivateServer, port_of: PortOf) -> None:
     ring = Ring(48000)
-    port = playing(ring)
+    port = playing(ring, port_of)
     try:
         ring.write(np.full(48000, 0.1, dtype=np.float32))
         port.pump()
@@ -112,9 +123,9 @@ def test_sound_goes_on_while_the_interpreter_is_held(pulse_server: PrivateServer
         port.stop()
 
 
-def test_an_output_that_ran_dry_says_so_once_and_goes_on(pulse_server: PrivateServer) -> None:
+def test_an_output_that_ran_dry_says_so_once_and_goes_on(pulse_server: PrivateServer, port_of: PortOf) -> None:
     ring = Ring(48000)
-    port = playing(ring)
+    port = playing(ring, port_of)
     try:
         for turn in (1, 2):
             ring.write(np.full(4800, 0.1, dtype=np.float32))
@@ -129,8 +140,8 @@ def test_an_output_that_ran_dry_says_so_once_and_goes_on(pulse_server: PrivateSe
         port.stop()
 
 
-def test_an_input_that_nobody_emptied_goes_on(pulse_server: PrivateServer) -> None:
-    ring, port = Ring(2048), DevicePort(choose_input("speaker.monitor"), 48000, 5.0)
+def test_an_input_that_nobody_emptied_goes_on(pulse_server: PrivateServer, port_of: PortOf) -> None:
+    ring, port = Ring(2048), port_of(choose_input("speaker.monitor"))
     port.start(ring, Wake())
     try:
         assert until(lambda: port.pending > 2048 - 240)
@@ -149,12 +160,12 @@ def test_an_input_that_nobody_emptied_goes_on(pulse_server: PrivateServer) -> No
         port.stop()
 
 
-def test_a_device_that_went_before_it_is_opened_is_told(pulse_server: PrivateServer) -> None:
+def test_a_device_that_went_before_it_is_opened_is_told(pulse_server: PrivateServer, port_of: PortOf) -> None:
     number = pulse_server.load("module-null-sink", "sink_name=extra rate=48000 channels=1")
     gone = choose_input("extra.monitor")
     pulse_server.unload(number)
     with pytest.raises(DeviceError):
-        DevicePort(gone, 48000, 5.0).start(Ring(48000), Wake())
+        port_of(gone).start(Ring(48000), Wake())
 
 
 def test_memory_is_played_in_real_time_and_then_over() -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from engine.artefacts import Models, load_models
+from engine.devices import OUTPUT
+from engine.endpoints import STALL_S, _End
 from engine.live import Engine
 from engine.livebench import HEARD_SINK, MIC_SOURCE, MODULES, NOISE_SINK, RATE_HZ, Stage
-from engine.ports import MemoryInput
+from engine.ports import MemoryInput, MemoryOutput
 from engine.pulse import PrivateServer
 from engine.types import Background, DeviceChange, EngineConfig, Event, Problem, Provider, Stats
 from tests import tiny_models
@@ -58,6 +60,22 @@ def heard(stage: Stage, sink: str) -> bool:
 
 def pactl(*words: str) -> None:
     subprocess.run(["pactl", *words], check=True)
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_an_output_that_has_nothing_to_play_has_not_stopped(monkeypatch: pytest.MonkeyPatch, idle: bool) -> None:
+    now_s, end = [100.0], _End(OUTPUT, None)
+    monkeypatch.setattr("engine.endpoints.time.monotonic", lambda: now_s[0])
+    end.port = MemoryOutput(RATE_HZ)
+    end.port.blocks, end.port.idle = 100, idle
+    assert not end.stalls()
+    now_s[0] += 2 * STALL_S
+    assert end.stalls() is not idle
+    end.port.idle = False  # it has something to play from now on
+    now_s[0] += STALL_S / 2
+    assert end.stalls() is not idle
+    now_s[0] += STALL_S
+    assert end.stalls()
 
 
 def test_a_microphone_that_becomes_the_default_is_taken(stage: Stage, tiny: Models) -> None:

@@ -113,6 +113,23 @@ def test_at_rest_nothing_is_given_to_the_output(tiny: Models, muted: bool) -> No
     assert bench.loop.dropouts == 0
 
 
+def test_ports_are_told_of_a_rest_and_of_its_end(tiny: Models) -> None:
+    class Port(MemoryOutput):
+        resting = False
+
+        def rest(self, resting: bool) -> None:
+            self.resting = resting
+
+    bench, output = Bench(tiny, KEEP), Port(RATE_HZ)
+    bench.loop.output = output
+    bench.feed(silence(SLEEP_AFTER_S))
+    assert not output.resting
+    bench.feed(silence(0.1))
+    assert output.resting
+    bench.feed(noise(0.02))
+    assert not output.resting
+
+
 def test_a_quiet_room_is_no_silence(tiny: Models) -> None:
     bench = Bench(tiny, KEEP)
     bench.feed(noise(SLEEP_AFTER_S + 1.0, level=1e-3))

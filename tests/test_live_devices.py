@@ -101,13 +101,16 @@ def test_other_programs_hear_the_virtual_microphone(stage: Stage, tiny: Models) 
         stage.server.load("module-remap-source", "source_name=again master=sottovoce_sink.monitor")
 
 
-def test_without_portaudio_a_microphone_fails_and_a_recording_plays_on(
+def test_without_server_library_and_portaudio_a_microphone_fails_and_a_recording_plays_on(
     stage: Stage, tiny: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing() -> None:
         raise DeviceError("PortAudio is missing; install it: sudo apt install libportaudio2")
 
     monkeypatch.setattr("engine.devices._sounddevice", missing)
+    with Engine(EngineConfig(MIC_SOURCE, HEARD_SINK, KEEP), tiny) as engine:
+        events_until(engine, lambda _: engine._now_s() > 0.5)  # a sound server is enough
+    monkeypatch.setattr("engine.libpulse.usable", lambda: False)
     with pytest.raises(DeviceError, match="libportaudio2"):
         Engine(EngineConfig(MIC_SOURCE, HEARD_SINK, KEEP), tiny).start()
     with Engine(EngineConfig(background=KEEP), tiny, MemoryInput(noise(0.5), RATE_HZ)) as engine:

@@ -1,4 +1,4 @@
-"""The port of a sound device on devices that can be told to fail: breaks count once, nothing is lost or piles up."""
+"""PortAudio's port on devices that can be told to fail: breaks count once, nothing is lost or piles up."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 import numpy as np
 import pytest
 
-from engine import device_port, devices
+from engine import devices, portaudio_port
 from engine.artefacts import Models, load_models
-from engine.device_port import DevicePort, _Pace
 from engine.devices import DeviceInfo
 from engine.live import Engine
+from engine.portaudio_port import PortAudioPort, _Pace
 from engine.ports import Wake
 from engine.ring import Ring
 from engine.types import Background, DeviceError, EngineConfig, Provider
@@ -27,8 +27,8 @@ def sound(monkeypatch: pytest.MonkeyPatch) -> FakeSound:
     return plugged_in(monkeypatch)
 
 
-def port_of(kind: str) -> DevicePort:
-    return DevicePort(DeviceInfo({"input": MIC, "output": SPEAKER}[kind], kind, kind, True), RATE_HZ, 5.0)
+def port_of(kind: str) -> PortAudioPort:
+    return PortAudioPort(DeviceInfo({"input": MIC, "output": SPEAKER}[kind], kind, kind, True), RATE_HZ, 5.0)
 
 
 def breaks_seen(
@@ -36,7 +36,7 @@ def breaks_seen(
 ) -> int:
     """What _Pace counts of an output that stands still once for gap_s and is asked every 10 ms."""
     clock = [100.0]
-    monkeypatch.setattr(device_port.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(portaudio_port.time, "monotonic", lambda: clock[0])
     pace, found = _Pace(BLOCK_S, 4 * BLOCK_S), 0
     for _ in range(round(seconds / 0.01)):
         clock[0] += 0.01
@@ -76,7 +76,7 @@ def test_what_came_last_is_there_after_the_input_was_stopped(sound: FakeSound) -
 def test_two_channels_carry_the_same_sound(sound: FakeSound, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.devices._portaudio_name", lambda sd, device: "Speakers")
     device = DeviceInfo(SPEAKER, "Amp", "output", True, channels=2)
-    port, ring = DevicePort(device, RATE_HZ, 5.0), Ring(RATE_HZ)
+    port, ring = PortAudioPort(device, RATE_HZ, 5.0), Ring(RATE_HZ)
     port.start(ring, Wake())
     try:
         sound.faults.stalled = True
