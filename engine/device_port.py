@@ -17,7 +17,7 @@ class DevicePort(ABC):
     held: how many blocks the device is asked to keep in hand.
     """
 
-    rings = False
+    rings = tells_silence = False
     ended = False  # a microphone has no end
 
     def __init__(self, device: DeviceInfo, sample_rate_hz: int, block_ms: float, held: int = HELD_MIN) -> None:
@@ -68,6 +68,10 @@ class DevicePort(ABC):
     @abstractmethod
     def rest(self, resting: bool) -> None:
         """Nothing but silence is moved, until told otherwise."""
+
+    def pass_silence(self) -> tuple[int, bool]:
+        """Silence is moved as sound is, unless a port says otherwise."""
+        return 0, True
 
     @abstractmethod
     def pump(self) -> None:

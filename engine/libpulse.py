@@ -266,6 +266,18 @@ class PulseStream:
         memory = (ctypes.c_float * count).from_address(self._data.value)
         return np.frombuffer(memoryview(memory), dtype=np.float32), False
 
+    def skip_silence(self) -> tuple[int, bool]:
+        """Leave out what has come as long as it is digital silence: how much that was, and whether sound follows."""
+        waiting = self._pa.pa_stream_readable_size(self._stream) if self.alive else 0
+        skipped = 0
+        while skipped < waiting and not self._pa.pa_stream_peek(self._stream, *self._found):
+            size, memory = self._size.value, self._data.value
+            if memory is not None and ctypes.string_at(memory, size) != bytes(size):
+                break
+            self._pa.pa_stream_drop(self._stream)
+            skipped += size
+        return skipped // FRAME, skipped < waiting
+
     def write(self, x: Samples) -> None:
         """Add x [n], which must not be more than `writable`."""
         x = np.ascontiguousarray(x, dtype=np.float32)

@@ -32,6 +32,7 @@ from engine.vad import SAMPLE_RATE_HZ, WINDOW, Detector
 
 VOICE_ON, VOICE_OFF = 0.5, 0.35  # probabilities at which the voice begins and is still there
 ON_WINDOWS = 2  # a voice begins with this many windows in a row
+SILENT_WINDOWS = 31  # a second
 PRE_ROLL_S = 0.4  # kept from before the voice was noticed
 POST_ROLL_S = 0.3  # kept after it ended
 SILENCE_DB = -60.0  # a segment quieter than this is not asked about
@@ -127,6 +128,7 @@ class Listener:
         self._seen = start  # voice was looked for up to here
         self._run = 0
         self._ended = False
+        self._silent = 0  # windows of digital silence in a row, with nothing open
         self._segment: _Segment | None = None
         self._agreement: Agreement[Heard] = Agreement(pace.agree)
         self._last_s = start / SAMPLE_RATE_HZ
@@ -152,7 +154,7 @@ class Listener:
         """Look on until there is something to tell; None when more sound is wanted."""
         while self.fed_to - self._seen >= WINDOW:
             at = self._seen - self._at
-            self._look(self.detector(self._sound[at : at + WINDOW]))
+            self._look(self._chance(self._sound[at : at + WINDOW]))
             segment = self._segment
             if segment is None:
                 self._forget(self._seen - int(PRE_ROLL_S * SAMPLE_RATE_HZ))
@@ -166,6 +168,15 @@ class Listener:
         if self._ended:
             return self._close(segment, self.fed_to)
         return self._step(segment) if self._is_due(segment) else None
+
+    def _chance(self, window: Samples) -> float:
+        """How likely somebody speaks in it. In long digital silence the detector rests, and then begins anew."""
+        self._silent = 0 if self._segment is not None or window.any() else self._silent + 1
+        if self._silent < SILENT_WINDOWS:
+            return self.detector(window)
+        if self._silent == SILENT_WINDOWS:
+            self.detector.reset()
+        return 0.0
 
     @staticmethod
     def _seconds(samples: int) -> float:

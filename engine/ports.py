@@ -50,11 +50,14 @@ class Port(Protocol):
     input with nothing more to give;
     rings: whether the bell is rung for every block; pending: frames between device and ring, which `pump` moves;
     rest: nothing but silence is moved from now on, or no longer. It may be told again.
+    tells_silence: whether it tells digital silence from sound; pass_silence: then, by whoever pumps, leave out the
+    silence that waits; how many frames that was, and whether sound waits behind it.
     """
 
     device: str
     sample_rate_hz: int
     rings: bool
+    tells_silence: bool
 
     @property
     def xruns(self) -> int: ...
@@ -77,12 +80,13 @@ class Port(Protocol):
     def stop(self) -> None: ...
     def pump(self) -> None: ...
     def rest(self, resting: bool) -> None: ...
+    def pass_silence(self) -> tuple[int, bool]: ...
 
 
 class PacedPort:
     """A port driven by a thread that moves one block whenever the clock says so, catching up when it was held up."""
 
-    rings, pending, idle = True, 0, False
+    rings, pending, idle, tells_silence = True, 0, False, False
 
     def __init__(self, device: str, sample_rate_hz: int, block_ms: float) -> None:
         self.device, self.sample_rate_hz = device, sample_rate_hz
@@ -109,6 +113,10 @@ class PacedPort:
 
     def rest(self, resting: bool) -> None:
         """Its thread costs next to nothing."""
+
+    def pass_silence(self) -> tuple[int, bool]:
+        """Its thread puts everything into the ring."""
+        return 0, True
 
     def start(self, ring: Ring, wake: Wake) -> None:
         self._halt.clear()

@@ -84,6 +84,8 @@ class PulsePort(DevicePort):
 class PulseInput(PulsePort):
     """A source. xruns: holes in what it gave, and times that nobody took what it gave."""
 
+    tells_silence = True
+
     def __init__(self, device: DeviceInfo, sample_rate_hz: int, block_ms: float, held: int = HELD_MIN) -> None:
         super().__init__(device, sample_rate_hz, block_ms, held)
         self._taken = self._broken = 0
@@ -124,6 +126,14 @@ class PulseInput(PulsePort):
             with self._stream as stream:
                 self._taken += self._ring.write(self._left.read(self._left.fill))
                 self._take(stream, self._ring)
+
+    def pass_silence(self) -> tuple[int, bool]:
+        if self._stream is None or self._left.fill:
+            return 0, True
+        with self._stream as stream:
+            frames, sound_follows = stream.skip_silence()
+        self._taken += frames
+        return frames, sound_follows
 
     def _take(self, stream: PulseStream, ring: Ring) -> None:
         """Into the ring; of more than it can hold, what is newest."""

@@ -40,8 +40,8 @@ from engine.types import (
     WhisperMissing,
 )
 
-SIDE_S, REST_S = 0.02, 0.1  # between two rounds, and while there is nothing to hear or nobody to hear it
-LOOK_S, REST_LOOK_S = 0.25, 1.0
+SIDE_S, REST_S = 0.02, 0.25  # between two rounds, and while there is nothing to hear or nobody to hear it
+LOOK_S, REST_LOOK_S = 0.25, 1.5
 QUEUE_HOPS = 1500  # half a minute between the sound thread and the disk
 LEFT_FOR_RECOGNISER = np.float32(10.0 ** (LEFT_FOR_RECOGNISER_DB / 20.0))
 log = logging.getLogger(__name__)

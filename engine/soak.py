@@ -35,7 +35,7 @@ SOUND_S = 20.0
 class _Clocked:
     """A device that moves a block whenever the simulation says so; for engine.ports.Port."""
 
-    rings, begun, idle, pending = True, True, False, 0
+    rings, begun, idle, tells_silence, pending = True, True, False, False, 0
 
     def __init__(self, device: str) -> None:
         self.device, self.sample_rate_hz = device, RATE_HZ
@@ -46,6 +46,9 @@ class _Clocked:
     def stop(self) -> None: ...
     def pump(self) -> None: ...
     def rest(self, resting: bool) -> None: ...
+
+    def pass_silence(self) -> tuple[int, bool]:
+        return 0, True
 
 
 class Soak:

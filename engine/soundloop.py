@@ -34,11 +34,12 @@ BEHIND_MS = 120.0  # with more than this waiting to be worked on, sound is left 
 WAIT_S = 0.1
 # A device that rings no bell is looked at when its next hop may be there, and then so often, so many times.
 LOOK_S, PUNCTUAL_WAITS, LATE_LOOK_S = 0.001, 16, 0.005
-ASLEEP_LOOK_S, ASLEEP_EARLY_S = 0.004, 0.001
+ASLEEP_LOOK_S = 0.004
 LOUDEST = 32.0  # 30 dB above full scale; no device gives more in earnest
 DEATH_FADE_MS = 5.0
 SLEEP_AFTER_S = 4.0  # by then nothing is left in the models' memory, nor in a scene's level
 WAKE_HOPS = 3  # after a sleep into which somebody spoke: until what was in the models' memory is out
+REST_HOPS = 10  # of silence are told at once
 REST_PUMP_HOPS = 50  # while nothing is given to the output, it is looked at so seldom
 FILL_SMOOTHING = 0.02
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class SoundLoop:
         self._last = np.float32(0.0)
         self._still: deque[Samples] = deque(maxlen=-(-stream.lag_hop_native // self.hop))  # the last hops at rest
         self._rested = 0  # hops
+        self._passing, self._passed = False, 0  # over silence at rest; samples of it that were not told yet
         self._silence = np.zeros(self.hop, dtype=np.float32)
         self._silent_bytes = self._silence.tobytes()  # to be told from sound with less than a look at each sample
         self._nothing = np.zeros(stream.pipeline.info.hop_samples, dtype=np.float32)
@@ -159,19 +161,19 @@ class SoundLoop:
         if self._waits >= PUNCTUAL_WAITS:  # nothing has come for a while
             return LATE_LOOK_S
         if self.asleep:  # a few milliseconds late is early enough for the first sound; each look costs
-            return ASLEEP_LOOK_S if self._waits else self.hop / self.rate_hz - ASLEEP_EARLY_S
+            return ASLEEP_LOOK_S if self._waits else self.hop / self.rate_hz
         missing = self.hop - self.input_ring.fill - self._block  # part of the next block's time may have passed
         return max(LOOK_S, missing / self.rate_hz)
 
     def work_off(self) -> None:
         """All hops that are there now. The thread does this whenever it is woken; without it, whoever owns the loop."""
         ended = self.input is not None and self.input.ended  # before the fill is read: the last block is in by then
-        while self._is_hop_there():
+        while not self._passes_over_silence() and self._is_hop_there():
             self._waits = 0
             self._take_hop()
             if self._still and self.input_ring.fill < self.hop:  # that took no time in which more could have come
                 break
-        if self.output is not None and self._rested % REST_PUMP_HOPS == 0:
+        if self.output is not None and not self._passing and self._rested % REST_PUMP_HOPS == 0:
             self.output.pump()
         if ended and not self.finished.is_set():
             self._drain()
@@ -205,6 +207,43 @@ class SoundLoop:
             not (self.muted or self.closed)
         )
         return settled and not (self.unheard or self.dead or self._to_wake or self.stream.lets_original_out)
+
+    def _passes_over_silence(self) -> bool:
+        """Whether, at rest, nothing but digital silence came: it is left with the device, and told some hops at once.
+
+        What is done for each hop costs more than all else at rest.
+        """
+        port = self.input
+        if not self._still or port is None or not port.tells_silence or not (self._passing or self._may_pass()):
+            return False
+        frames, sound_follows = port.pass_silence()
+        self._passed += frames
+        self._waits = 0 if frames else self._waits
+        if sound_follows or self._passed >= REST_HOPS * self.hop:
+            self._tell_silence(sound_follows)
+        return not sound_follows
+
+    def _may_pass(self) -> bool:
+        """Whether silence may be passed over from now on; what is no whole hop yet in the ring must be silence, too."""
+        if self.muted or not self._may_rest():
+            return False
+        left = self.input_ring.read(self.input_ring.fill)
+        if left.any():
+            self.input_ring.write(left)
+            return False
+        self._passed += len(left)
+        self._passing = True
+        return True
+
+    def _tell_silence(self, sound_follows: bool) -> None:
+        """Rest for the hops that were passed over; what is no whole hop comes before the sound that follows."""
+        self._passing = False
+        while self._passed >= self.hop:
+            self._passed -= self.hop
+            self._rest(self._silence, 0.0)
+        if sound_follows:
+            self.input_ring.write(np.zeros(self._passed, dtype=np.float32))
+            self._passed = 0
 
     def _rest(self, x: Samples, peak: float) -> None:
         """One hop of silence; what it would have left behind is made up for by `_end_rest`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from engine.live import Engine
 from engine.livebench import Stage
 from engine.pipeline import LiveStream
 from engine.ports import NO_OUTPUT, MemoryInput, MemoryOutput
+from engine.ring import Ring
 from engine.soundloop import SLEEP_AFTER_S, SoundLoop
 from engine.types import Background, DeviceChange, EngineConfig, Event, Provider, Samples
 from engine.virtual_mic import MIC_NAME
@@ -128,6 +130,46 @@ def test_ports_are_told_of_a_rest_and_of_its_end(tiny: Models) -> None:
     assert output.resting
     bench.feed(noise(0.02))
     assert not output.resting
+
+
+class TellingInput(MemoryInput):
+    """An input worked by hand, in pieces, that tells silence from sound."""
+
+    tells_silence = True
+
+    def __init__(self, ring: Ring) -> None:
+        super().__init__(silence(0.0), RATE_HZ)
+        self.rings, self.pieces, self.passed, self._to = False, deque[Samples](), 0, ring
+
+    def pump(self) -> None:
+        while self.pieces:
+            self._to.write(self.pieces.popleft())
+
+    def pass_silence(self) -> tuple[int, bool]:
+        frames = 0
+        while self.pieces and not self.pieces[0].any():
+            frames += len(self.pieces.popleft())
+        self.passed += frames
+        return frames, bool(self.pieces)
+
+
+@pytest.mark.parametrize("piece", [HOP // 4, HOP - 100, HOP, 3 * HOP + 7])
+def test_silence_that_is_left_with_the_device_takes_its_time(tiny: Models, piece: int) -> None:
+    """However it comes, in time and sound all is as if it had been moved hop by hop."""
+    x = np.concatenate(
+        [noise(1.0), silence(SLEEP_AFTER_S + 2.013), noise(1.0), silence(SLEEP_AFTER_S + 1.0), noise(0.5)]
+    )
+    x = x[: len(x) // HOP * HOP]
+    bench, moved = Bench(tiny, KEEP), Bench(tiny, KEEP)
+    moved.feed(x)
+    bench.loop.input = port = TellingInput(bench.loop.input_ring)
+    for at in range(0, len(x), piece):
+        port.pieces.append(x[at : at + piece])
+        bench.loop.work_off()
+    assert port.passed > 2.5 * RATE_HZ
+    assert bench.loop.position == moved.loop.position == len(x)
+    assert bench.worked() == moved.worked()
+    np.testing.assert_array_equal(bench.output, moved.output)
 
 
 def test_a_quiet_room_is_no_silence(tiny: Models) -> None:

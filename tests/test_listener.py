@@ -57,3 +57,28 @@ def test_a_short_phrase_after_a_pause_is_told_as_often_as_it_was_said(
         while (update := listener.advance()) is not None:
             words += update.final
     assert join_words(words) == told
+
+
+class Counting(Loud):
+    """Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, window: np.ndarray) -> float:
+        self.asked += 1
+        return super().__call__(window)
+
+
+def test_in_long_silence_nobody_is_asked_for_a_voice_and_the_next_one_is_heard() -> None:
+    detector = Counting()
+    listener = Listener(Echoing(0.3), detector, "en")
+    words = []
+    voice = np.full(2 * SAMPLE_RATE_HZ, 0.1, np.float32)
+    for piece in (voice, np.zeros(60 * SAMPLE_RATE_HZ, np.float32), voice, np.zeros(2 * SAMPLE_RATE_HZ, np.float32)):
+        listener.feed(piece)
+        while (update := listener.advance()) is not None:
+            words += update.final
+    assert detector.asked * 512 < 12 * SAMPLE_RATE_HZ
+    assert sum(word.text.strip().startswith("Good") for word in words) >= 2
+    assert max(word.end_s for word in words) > 62.0
