@@ -9,6 +9,7 @@ Whoever owns the Engine calls start, set, record, poll and stop, from any one th
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -56,6 +57,7 @@ class Engine:
         self._side: Side | None = None
         self._relief: Relief | None = None
         self._looks, self._told_insane = 0, False
+        self._played_s: float | None = None
         self._running = False
 
     # The owner's side -------------------------------------------------------------------------------------------------
@@ -197,9 +199,13 @@ class Engine:
 
     @property
     def finished(self) -> bool:
-        """Whether the source is over and played."""
-        loop = self._loop
-        return loop is not None and loop.finished.is_set() and not loop.to_play
+        """Whether the source is over and played, what the device holds back included."""
+        loop, ends = self._loop, self._ends
+        if loop is None or ends is None or not loop.finished.is_set() or loop.to_play:
+            return False
+        if self._played_s is None:
+            self._played_s = time.monotonic() + ends.latencies_ms[1] / 1000.0
+        return time.monotonic() >= self._played_s
 
     @property
     def state(self) -> str:

@@ -210,7 +210,7 @@ class PulseOutput(PulsePort):
         if stream is None:
             return
         with stream:
-            self._see_dry(stream.underflow, ring)
+            self._see_dry(stream, ring)
             count = min(ring.fill, stream.writable)
             if not count:
                 return
@@ -219,12 +219,14 @@ class PulseOutput(PulsePort):
                 self._give(stream, np.zeros(max(0, self._in_hand - self._queued(stream)), dtype=np.float32))
             self._give(stream, ring.read(count)[:, 0])
 
-    def _see_dry(self, played: int, ring: Ring) -> None:
-        """played: after how much it last ran dry. What was given since then plays already."""
+    def _see_dry(self, stream: PulseStream, ring: Ring) -> None:
+        """What was given since it ran dry plays already; PipeWire keeps back what is less than it takes at once."""
+        played = stream.underflow
         if self._began is not None and played > self._began:
             of_ring = self._began > 0  # what it was opened with may end
             ring.underruns += of_ring
-            self._began = played if of_ring and self._given > played else None
+            plays = of_ring and self._given - played >= stream.sizes[1]
+            self._began = played if plays else None
 
     def _give(self, stream: PulseStream, x: Samples) -> None:
         if len(x):

@@ -163,7 +163,7 @@ class Side:
             if self.recognizer is not None:
                 self._hand_on(self.recognizer.poll())
             if self.companion is not None and self._loop is not None:
-                self._hand_on(self.companion.work(self._loop.time_s, self.captions_paused))
+                self._hand_on(self.companion.work(self._loop.now_s, self.captions_paused))
             ask_kit()
             self.recordings.look(self._loop.time_s if self._loop is not None else 0.0)
             if self.look_soon or time.monotonic() - looked_s >= (REST_LOOK_S if self._rests else LOOK_S):

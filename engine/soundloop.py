@@ -81,7 +81,7 @@ class SoundLoop:
         self._unfinished: Samples | None = None
         self._last = np.float32(0.0)
         self._still: deque[Samples] = deque(maxlen=-(-stream.lag_hop_native // self.hop))  # the last hops at rest
-        self._rested = 0  # hops
+        self._rested = self._pump_at = 0  # hops, and at how many the output is looked at
         self._passing, self._passed = False, 0  # over silence at rest; samples of it that were not told yet
         self._silence = np.zeros(self.hop, dtype=np.float32)
         self._silent_bytes = self._silence.tobytes()  # to be told from sound with less than a look at each sample
@@ -134,6 +134,11 @@ class SoundLoop:
         """The engine's clock: sound taken from the input, muted and skipped sound included."""
         return self.position / self.rate_hz
 
+    @property
+    def now_s(self) -> float:
+        """The same, with the silence of a rest that was not told yet."""
+        return (self.position + self._passed) / self.rate_hz
+
     # The thread -------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -145,7 +150,8 @@ class SoundLoop:
                 self._die(error)
 
     def _over(self) -> bool:
-        return self._halt.is_set() and self.input_ring.fill < self.hop and self._commands.empty()
+        left = self.input_ring.fill + self._passed
+        return self._halt.is_set() and left < self.hop and self._commands.empty()
 
     def _loop(self) -> None:
         while not self._over():
@@ -173,7 +179,8 @@ class SoundLoop:
             self._take_hop()
             if self._still and self.input_ring.fill < self.hop:  # that took no time in which more could have come
                 break
-        if self.output is not None and not self._passing and self._rested % REST_PUMP_HOPS == 0:
+        if self.output is not None and self._rested >= self._pump_at:
+            self._pump_at = self._rested + REST_PUMP_HOPS if self._rested else 0
             self.output.pump()
         if ended and not self.finished.is_set():
             self._drain()
@@ -214,7 +221,11 @@ class SoundLoop:
         What is done for each hop costs more than all else at rest.
         """
         port = self.input
-        if not self._still or port is None or not port.tells_silence or not (self._passing or self._may_pass()):
+        if not self._still or port is None or not port.tells_silence:
+            if self._passing:  # the device has gone
+                self._tell_silence(True)
+            return False
+        if not (self._passing or self._may_pass()):
             return False
         frames, sound_follows = port.pass_silence()
         self._passed += frames
@@ -226,6 +237,7 @@ class SoundLoop:
     def _may_pass(self) -> bool:
         """Whether silence may be passed over from now on; what is no whole hop yet in the ring must be silence, too."""
         if self.muted or not self._may_rest():
+            self._tell_silence(True)
             return False
         left = self.input_ring.read(self.input_ring.fill)
         if left.any():
@@ -241,7 +253,7 @@ class SoundLoop:
         while self._passed >= self.hop:
             self._passed -= self.hop
             self._rest(self._silence, 0.0)
-        if sound_follows:
+        if sound_follows and self._passed:
             self.input_ring.write(np.zeros(self._passed, dtype=np.float32))
             self._passed = 0
 
@@ -270,7 +282,7 @@ class SoundLoop:
         self._still.clear()
         self._tell_ports(False)
         self.fill.look_soon()
-        self._rested = 0
+        self._rested = self._pump_at = 0
         self._synced = False
 
     def _tell_ports(self, resting: bool) -> None:

@@ -172,6 +172,34 @@ def test_silence_that_is_left_with_the_device_takes_its_time(tiny: Models, piece
     np.testing.assert_array_equal(bench.output, moved.output)
 
 
+def test_a_device_that_goes_at_rest_takes_no_time_with_it(tiny: Models) -> None:
+    bench = Bench(tiny, KEEP)
+    bench.loop.input = port = TellingInput(bench.loop.input_ring)
+    x = np.concatenate([noise(1.0), silence(SLEEP_AFTER_S + 1.13)])
+    for at in range(0, len(x), HOP):
+        port.pieces.append(x[at : at + HOP])
+        bench.loop.work_off()
+    assert bench.loop.position < len(x) - HOP
+    assert bench.loop.now_s == pytest.approx(len(x) / RATE_HZ)
+    bench.loop.input = None
+    bench.loop.work_off()
+    assert bench.loop.position == len(x) // HOP * HOP
+
+
+def test_muted_at_rest_what_was_passed_over_is_told(tiny: Models) -> None:
+    bench = Bench(tiny, KEEP)
+    bench.loop.input = port = TellingInput(bench.loop.input_ring)
+    for _ in range(round(50 * SLEEP_AFTER_S) + 20):
+        port.pieces.append(silence(0.0199))
+        bench.loop.work_off()
+    bench.loop.muted = True
+    for _ in range(60):
+        port.pieces.append(noise(0.02))
+        bench.loop.work_off()
+    fed = (round(50 * SLEEP_AFTER_S) + 20) * len(silence(0.0199)) + 60 * len(noise(0.02))
+    assert bench.loop.position + bench.loop.input_ring.fill == fed
+
+
 def test_a_quiet_room_is_no_silence(tiny: Models) -> None:
     bench = Bench(tiny, KEEP)
     bench.feed(noise(SLEEP_AFTER_S + 1.0, level=1e-3))

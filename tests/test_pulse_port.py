@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,6 +159,17 @@ def test_an_output_with_nothing_to_play_is_idle(loopback: Loopback) -> None:
     assert until(lambda: loopback.output.idle)
     assert loopback.output.blocks - blocks == pytest.approx(102, abs=1)  # two that are kept in hand go first
     assert loopback.output.pending == 0
+
+
+@pytest.mark.parametrize(("given", "plays"), [(2000, True), (1600, False)])
+def test_what_is_less_than_a_server_takes_at_once_waits_for_more(given: int, plays: bool) -> None:
+    """PipeWire ran dry after 1500 frames with a little left, which it keeps until there is enough."""
+    port = PulseOutput(DeviceInfo("speaker", "Speaker", "output", default=True), RATE_HZ, 5.0)
+    port._began, port._given = 1, given
+    stream, ring = SimpleNamespace(underflow=1500, sizes=(9600, 240, 0)), Ring(10)
+    port._see_dry(stream, ring)  # type: ignore[arg-type]
+    assert ring.underruns == 1
+    assert port._began == (1500 if plays else None)
 
 
 def test_what_a_device_keeps_in_hand_is_not_pending(pulse_server: PrivateServer) -> None:
