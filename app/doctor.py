@@ -212,14 +212,23 @@ def folder_check(name: str, folder: Path) -> Check:
     return Check(name, "ok", f"{folder}, {free_gb:.0f} GB free")
 
 
+def portaudio_check() -> Check:
+    """Whether it is there, and whether it is missed."""
+    from engine.devices import on_pulse
+    from engine.libpulse import usable
+
+    library, do = ctypes.util.find_library("portaudio"), "sudo apt install libportaudio2"
+    if not sys.platform.startswith("linux") or library is not None:
+        return Check("PortAudio", "ok", library or "comes with the package sounddevice")
+    if usable() and on_pulse():  # which needs nothing else
+        return Check("PortAudio", "note", "not found; only used without a sound server", do)
+    return Check("PortAudio", "missing", "not found; live use needs it", do)
+
+
 def _sound() -> Iterator[Check]:
     from engine.devices import list_devices, on_pulse
 
-    portaudio = ctypes.util.find_library("portaudio")
-    if sys.platform.startswith("linux") and portaudio is None:
-        yield Check("PortAudio", "missing", "not found; live use needs it", "sudo apt install libportaudio2")
-    else:
-        yield Check("PortAudio", "ok", portaudio or "comes with the package sounddevice")
+    yield portaudio_check()
     if sys.platform.startswith("linux"):
         if on_pulse():
             yield Check("sound server", "ok", f"answers at {os.environ.get('PULSE_SERVER', 'its usual place')}")

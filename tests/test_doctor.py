@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from app import cli
-from app.doctor import Check, folder_check, onnxruntime_check, version_of
+from app.doctor import Check, folder_check, onnxruntime_check, portaudio_check, version_of
 from engine.types import ArtefactError
 
 
@@ -66,6 +67,19 @@ def test_all_is_looked_at_and_every_fault_has_advice(capsys: pytest.CaptureFixtu
     assert checks["provider cpu"]["state"] == checks["artefacts"]["state"] == "ok"
     for check in checks.values():
         assert check["state"] != "missing" or check["do"], check
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it comes with sounddevice")
+@pytest.mark.parametrize(("server", "state"), [(True, "note"), (False, "missing")])
+def test_portaudio_is_only_missed_without_a_sound_server(
+    server: bool, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    monkeypatch.setattr("engine.libpulse.usable", lambda: True)
+    monkeypatch.setattr("engine.devices.on_pulse", lambda: server)
+    check = portaudio_check()
+    assert check.state == state
+    assert check.do
 
 
 def test_a_damaged_model_is_found(
