@@ -63,6 +63,7 @@ class Variant:
     mix: MixConfig = field(default_factory=MixConfig)
     units: int | None = None
     blends: bool = True
+    asks: bool = True
     talkers: float = 1.0
     trained: bool = True
 
@@ -80,10 +81,12 @@ def without(*signals: int) -> Callable[[Tensor], Tensor]:
 
 VARIANTS = (
     Variant("all"),
-    Variant("no training: tokens' gain alone", trained=False, blends=False),
-    Variant("no tokens: a network on the mixture", given=without(2, 3), blends=False),
+    Variant("no training: tokens' gain alone", trained=False, blends=False, asks=False),
+    Variant("no tokens: the second opinion and a network on the mixture", given=without(2, 3), blends=False),
+    Variant("neither tokens nor second opinion", given=without(2, 3), blends=False, asks=False),
     Variant("no background tokens", given=without(3)),
     Variant("no decoded voice blended in", blends=False),
+    Variant("no second opinion", asks=False),
     Variant("no loss on spectra", loss=LossWeights(spectral=0.0)),
     Variant("no loss on loudness", loss=LossWeights(heard=0.0)),
     Variant("half the units", units=128),
@@ -127,9 +130,15 @@ def train(bundle: Bundle, variant: Variant, batches: Sequence[Tensor], steps: in
     """A new refiner for the bundle, trained on the batches in turn."""
     torch.manual_seed(SEED)
     config = replace(bundle.config, refiner_units=variant.units or bundle.config.refiner_units)
+    opinion = bundle.refiner.opinion
     bundle.refiner = Refiner(config)
-    if not variant.blends:
-        bundle.refiner.offset.data[1] = -30.0  # so far down that no gradient reaches it
+    if variant.asks:
+        bundle.refiner.opinion.load_state_dict(opinion.state_dict())
+    else:
+        torch.nn.init.zeros_(bundle.refiner.opinion.decode.weight).requires_grad_(False)
+    for row, taken in ((1, variant.blends), (2, variant.asks)):
+        if not taken:
+            bundle.refiner.offset.data[row] = -30.0  # so far down that no gradient reaches it
     ear = LoudnessDistance(config.sample_rate_hz)
     optimizer = torch.optim.AdamW(bundle.refiner.parameters(), lr=RATE, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -162,7 +171,7 @@ def recipe_of(bundle: Bundle, steps: int, batches: int) -> str:
     """Changes with anything that would make two rows unequal, but for the code itself."""
     digest = hashlib.sha256(f"{steps} {batches} {SEED} {JUDGED} {RATE} {KINDS} {LossWeights()} {MixConfig()}".encode())
     for name, tensor in sorted(bundle.tensors().items()):
-        if name.startswith("codec."):
+        if name.startswith(("codec.", "refiner.opinion.")):
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()[:12]
 

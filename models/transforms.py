@@ -31,11 +31,13 @@ def lapped_basis(hop: int, overlap: int) -> Tensor:
 
 
 def dft_basis(frame: int) -> tuple[Tensor, Tensor]:
-    """Real DFT as two matrices [frame, frame // 2 + 1]: cosine part and sine part (X = x @ c + 1j * x @ s)."""
-    n = torch.arange(frame, dtype=torch.float64)[:, None]
-    k = torch.arange(frame // 2 + 1, dtype=torch.float64)[None, :]
-    phase = 2 * math.pi * n * k / frame
-    return torch.cos(phase).float(), (-torch.sin(phase)).float()
+    """Real DFT as two matrices [frame, frame // 2 + 1]: cosine part and sine part (X = x @ c + 1j * x @ s).
+
+    Every entry is one of `frame` values, of which an exported graph holds no more than one each.
+    """
+    at = torch.arange(frame)[:, None] * torch.arange(frame // 2 + 1) % frame
+    circle = 2 * math.pi * torch.arange(frame, dtype=torch.float64) / frame
+    return torch.cos(circle).float()[at], (-torch.sin(circle)).float()[at]
 
 
 def inverse_dft_weight(frame: int) -> Tensor:

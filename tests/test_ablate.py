@@ -37,6 +37,7 @@ def weights(bundle: Bundle) -> Tensor:
 def test_the_same_variant_learns_the_same(batches: list[Tensor]) -> None:
     found = []
     for _ in range(2):
+        torch.manual_seed(0)
         bundle = Bundle.new(CONFIG)
         train(bundle, Variant("all"), batches, steps=2)
         found.append(weights(bundle))
@@ -58,6 +59,14 @@ def test_nothing_of_the_decoded_voice_comes_through_when_it_is_not_to_be_blended
     with torch.no_grad():
         voice, _ = refine(bundle, silence, 0.1 * torch.randn(1, 8_000), silence)
     assert voice.abs().max() < 1e-6
+
+
+def test_a_variant_that_does_not_ask_has_a_silent_opinion(batches: list[Tensor]) -> None:
+    bundle = Bundle.new(CONFIG)
+    torch.nn.init.normal_(bundle.refiner.opinion.decode.weight)
+    train(bundle, Variant("alone", asks=False), batches, steps=2)
+    assert not bundle.refiner.opinion.decode.weight.any()
+    assert float(bundle.refiner.offset[2].detach().max()) < -29.0  # nothing but the weight decay has reached it
 
 
 def test_signals_are_taken_away_by_their_place(batches: list[Tensor]) -> None:
@@ -84,13 +93,15 @@ def test_a_setting_moves_gain_and_share_as_it_says() -> None:
     torch.manual_seed(4)
     bundle = Bundle.new(CONFIG)
     torch.nn.init.normal_(bundle.refiner.output.weight, std=0.1)
-    power, gru = torch.randn(1, 5, 4, 257), torch.zeros(2, 1, 32)
+    power, gru = torch.randn(1, 5, 6, 257), torch.zeros(2, 1, 32)
     changed = copy.deepcopy(bundle.refiner)
     apply(changed, Setting(scale=0.5, gain_shift=0.25, share_shift=1.0))
     with torch.no_grad():
-        (gain, share, _), (new_gain, new_share, _) = (r.mask(power, gru) for r in (bundle.refiner, changed))
+        old, new = (r.mask(power, gru)[0] for r in (bundle.refiner, changed))
+    (gain, share, trust), (new_gain, new_share, new_trust) = old.unbind(2), new.unbind(2)
     assert torch.allclose(new_gain.logit(), 0.5 * gain.logit() + 0.25, atol=1e-3)
     assert torch.allclose(new_share.logit(), share.logit() + 1.0, atol=1e-3)
+    assert torch.equal(new_trust, trust)
 
 
 def test_the_first_setting_changes_nothing() -> None:

@@ -88,8 +88,8 @@ def test_refined_streams_add_up_to_the_mixture_at_the_declared_lag(bundle: Bundl
 
 def test_an_open_gain_gives_the_voice_back_whole() -> None:
     refiner = Refiner(SMALL)
-    with torch.no_grad():  # the gain wide open, nothing of the decoded voice
-        refiner.offset.copy_(torch.tensor([[60.0], [-60.0]]).expand_as(refiner.offset))
+    with torch.no_grad():  # the gain wide open, nothing of the decoded voice, no second opinion
+        refiner.offset.copy_(torch.tensor([[60.0], [-60.0], [-60.0]]).expand_as(refiner.offset))
     x = torch.randn(1, 20 * SMALL.hop) * 0.1
     with torch.no_grad():
         voice, background, _ = refiner(x, x, x, refiner.initial_state(1))
