@@ -191,6 +191,8 @@ def stats_figures(stats: Stats) -> dict[str, Any]:
         "hop_ms_max": round(stats.hop_ms_max, 2),
         "load": round(stats.load, 3),
         "dropouts": stats.dropouts,
+        "dropouts_why": list(stats.dropouts_why),
+        "closest": stats.closest or None,
         "given_up": list(stats.given_up),
         "caption_lag_s": round(stats.caption_lag_s, 1),
     }
@@ -255,6 +257,7 @@ def summary(view: LiveView) -> list[str]:
     parts = ", ".join(f"{name} {ms:.1f}" for name, ms in stats.delay_parts_ms)
     return [
         f"{console.clock(stats.time_s)} on {stats.provider}, {stats.dropouts} dropouts, load {100 * stats.load:.0f} %",
+        *(f"dropout {line}" for line in stats.dropouts_why),
         f"delay {stats.delay_ms:.0f} ms ({parts})",
         f"a hop took {stats.hop_ms_median:.1f} ms median, {stats.hop_ms_p99:.1f} p99, {stats.hop_ms_max:.1f} at most",
     ]

@@ -279,6 +279,7 @@ class Engine:
         assert self._loop is not None
         assert self._models is not None
         loop = self._loop
+        loop.drops.look()
         median, p99, longest, mean = loop.times.figures()
         device_in_ms, device_out_ms = self._ends.latencies_ms
         parts = (
@@ -303,4 +304,6 @@ class Engine:
             dropouts=loop.dropouts,
             caption_lag_s=max((listener.lag_s for listener in listeners), default=0.0),
             given_up=self._relief.given_up if self._relief is not None else (),
+            dropouts_why=loop.drops.lines,
+            closest=loop.drops.closest,
         )

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from engine.dropouts import Cause, DropoutWatch
 from engine.fill import FillControl, splice
 from engine.hop import SETTLE_HOPS, HopOutput
 from engine.level import LOUDEST, SILENCE_PEAK, InputWatch
@@ -68,12 +69,12 @@ class SoundLoop:
         self.dropouts = self.broken = self.skipped = self.position = 0
         self.waiting_ms = self.busy_ms = 0.0
         self._to_settle = self._to_wake = self._quiet_hops = self._waits = self.insane = 0
-        self.watch = InputWatch(self.hop / self.rate_hz)
+        self.watch, self.drops = InputWatch(self.hop / self.rate_hz), DropoutWatch(self.rate_hz)
         self.recent: deque[LiveHop] = deque(maxlen=SHOWN_HOPS)
         self._open, self._gate = Ramp(1.0, self.hop), Ramp(0.0, self.hop)
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._halt = threading.Event()
-        self._synced, self._dry_before, self._xruns_before = False, 0, 0
+        self._synced, self._dry_before, self._xruns_before = False, 0, (0, 0)
         self._made: HopOutput | None = None
         self._unfinished: Samples | None = None
         self._last = np.float32(0.0)
@@ -94,6 +95,11 @@ class SoundLoop:
         self.wake.ring()
         if self._thread.ident is not None:
             self._thread.join()
+
+    def count_dropout(self, told: Cause | None = None) -> None:
+        """A listener heard the sound break; the sound thread's (see `do`). told: why, where that is known."""
+        self.dropouts += 1
+        self.drops.broke(self.time_s, told)
 
     def do(self, command: Callable[[], None]) -> None:
         """Have something done between two hops; it must be quick."""
@@ -136,11 +142,12 @@ class SoundLoop:
 
     def _run(self) -> None:
         hurry()
-        while not self._over():
-            try:
-                self._loop()
-            except Exception as error:  # noqa: BLE001 - top of a thread: the voice must go on whatever broke
-                self._die(error)
+        with self.drops.watching():
+            while not self._over():
+                try:
+                    self._loop()
+                except Exception as error:  # noqa: BLE001 - top of a thread: the voice must go on whatever broke
+                    self._die(error)
 
     def _over(self) -> bool:
         left = self.input_ring.fill + self._rest.untold
@@ -148,7 +155,9 @@ class SoundLoop:
 
     def _loop(self) -> None:
         while not self._over():
-            if not self.wake.wait(self._patience_s()):
+            if self.wake.wait(self._patience_s()):
+                self.drops.absent(self.wake.rung_s)
+            else:
                 self._waits += 1
             self.work_off()
 
@@ -179,9 +188,13 @@ class SoundLoop:
         self._obey()
 
     def _is_hop_there(self) -> bool:
+        looked_s = time.perf_counter()
         if self.input is not None:
             self.input.pump()  # each time: sound came while the last hop was worked on
-        return self.input_ring.fill >= self.hop
+        if self.input_ring.fill >= self.hop:
+            return True
+        self.drops.absent(looked_s)
+        return False
 
     def _obey(self) -> None:
         while not self._commands.empty():
@@ -240,7 +253,8 @@ class SoundLoop:
         """Leave out the oldest hops; silence stands for them wherever time is counted."""
         self.input_ring.skip(hops * self.hop)
         self.skipped += hops * self.hop
-        self.dropouts += 1
+        self.drops.take(self.position + self.hop)
+        self.count_dropout()
         self.broken += 1
         silence = np.zeros(self.hop, dtype=np.float32)
         for _ in range(hops):
@@ -249,6 +263,7 @@ class SoundLoop:
 
     def _work(self, x: Samples) -> None:
         """One hop from input to output."""
+        self.drops.take(self.position + self.hop)
         if self._rest.on:
             self._end_rest()
         x, peak = self._sane(x)
@@ -261,6 +276,7 @@ class SoundLoop:
         took_ms = 1000.0 * (time.perf_counter() - began)
         self.times.add(took_ms)
         self.busy_ms += took_ms
+        self.drops.computed()
         gate = self._gate.next(0.0 if self.muted or self.closed or self._to_wake else 1.0)
         y = y if np.isscalar(gate) and gate == 1.0 else y * gate
         self._last = y[-1]
@@ -360,11 +376,12 @@ class SoundLoop:
             self._sync(port)
         elif ring.underruns != self._dry_before:
             self._dry_before = ring.underruns
-            self.dropouts += 1
+            self.count_dropout()
             self.broken += 1
             self.fill.ran_dry()
         self._count_xruns(port)
         waiting = self.to_play
+        self.drops.left(waiting, self.time_s)
         self.waiting_ms += FILL_SMOOTHING * (1000.0 * waiting / self.rate_hz - self.waiting_ms)
         shift = self.fill.next(waiting)
         if shift:
@@ -372,6 +389,7 @@ class SoundLoop:
             self.fill.applied(shift)
         ring.write(y[: max(0, ring.capacity - waiting)])  # an output that stands still
         port.pump()
+        self.drops.written(waiting + len(y))
 
     def _sync(self, port: Port) -> None:
         """Begin, or begin again: the reserve is silence."""
@@ -382,11 +400,14 @@ class SoundLoop:
         self.waiting_ms = 1000.0 * self.to_play / self.rate_hz
         self._dry_before, self._xruns_before = ring.underruns, self._xruns_of(port)
         self._synced = True
+        self.drops.forget()
 
     def _count_xruns(self, port: Port) -> None:
         xruns = self._xruns_of(port)
-        self.dropouts += max(0, xruns - self._xruns_before)
+        for cause, now, before in zip((Cause.TOLD_IN, Cause.TOLD_OUT), xruns, self._xruns_before):
+            for _ in range(now - before):
+                self.count_dropout(cause)
         self._xruns_before = xruns
 
-    def _xruns_of(self, port: Port) -> int:
-        return port.xruns + (self.input.xruns if self.input is not None else 0)
+    def _xruns_of(self, port: Port) -> tuple[int, int]:
+        return self.input.xruns if self.input is not None else 0, port.xruns
