@@ -7,7 +7,8 @@ import os
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +70,8 @@ def _likely_provider() -> Provider:
         return Provider.AUTO
 
 
-def live_run(request: LiveRequest) -> int:
-    """Run until Ctrl-C, until the seconds are over, or until the engine gives up (FAILED)."""
+def live_run(request: LiveRequest, control: ControlServer | None) -> int:
+    """Run, steered through `control`, until Ctrl-C, the end of the seconds, or the engine gives up (FAILED)."""
     seconds = positive_seconds(request.seconds)
     if request.also is not None and not request.captions:
         raise UsageError("--also is a second sound to caption; give --captions with it")
@@ -89,7 +90,7 @@ def live_run(request: LiveRequest) -> int:
     )
     from engine.live import Engine
 
-    control, logbook = open_control(), Logbook("live")
+    logbook = Logbook("live")
     note = _noting(logbook, control, request.captions)
     engine, view = Engine(config), LiveView(request.captions, note, request.also is not None)
     try:
@@ -99,8 +100,6 @@ def live_run(request: LiveRequest) -> int:
         raise
     finally:
         logbook.close()
-        if control is not None:
-            control.close()
 
 
 def _noting(logbook: Logbook, control: ControlServer | None, captions: bool) -> Callable[[Event], None]:
@@ -125,6 +124,18 @@ def open_control() -> ControlServer | None:
     control = ControlServer()
     control.open()
     return control
+
+
+@contextmanager
+def alone() -> Iterator[ControlServer | None]:
+    """Ready for `sottovoce ctl`, as `open_control` says, and closed afterwards. To be asked for before all that takes
+    long: another may run already."""
+    control = open_control()
+    try:
+        yield control
+    finally:
+        if control is not None:
+            control.close()
 
 
 def _run(engine: Engine, view: LiveView, request: LiveRequest, control: ControlServer | None, seconds: float) -> int:

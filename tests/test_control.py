@@ -286,6 +286,9 @@ def test_ctl_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sottovoce live" in capsys.readouterr().err
 
 
-def test_a_second_live_says_that_one_is_running(owner: Talker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_live_says_that_one_is_running_before_it_loads_anything(
+    owner: Talker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.commands_live.load_ahead", lambda provider: pytest.fail("the networks are loaded"))
     assert cli.run(["live", "--seconds", "1"]) == 1
     assert "running already" in capsys.readouterr().err
