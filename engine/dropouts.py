@@ -30,7 +30,7 @@ class Cause(StrEnum):
     """Whose fault a break was."""
 
     INPUT = "the input came late"
-    MACHINE = "the system did not run the sound thread"
+    MACHINE = "the system ran other programs"
     LOCK = "another thread kept Python to itself"
     HELD = "the sound thread was held up"  # where it is not told by whom
     COLLECTOR = "Python's collector ran"
@@ -47,7 +47,8 @@ class Parts(NamedTuple):
 
     woke_not_run, not_run: of woke and of computed, while the system ran others; cpu: of computed, on a processor;
     usual_cpu, usual_idle: as most hops have it, idle being neither; in_hand: what waited for the output after the hop
-    before; elapsed: since then. collector: how long Python's ran since then. complete: whether not_run is known.
+    before; elapsed: since then; of that, main_not_run: while the main thread was ready to run and others ran;
+    collector: while Python's ran. complete: whether not_run is known.
     """
 
     input: float = 0.0
@@ -62,6 +63,7 @@ class Parts(NamedTuple):
     write: float = 0.0
     in_hand: float = 0.0
     elapsed: float = 0.0
+    main_not_run: float = 0.0
     collector: float = 0.0
     switches: int = 0
     faults: int = 0
@@ -76,17 +78,21 @@ class Parts(NamedTuple):
         return (
             f"input {self.input:.1f} ms late, hops before {self.before:.1f}, woke {self.woke:.1f} (not run"
             f" {self.woke_not_run:.1f}), computed {self.computed:.1f} (processor {self.cpu:.1f}, usually"
-            f" {self.usual_cpu:.1f}; not run {self.not_run:.1f}), write {self.write:.1f}, collector"
-            f" {self.collector:.1f}; {self.in_hand:.1f} ms in hand, {self.elapsed:.1f} ms since the hop before,"
-            f" put aside {self.switches} times, {self.faults} pages from disk"
+            f" {self.usual_cpu:.1f}; not run {self.not_run:.1f}), write {self.write:.1f}, main thread not run"
+            f" {self.main_not_run:.1f}, collector {self.collector:.1f}; {self.in_hand:.1f} ms in hand,"
+            f" {self.elapsed:.1f} ms since the hop before, put aside {self.switches} times,"
+            f" {self.faults} pages from disk"
         )
 
 
 def cause_of(parts: Parts, steal_ms: float = 0.0) -> Cause:
-    """The one that took most of the time; steal_ms: what the machine's host took meanwhile, from the idle time."""
+    """The one that took most of the time; steal_ms: what the machine's host took meanwhile.
+
+    Who waits for Python while the main thread, or the whole machine, is not run, waits for those who are.
+    """
     idle = parts.computed - parts.cpu - parts.not_run - parts.usual_idle
     held = parts.woke - parts.woke_not_run + max(0.0, idle)
-    stolen = min(steal_ms, held)
+    stolen = min(steal_ms + parts.main_not_run, held)
     took = {
         Cause.INPUT: parts.input,
         Cause.MACHINE: parts.woke_not_run + parts.not_run + stolen,
@@ -267,6 +273,7 @@ class DropoutWatch:
             write=1000.0 * (now_s - computed.at_s),
             in_hand=1000.0 * self._in_hand / self._rate_hz,
             elapsed=1000.0 * (now_s - self._written_s) if begun else 0.0,
+            main_not_run=1000.0 * (computed.main_not_run_s - before.main_not_run_s),
             collector=1000.0 * self._collector_s(),
             switches=computed.switches - before.switches,
             faults=computed.faults - before.faults,

@@ -20,12 +20,14 @@ LINE_BYTES = 96
 class Moment(NamedTuple):
     """at_s: on time.perf_counter's clock; cpu_s: on a processor until then; not_run_s: ready to run, while others ran.
 
-    switches: times that it was put aside for another thread; faults: pages that it had to wait for the disk for.
+    main_not_run_s: the same of the program's main thread, which may have the interpreter meanwhile. switches: times
+    that it was put aside for another thread; faults: pages that it had to wait for the disk for.
     """
 
     at_s: float
     cpu_s: float
     not_run_s: float = 0.0
+    main_not_run_s: float = 0.0
     switches: int = 0
     faults: int = 0
 
@@ -36,7 +38,7 @@ class ThreadClock:
     def __init__(self) -> None:
         self.complete = False
         self._line = ctypes.create_string_buffer(LINE_BYTES)
-        self._file: int | None = None
+        self._files: tuple[int, ...] = ()
         self._read: Any = None
 
     def __enter__(self) -> Self:
@@ -46,15 +48,15 @@ class ThreadClock:
                 self._read = ctypes.PyDLL(None).pread
                 self._read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
                 self._read.restype = ctypes.c_ssize_t
-                path = f"/proc/self/task/{threading.get_native_id()}/schedstat"
-                self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                self.complete = self._not_run_s() > 0.0  # it is 0 where it is not counted
+                for thread in (threading.get_native_id(), os.getpid()):
+                    path = f"/proc/self/task/{thread}/schedstat"
+                    self._files = (*self._files, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                self.complete = self._not_run_s(self._files[1]) > 0.0  # it is 0 where it is not counted
         return self
 
     def __exit__(self, *failure: object) -> None:
-        file, self._file = self._file, None
-        self.complete = False
-        if file is not None:
+        files, self._files, self.complete = self._files, (), False
+        for file in files:
             os.close(file)
 
     @staticmethod
@@ -69,10 +71,11 @@ class ThreadClock:
         import resource  # not on Windows
 
         usage = resource.getrusage(resource.RUSAGE_THREAD)
-        return Moment(at_s, cpu_s, self._not_run_s(), usage.ru_nivcsw, usage.ru_majflt)
+        own, main = self._files
+        return Moment(at_s, cpu_s, self._not_run_s(own), self._not_run_s(main), usage.ru_nivcsw, usage.ru_majflt)
 
-    def _not_run_s(self) -> float:
-        count = self._read(self._file, self._line, LINE_BYTES, 0)
+    def _not_run_s(self, file: int) -> float:
+        count = self._read(file, self._line, LINE_BYTES, 0)
         return 1e-9 * int(self._line.raw[:count].split()[1]) if count > 0 else 0.0
 
 

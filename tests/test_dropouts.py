@@ -34,7 +34,7 @@ class Clock(ThreadClock):
     def __init__(self) -> None:
         super().__init__()
         self.complete = True
-        self.at_s = self.cpu_s = self.waited_s = 100.0
+        self.at_s = self.cpu_s = self.waited_s = self.main_waited_s = 100.0
 
     def run(self, seconds: float) -> None:
         self.at_s += seconds
@@ -51,7 +51,7 @@ class Clock(ThreadClock):
         return self.at_s
 
     def now(self) -> Moment:
-        return Moment(self.at_s, self.cpu_s, self.waited_s)
+        return Moment(self.at_s, self.cpu_s, self.waited_s, self.main_waited_s)
 
 
 class Case:
@@ -144,6 +144,17 @@ def test_what_the_machines_host_took_is_no_lock(case: Case, monkeypatch: pytest.
     case.watch.computed()
     line = case.line
     assert Cause.MACHINE in line and float(line.rpartition(" ")[2]) >= 30
+
+
+def test_a_main_thread_that_has_python_and_is_not_run_is_the_systems_fault(case: Case) -> None:
+    case.until_due()
+    case.clock.idle(0.040)
+    case.clock.main_waited_s += 0.035
+    case.take()
+    case.clock.run(0.005)
+    case.watch.computed()
+    line = case.line
+    assert line.startswith(f"1 at 12.5 s: {Cause.MACHINE}. ") and "main thread not run 35.0" in line
 
 
 def test_an_output_that_holds_the_write_up(case: Case) -> None:
