@@ -47,11 +47,13 @@ class Parts(NamedTuple):
 
     woke_not_run, not_run: of woke and of computed, while the system ran others; cpu: of computed, on a processor;
     usual_cpu, usual_idle: as most hops have it, idle being neither; in_hand: what waited for the output after the hop
-    before; elapsed: since then; of that, main_not_run: while the main thread was ready to run and others ran;
+    before; elapsed: since then. usual_input: the most that is usual, which is much where a device gives several hops at
+    once. Of elapsed, main_not_run: while the main thread was ready to run and others ran;
     collector: while Python's ran. complete: whether not_run is known.
     """
 
     input: float = 0.0
+    usual_input: float = 0.0
     before: float = 0.0
     woke: float = 0.0
     woke_not_run: float = 0.0
@@ -72,15 +74,16 @@ class Parts(NamedTuple):
     @property
     def waits_for_others(self) -> bool:
         """Whether most of its time went by before the hop before it was written."""
-        return self.before > max(self.input, self.woke, self.computed - self.usual_cpu - self.usual_idle, self.write)
+        computed = self.computed - self.usual_cpu - self.usual_idle
+        return self.before > max(self.input - self.usual_input, self.woke, computed, self.write)
 
     def __str__(self) -> str:
         return (
-            f"input {self.input:.1f} ms late, hops before {self.before:.1f}, woke {self.woke:.1f} (not run"
-            f" {self.woke_not_run:.1f}), computed {self.computed:.1f} (processor {self.cpu:.1f}, usually"
-            f" {self.usual_cpu:.1f}; not run {self.not_run:.1f}), write {self.write:.1f}, main thread not run"
-            f" {self.main_not_run:.1f}, collector {self.collector:.1f}; {self.in_hand:.1f} ms in hand,"
-            f" {self.elapsed:.1f} ms since the hop before, put aside {self.switches} times,"
+            f"input {self.input:.1f} ms late (usually up to {self.usual_input:.1f}), hops before {self.before:.1f},"
+            f" woke {self.woke:.1f} (not run {self.woke_not_run:.1f}), computed {self.computed:.1f} (processor"
+            f" {self.cpu:.1f}, usually {self.usual_cpu:.1f}; not run {self.not_run:.1f}), write {self.write:.1f},"
+            f" main thread not run {self.main_not_run:.1f}, collector {self.collector:.1f}; {self.in_hand:.1f} ms in"
+            f" hand, {self.elapsed:.1f} ms since the hop before, put aside {self.switches} times,"
             f" {self.faults} pages from disk"
         )
 
@@ -94,7 +97,7 @@ def cause_of(parts: Parts, steal_ms: float = 0.0) -> Cause:
     held = parts.woke - parts.woke_not_run + max(0.0, idle)
     stolen = min(steal_ms + parts.main_not_run, held)
     took = {
-        Cause.INPUT: parts.input,
+        Cause.INPUT: parts.input - parts.usual_input,
         Cause.MACHINE: parts.woke_not_run + parts.not_run + stolen,
         Cause.LOCK if parts.complete else Cause.HELD: held - stolen,
         Cause.COMPUTE: parts.cpu - parts.usual_cpu,
@@ -129,7 +132,7 @@ class DropoutWatch:
         self._written_s = self._absent_s = self._due_s = 0.0
         self._first_s = self._first_before_s = float("inf")  # when the first sample came, as late hops have it
         self._hops = self._in_hand = 0
-        self._usual_cpu_s = self._usual_idle_s = 0.0
+        self._usual_input_s = self._usual_cpu_s = self._usual_idle_s = 0.0
         self._collecting_s: float | None = None  # since when the collector runs
         self._collected_s = 0.0
         self._culprit: Parts | None = None
@@ -192,13 +195,18 @@ class DropoutWatch:
         self._written_s = self._absent_s = 0.0
         self._culprit = None
 
+    def begin_period(self, time_s: float) -> None:
+        """What came closest until now is not told any more."""
+        self._least, self.closest, self._period_end_s = None, "", time_s + PERIOD_S
+
     def absent(self, at_s: float) -> None:
         """The next hop was not there by then, on time.perf_counter's clock."""
         self._absent_s = at_s
 
     def take(self, end: int) -> None:
         """A hop that ends with this sample begins to be worked on."""
-        self._before, self._taken = self._computed, self._clock.now()
+        self._taken = self._clock.now()
+        self._before = self._computed if self._written_s else self._taken
         self._computed = self._taken
         if self._hops == DUE_HOPS:
             self._hops, self._first_before_s, self._first_s = 0, self._first_s, float("inf")
@@ -221,13 +229,16 @@ class DropoutWatch:
     def written(self, in_hand: int) -> None:
         """The output was given it; so many samples wait there now."""
         now_s = self._clock.now_s()
-        if now_s - self._due_s - self._usual_cpu_s - self._usual_idle_s > LATE_S:
+        usual_s = 2.0 * self._usual_input_s + self._usual_cpu_s + self._usual_idle_s
+        if now_s - self._due_s - usual_s > LATE_S:
             parts = self._parts()
             self._culprit = self._culprit if parts.waits_for_others else parts
         else:
             self._culprit = None
-        self._written_s, self._in_hand, self._collected_s = now_s, in_hand, 0.0
+        since_s, there_s = self._waiting_s()
         cpu_s, idle_s = self._computing_s()
+        self._written_s, self._in_hand, self._collected_s = now_s, in_hand, 0.0
+        self._usual_input_s = _smoothed(self._usual_input_s, there_s - since_s)
         self._usual_cpu_s = _smoothed(self._usual_cpu_s, cpu_s)
         self._usual_idle_s = _smoothed(self._usual_idle_s, idle_s)
 
@@ -245,6 +256,11 @@ class DropoutWatch:
         left_ms = 1000.0 * waiting / self._rate_hz
         return f"{left_ms:.1f} ms left at {time_s:.1f} s: {cause_of(parts)}. {parts}"
 
+    def _waiting_s(self) -> tuple[float, float]:
+        """Since when only the input was waited for, and until when."""
+        since_s = max(self._due_s, self._written_s)
+        return since_s, max(since_s, min(self._absent_s, self._taken.at_s))
+
     def _computing_s(self) -> tuple[float, float]:
         """On a processor, and idle: neither there nor ready to run."""
         taken, computed = self._taken, self._computed
@@ -255,13 +271,13 @@ class DropoutWatch:
         """As far as this hop has come."""
         now_s = self._clock.now_s()
         before, taken, computed = self._before, self._taken, self._computed
-        since_s = max(self._due_s, self._written_s)
-        there_s = min(max(since_s, self._absent_s), taken.at_s)
+        since_s, there_s = self._waiting_s()
         woke_s = max(0.0, taken.at_s - there_s)
         cpu_s, _ = self._computing_s()
         begun = self._written_s > 0.0
         return Parts(
-            input=1000.0 * max(0.0, there_s - since_s),
+            input=1000.0 * (there_s - since_s),
+            usual_input=2000.0 * self._usual_input_s,  # where it rises and falls evenly its most is twice its mean
             before=1000.0 * max(0.0, self._written_s - self._due_s),
             woke=1000.0 * woke_s,
             woke_not_run=1000.0 * min(woke_s, taken.not_run_s - before.not_run_s),

@@ -193,9 +193,11 @@ class Engine:
         return bool(listeners) and all(listener.wait_ready(timeout_s) for listener in listeners)
 
     def clear_times(self) -> None:
-        """Begin the figures of hop times anew."""
-        if self._loop is not None:
-            self._loop.do(self._loop.times.clear)
+        """Begin the figures of hop times anew, and what came closest to a dropout."""
+        loop = self._loop
+        if loop is not None:
+            loop.do(loop.times.clear)
+            loop.do(lambda: loop.drops.begin_period(loop.time_s))
 
     @property
     def finished(self) -> bool:

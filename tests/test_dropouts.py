@@ -121,6 +121,24 @@ def test_late_input(case: Case) -> None:
     assert case.line.startswith(f"1 at 12.5 s: {Cause.INPUT}. input 39.0 ms late")
 
 
+def test_a_device_that_gives_two_hops_at_once_is_not_late(case: Case) -> None:
+    """As far as it always does so; what else holds a hop up is still seen."""
+    for _ in range(100):
+        case.until_due()
+        case.clock.idle(HOP_S)
+        case.watch.absent(case.clock.at_s)
+        case.hop()
+        case.hop()
+    case.until_due()
+    case.clock.idle(HOP_S)
+    case.watch.absent(case.clock.at_s)
+    case.take()
+    case.clock.run(0.005)
+    case.clock.idle(0.018)
+    case.watch.computed()
+    assert case.line.startswith(f"1 at 12.5 s: {Cause.LOCK}. ")
+
+
 @pytest.mark.parametrize("where", ["woke", "computed"])
 @pytest.mark.parametrize(("how", "cause"), [("idle", Cause.LOCK), ("wait", Cause.MACHINE)])
 def test_a_thread_that_was_held_up(case: Case, where: str, how: str, cause: Cause) -> None:
@@ -225,7 +243,7 @@ def test_what_stood_still_is_not_late(case: Case) -> None:
     case.written()
     case.clock.idle(0.015)
     case.take()
-    assert "input 0.0 ms late, hops before 0.0, woke 0.0" in case.line
+    assert "input 0.0 ms late (usually up to 0.0), hops before 0.0, woke 0.0" in case.line
 
 
 def test_the_closest_of_each_minute_is_told(case: Case) -> None:
@@ -236,6 +254,12 @@ def test_the_closest_of_each_minute_is_told(case: Case) -> None:
     assert case.watch.closest.startswith("2.0 ms left at 2.0 s: ")
     case.watch.left(450, 2 * PERIOD_S)
     assert case.watch.closest.startswith(f"9.4 ms left at {PERIOD_S:.1f} s: ")
+    case.watch.begin_period(130.0)
+    assert case.watch.closest == ""
+    case.watch.left(480, 189.0)
+    assert case.watch.closest == ""
+    case.watch.left(480, 190.0)
+    assert case.watch.closest.startswith("10.0 ms left at 189.0 s: ")
 
 
 # With real time and a real thread -------------------------------------------------------------------------------------
