@@ -12,7 +12,7 @@ looks at what is new alone.
 
 A thread that has the interpreter while another program is given the processor holds the sound up for as long, however
 urgent the sound's own thread is. So all of ours that run Python while there is sound go before what is not sound; the
-main thread, which paints, by a little only.
+main thread, which paints, a step behind the sound.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import sys
 import threading
 from pathlib import Path
 
-HURRY_NICE, MAIN_NICE = -11, -5
+HURRY_NICE, MAIN_NICE = -11, -10
 HURRY_ROUND_ROBIN = 5  # above what is not in real time, below what the sound server itself takes
 STAND_BACK_NICE = 10
 SWITCH_S = 0.001  # how long one Python thread may hold the others up, while sound runs
