@@ -29,6 +29,7 @@ BLOCK_MS = 10
 CODEC_SECONDS = 20.0
 MEMORY_SECONDS = (10.0, 600.0)
 SOAK_MINUTES, OVERLOAD_SECONDS, IDLE_SECONDS, START_SECONDS, WINDOW_SECONDS = 10.0, 30.0, 20.0, 8.0, 600.0
+LIST_CHARS = 100  # a longer list has a line for each of its figures
 VERSIONS = ("sottovoce", "numpy", "onnxruntime-gpu", "onnxruntime", "soxr", "sounddevice")
 
 
@@ -135,6 +136,8 @@ def lines(result: dict[str, Any], indent: str = "") -> list[str]:
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             shown.append(f"{indent}{title}")
             shown += [f"{indent}  " + ", ".join(f"{k} {_figure(v)}" for k, v in row.items()) for row in value]
+        elif isinstance(value, list) and sum(len(str(row)) for row in value) > LIST_CHARS:
+            shown += [f"{indent}{title}", *(f"{indent}  {_figure(row)}" for row in value)]
         else:
             shown.append(f"{indent}{title:<26} {_figure(value)}")
     return shown

@@ -128,14 +128,16 @@ def live(
     whisper: WhisperOption = None,
 ) -> None:
     """Clean a microphone as it goes, until Ctrl-C. What no option says is as you chose it in the settings."""
-    from app.commands_live import live_run, load_ahead
+    from app.commands_live import alone, live_run, load_ahead
 
-    load_ahead(provider)
-    from app.settings_use import LiveFlags
+    with alone() as control:
+        load_ahead(provider)
+        from app.settings_use import LiveFlags
 
-    ends, words = (input_id, output_id, virtual_mic), (captions, also, language)
-    flags = LiveFlags(*ends, background, level, *words, record, recording, seconds, provider, whisper)
-    raise typer.Exit(live_run(flags.request()))
+        ends, words = (input_id, output_id, virtual_mic), (captions, also, language)
+        flags = LiveFlags(*ends, background, level, *words, record, recording, seconds, provider, whisper)
+        status = live_run(flags.request(), control)
+    raise typer.Exit(status)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})  # a gain such as -12 is a value

@@ -7,7 +7,8 @@ import os
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +70,8 @@ def _likely_provider() -> Provider:
         return Provider.AUTO
 
 
-def live_run(request: LiveRequest) -> int:
-    """Run until Ctrl-C, until the seconds are over, or until the engine gives up (FAILED)."""
+def live_run(request: LiveRequest, control: ControlServer | None) -> int:
+    """Run, steered through `control`, until Ctrl-C, the end of the seconds, or the engine gives up (FAILED)."""
     seconds = positive_seconds(request.seconds)
     if request.also is not None and not request.captions:
         raise UsageError("--also is a second sound to caption; give --captions with it")
@@ -89,7 +90,7 @@ def live_run(request: LiveRequest) -> int:
     )
     from engine.live import Engine
 
-    control, logbook = open_control(), Logbook("live")
+    logbook = Logbook("live")
     note = _noting(logbook, control, request.captions)
     engine, view = Engine(config), LiveView(request.captions, note, request.also is not None)
     try:
@@ -99,8 +100,6 @@ def live_run(request: LiveRequest) -> int:
         raise
     finally:
         logbook.close()
-        if control is not None:
-            control.close()
 
 
 def _noting(logbook: Logbook, control: ControlServer | None, captions: bool) -> Callable[[Event], None]:
@@ -125,6 +124,18 @@ def open_control() -> ControlServer | None:
     control = ControlServer()
     control.open()
     return control
+
+
+@contextmanager
+def alone() -> Iterator[ControlServer | None]:
+    """Ready for `sottovoce ctl`, as `open_control` says, and closed afterwards. To be asked for before all that takes
+    long: another may run already."""
+    control = open_control()
+    try:
+        yield control
+    finally:
+        if control is not None:
+            control.close()
 
 
 def _run(engine: Engine, view: LiveView, request: LiveRequest, control: ControlServer | None, seconds: float) -> int:
@@ -191,6 +202,8 @@ def stats_figures(stats: Stats) -> dict[str, Any]:
         "hop_ms_max": round(stats.hop_ms_max, 2),
         "load": round(stats.load, 3),
         "dropouts": stats.dropouts,
+        "dropouts_why": list(stats.dropouts_why),
+        "closest": stats.closest or None,
         "given_up": list(stats.given_up),
         "caption_lag_s": round(stats.caption_lag_s, 1),
     }
@@ -255,6 +268,7 @@ def summary(view: LiveView) -> list[str]:
     parts = ", ".join(f"{name} {ms:.1f}" for name, ms in stats.delay_parts_ms)
     return [
         f"{console.clock(stats.time_s)} on {stats.provider}, {stats.dropouts} dropouts, load {100 * stats.load:.0f} %",
+        *(f"dropout {line}" for line in stats.dropouts_why),
         f"delay {stats.delay_ms:.0f} ms ({parts})",
         f"a hop took {stats.hop_ms_median:.1f} ms median, {stats.hop_ms_p99:.1f} p99, {stats.hop_ms_max:.1f} at most",
     ]

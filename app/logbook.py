@@ -29,6 +29,7 @@ class Logbook:
         self._handler: logging.Handler | None = None
         self._stats_at_s = 0.0
         self._dropouts = 0
+        self._why: tuple[str, ...] = ()
         try:
             log_dir().mkdir(parents=True, exist_ok=True)
             handler = RotatingFileHandler(
@@ -59,7 +60,11 @@ class Logbook:
         LOG.warning(text)
 
     def _note_stats(self, s: Stats) -> None:
-        """Once a minute, and whenever sound broke."""
+        """Once a minute, and whenever sound broke; and why it broke, once."""
+        for line in s.dropouts_why:
+            if line not in self._why:
+                LOG.warning("dropout %s", line)
+        self._why = s.dropouts_why
         now_s = time.monotonic()
         if s.dropouts == self._dropouts and now_s - self._stats_at_s < STATS_EVERY_S:
             return
@@ -70,6 +75,8 @@ class Logbook:
             f"load {100 * s.load:.0f} %, dropouts {s.dropouts}, captions {s.caption_lag_s:.1f} s behind, {s.provider}"
         )
         LOG.info("%.1f s: %s, delay %.0f ms (%s), %s, %s", s.time_s, s.state, s.delay_ms, parts, hop, more)
+        if s.closest:
+            LOG.info("the closest to a dropout in a minute: %s", s.closest)
 
     def close(self) -> None:
         """May be called twice."""

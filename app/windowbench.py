@@ -14,7 +14,7 @@ from typing import Any
 
 from app.settings_file import write
 from engine.control import Request, ask
-from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage, Usage, delays_ms, gaps, stimulus
+from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage, Usage, delays_ms, gaps, newest, stimulus
 from engine.soak import per_hour
 from engine.types import SottovoceError
 
@@ -30,7 +30,8 @@ END_S = 15.0
 def measure_window(seconds: float, provider: str, progress: Callable[[float], None]) -> dict[str, Any]:
     """Let the window run for `seconds`, never less than what is recorded of it. Times in ms, memory in MB.
 
-    dropouts: since it had settled; gaps_heard: in what came out at the beginning and at the end, where what went in had
+    dropouts: since it had settled, dropouts_why: a line about each of the newest; closest: what came nearest to one,
+    minute by minute; gaps_heard: in what came out at the beginning and at the end, where what went in had
     none; hop_ms_max: the worst since the start; repaint_ms: of the GUI thread, for a frame of all pictures, those of
     the last ten seconds; growth: of memory, from the first look to the last, and of captions from the most of the first
     minute to that of the last; percentages are of one core, the one without captions from a shorter run of its own.
@@ -72,6 +73,8 @@ def figures(looks: list[dict[str, Any]], delays: list[float], cpu_percent: tuple
     return {
         "seconds": last["at_s"] - first["at_s"],
         "dropouts": last["dropouts"] - first["dropouts"],
+        "dropouts_why": newest(last["dropouts_why"], last["dropouts"] - first["dropouts"]),
+        "closest": list(dict.fromkeys(look["closest"] for look in looks if look["closest"] is not None)),
         "given_up": sorted({name for look in looks for name in look["given_up"]}),
         "hop_ms_median": statistics.median(look["hop_ms_median"] for look in looks),
         "hop_ms_p99": max(look["hop_ms_p99"] for look in looks),

@@ -15,6 +15,7 @@ from itertools import pairwise
 from engine.attention import Attention
 from engine.device_port import HELD_MAX, HELD_MIN, DevicePort
 from engine.devices import INPUT, OUTPUT, DeviceInfo, choose_input, choose_output, get_ready, list_devices
+from engine.dropouts import Cause
 from engine.port_choice import port_for
 from engine.portaudio_port import PortAudioPort
 from engine.ports import NO_OUTPUT, DiscardOutput, Port
@@ -328,7 +329,7 @@ class Endpoints:
             end.lost = True  # looked for at the next look
         finally:
             loop.closed = False
-        loop.dropouts += 1
+        loop.do(lambda: loop.count_dropout(Cause.REOPENED))
 
     def _find_again(self, end: _End, time_s: float) -> None:
         lost = end.device

@@ -9,6 +9,7 @@ from engine.mix import Ramp, db
 from engine.types import Samples
 
 SILENCE_PEAK = 1e-4  # -80 dBFS: three steps of 16 bits, which a microphone that is switched off stays below
+LOUDEST = 32.0  # 30 dB above full scale; no device gives more in earnest
 VOICE_DBFS = -70.0  # RMS of a hop of the voice, below which nobody speaks
 VOICE_OVER_BACKGROUND_DB = 3.0
 CLIP_PEAK = 0.999

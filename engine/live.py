@@ -193,9 +193,11 @@ class Engine:
         return bool(listeners) and all(listener.wait_ready(timeout_s) for listener in listeners)
 
     def clear_times(self) -> None:
-        """Begin the figures of hop times anew."""
-        if self._loop is not None:
-            self._loop.do(self._loop.times.clear)
+        """Begin the figures of hop times anew, and what came closest to a dropout."""
+        loop = self._loop
+        if loop is not None:
+            loop.do(loop.times.clear)
+            loop.do(lambda: loop.drops.begin_period(loop.time_s))
 
     @property
     def finished(self) -> bool:
@@ -279,6 +281,7 @@ class Engine:
         assert self._loop is not None
         assert self._models is not None
         loop = self._loop
+        loop.drops.look()
         median, p99, longest, mean = loop.times.figures()
         device_in_ms, device_out_ms = self._ends.latencies_ms
         parts = (
@@ -303,4 +306,6 @@ class Engine:
             dropouts=loop.dropouts,
             caption_lag_s=max((listener.lag_s for listener in listeners), default=0.0),
             given_up=self._relief.given_up if self._relief is not None else (),
+            dropouts_why=loop.drops.lines,
+            closest=loop.drops.closest,
         )

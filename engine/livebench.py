@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +343,8 @@ def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "
     """Run the engine for `seconds` over null sinks and tell what it cost. Times in ms, memory in MB.
 
     delay: from microphone to output; direct: the same without the engine; path: the difference. dropouts: as the engine
-    counts them; gaps_heard: in what came out, where what went in had none. percentages are of one core.
+    counts them; dropouts_why: a line about each; gaps_heard: in what came out, where what went in had none. percentages
+    are of one core.
     Raises DeviceError where PulseAudio is not installed, and when no window of the sound could be matched.
     """
     background = Background.parse("keep")  # what comes out is what went in, so that the two can be matched
@@ -372,6 +373,8 @@ def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "
         "hop_ms_p99": stats.hop_ms_p99,
         "hop_ms_max": stats.hop_ms_max,
         "dropouts": stats.dropouts - dropouts,
+        "dropouts_why": newest(stats.dropouts_why, stats.dropouts - dropouts),
+        "closest": stats.closest or None,
         "gaps_heard": max(0, gaps(both[:, 1]) - gaps(both[:, 0])),
         "problems": [problem.text for problem in problems],
         "cpu_percent_sound": cpu[0],
@@ -379,6 +382,11 @@ def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "
         "rss_mb": rss[0],
         "captions_rss_mb": rss[1],
     }
+
+
+def newest(lines: Sequence[str], count: int) -> list[str]:
+    """The last `count` of them, or as many as there are."""
+    return list(lines)[-count:] if count > 0 else []
 
 
 def path_figures(delays: list[float], direct: list[float]) -> dict[str, float]:

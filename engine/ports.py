@@ -26,15 +26,20 @@ NO_OUTPUT = "none"
 
 
 class Wake:
-    """A bell from a sound callback to one waiting thread: neither side ever waits for a lock that the other holds."""
+    """A bell from a sound callback to one waiting thread: neither side ever waits for a lock that the other holds.
+
+    rung_s: when it rang last, on time.perf_counter's clock.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
+        self.rung_s = 0.0
 
     def ring(self) -> None:
         with contextlib.suppress(RuntimeError):  # rung by two at once
             if self._lock.locked():
+                self.rung_s = time.perf_counter()
                 self._lock.release()
 
     def wait(self, timeout_s: float) -> bool:

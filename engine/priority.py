@@ -3,11 +3,16 @@
     hurry          a thread goes before all that is not sound
     ask_kit        RealtimeKit, which most desktops run, is asked where the system itself refused that
     stand_back     another process (the recogniser's) goes after everything else
-    calm, restless the interpreter's own pauses, taken before the sound starts and given back after it
+    calm, restless the interpreter's own pauses, taken before the sound starts and given back after it; and the main
+                   thread goes before other programs meanwhile
 
 A full collection of cyclic garbage takes 20 to 40 ms in a program of this size, in which no Python thread runs: longer
 than what waits for the output. What is there when the sound starts is therefore set aside, so that a later collection
 looks at what is new alone.
+
+A thread that has the interpreter while another program is given the processor holds the sound up for as long, however
+urgent the sound's own thread is. So all of ours that run Python while there is sound go before what is not sound; the
+main thread, which paints, a step behind the sound.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ import sys
 import threading
 from pathlib import Path
 
-HURRY_NICE = -11
+HURRY_NICE, MAIN_NICE = -11, -10
 HURRY_ROUND_ROBIN = 5  # above what is not in real time, below what the sound server itself takes
 STAND_BACK_NICE = 10
 SWITCH_S = 0.001  # how long one Python thread may hold the others up, while sound runs
@@ -29,11 +34,12 @@ SWITCH_S = 0.001  # how long one Python thread may hold the others up, while sou
 KIT = "org.freedesktop.RealtimeKit1"
 KIT_S = 2.0
 
-_refused: queue.SimpleQueue[int] = queue.SimpleQueue()  # threads that wait for ask_kit
+_refused: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()  # threads that wait for ask_kit, and for what
 _kit_fails = False
 _lock = threading.Lock()
 _calm_runs = 0
 _switch_before_s = sys.getswitchinterval()
+_main_hurries = False
 
 
 def hurry(thread: int | None = None) -> None:
@@ -48,13 +54,41 @@ def hurry(thread: int | None = None) -> None:
             policy = os.SCHED_RR | getattr(os, "SCHED_RESET_ON_FORK", 0)
             os.sched_setscheduler(thread, policy, os.sched_param(HURRY_ROUND_ROBIN))
             return
+    _go_before(thread, HURRY_NICE)
+
+
+def _go_before(thread: int, nice: int) -> None:
     if hasattr(os, "setpriority"):
         try:
-            os.setpriority(os.PRIO_PROCESS, thread, HURRY_NICE)
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
         except ProcessLookupError:
             pass  # it has ended
         except OSError:
-            _refused.put(thread)
+            _refused.put((thread, nice))
+
+
+def _hurry_main() -> None:
+    """Before other programs, unless a person wants it otherwise; what it starts begins as everything else does."""
+    global _main_hurries
+    thread = threading.main_thread().native_id
+    if sys.platform != "linux" or thread is None:  # elsewhere a thread's number would be taken for a process's
+        return
+    if os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK or os.getpriority(os.PRIO_PROCESS, thread):
+        return
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(thread, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+    _go_before(thread, MAIN_NICE)
+    _main_hurries = True
+
+
+def _calm_main() -> None:
+    global _main_hurries
+    thread = threading.main_thread().native_id
+    if _main_hurries and thread is not None:
+        os.setpriority(os.PRIO_PROCESS, thread, 0)  # to step back is never refused
+        with contextlib.suppress(OSError):  # this is, to most; it does no harm there
+            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+    _main_hurries = False
 
 
 def unnamed_threads() -> set[int]:
@@ -75,14 +109,14 @@ def ask_kit() -> int:
     global _kit_fails
     granted = 0
     while not _refused.empty():
-        thread = _refused.get()
+        thread, nice = _refused.get()
         if _kit_fails or not Path(f"/proc/self/task/{thread}").exists():
             continue
         call = [
             f"{KIT}.MakeThreadHighPriorityWithPID",
             f"uint64:{os.getpid()}",
             f"uint64:{thread}",
-            f"int32:{HURRY_NICE}",
+            f"int32:{nice}",
         ]
         command = ["dbus-send", "--system", "--print-reply", f"--dest={KIT}", "/org/freedesktop/RealtimeKit1", *call]
         try:
@@ -117,6 +151,7 @@ def calm() -> None:
             sys.setswitchinterval(SWITCH_S)
             gc.collect()
             gc.freeze()
+            _hurry_main()
 
 
 def restless() -> None:
@@ -127,3 +162,4 @@ def restless() -> None:
         if _calm_runs == 0:
             sys.setswitchinterval(_switch_before_s)
             gc.unfreeze()
+            _calm_main()

@@ -29,10 +29,14 @@ log = logging.getLogger(__name__)
 
 
 class LiveRecording:
-    """One recording on the engine's clock. `write`, `caption` and `look` belong to one thread; `end` to anyone."""
+    """One recording on the engine's clock. `write`, `caption` and `look` belong to one thread; `end` to anyone.
 
-    def __init__(self, recorder: Recorder, hop: int, rate_hz: int, lag: int) -> None:
+    wanted_s: when it was asked for. Hops that ended by then are told later all the same, at rest many at once.
+    """
+
+    def __init__(self, recorder: Recorder, hop: int, rate_hz: int, lag: int, wanted_s: float = 0.0) -> None:
         self.recorder, self._hop, self._rate_hz = recorder, hop, rate_hz
+        self._wanted = round(wanted_s * rate_hz)
         self._lag_hops = math.ceil(lag / hop)
         self._begin: int | None = None  # position of its first sample
         self._end: int | None = None  # one after its last
@@ -56,6 +60,8 @@ class LiveRecording:
     def write(self, hop: LiveHop, info: CodecInfo) -> bool:
         """Add a hop; True when that was the last. Raises SottovoceError."""
         position = round(hop.time_s * self._rate_hz)
+        if position <= self._wanted:
+            return False
         if self._begin is None:
             self._begin = position - self._hop
         if self._end_wanted and self._end is None:
@@ -114,8 +120,8 @@ class Recordings:
     def wants_sound(self) -> bool:
         return self._current is not None
 
-    def begin(self, folder: str | Path, stream: LiveStream, captions: bool) -> None:
-        """From the next hop on.
+    def begin(self, folder: str | Path, stream: LiveStream, captions: bool, now_s: float) -> None:
+        """From the next hop on; now_s: the engine's clock.
 
         Raises UsageError while another runs or where one lies, AudioFileError, TokenFileError.
         """
@@ -125,7 +131,7 @@ class Recordings:
         lag_ms = parts["model lag"] + parts["resampling in"]
         skip = (stream.lag_hop_native, round(lag_ms * self._info.sample_rate_hz / 1000.0))
         recorder = Recorder(folder, self._info, stream.sample_rate_hz, skip, self._config.quantizers, captions)
-        self._current = LiveRecording(recorder, stream.hop_native, stream.sample_rate_hz, stream.lag_hop_native)
+        self._current = LiveRecording(recorder, stream.hop_native, stream.sample_rate_hz, stream.lag_hop_native, now_s)
 
     def end(self) -> None:
         """With the hop under way. Raises UsageError where none runs."""
@@ -144,7 +150,7 @@ class Recordings:
         except SottovoceError as error:
             self._fail(current, error)
             return
-        if begins:
+        if begins and current.has_begun:
             self._tell(RecordingChange(hop.time_s, str(current.recorder.folder), current.begun_s))
         if over:
             self._sound_ends(current, hop.time_s, waits_for_words)

@@ -89,7 +89,7 @@ class Side:
     def record(self, folder: str) -> None:
         """Begin a recording with the next hop. Raises UsageError, AudioFileError, TokenFileError."""
         assert self._loop is not None
-        self.recordings.begin(folder, self._loop.stream, self._config.captions)
+        self.recordings.begin(folder, self._loop.stream, self._config.captions, self._loop.now_s)
 
     def _make_recognizer(self) -> Recognizer:
         if self._config.tap is CaptionTap.TOKENS and not self._config.tokens_only:

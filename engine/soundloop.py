@@ -17,15 +17,17 @@ from collections.abc import Callable
 
 import numpy as np
 
+from engine.dropouts import Cause, DropoutWatch
 from engine.fill import FillControl, splice
 from engine.hop import SETTLE_HOPS, HopOutput
-from engine.level import SILENCE_PEAK, InputWatch
+from engine.level import LOUDEST, SILENCE_PEAK, InputWatch
 from engine.meters import SHOWN_HOPS, HopTimes, LiveHop
 from engine.mix import Ramp
 from engine.pipeline import LiveStream
 from engine.ports import Port, Wake
 from engine.priority import hurry
 from engine.resample import LiveResampler
+from engine.rest import Rest
 from engine.ring import Ring
 from engine.types import Samples
 
@@ -35,12 +37,9 @@ WAIT_S = 0.1
 # A device that rings no bell is looked at when its next hop may be there, and then so often, so many times.
 LOOK_S, PUNCTUAL_WAITS, LATE_LOOK_S = 0.001, 16, 0.005
 ASLEEP_LOOK_S = 0.004
-LOUDEST = 32.0  # 30 dB above full scale; no device gives more in earnest
 DEATH_FADE_MS = 5.0
 SLEEP_AFTER_S = 4.0  # by then nothing is left in the models' memory, nor in a scene's level
 WAKE_HOPS = 3  # after a sleep into which somebody spoke: until what was in the models' memory is out
-REST_HOPS = 10  # of silence are told at once
-REST_PUMP_HOPS = 50  # while nothing is given to the output, it is looked at so seldom
 FILL_SMOOTHING = 0.02
 log = logging.getLogger(__name__)
 OnHop = Callable[[LiveHop], None]
@@ -51,8 +50,7 @@ class SoundLoop:
 
     muted, closed, bypass, resting: set by anyone, ramped over a hop. closed: nothing is let out (a device is being
     changed). resting: as bypass, and the models do not run either. unheard: nobody listens to the output.
-    asleep: the models do not run, because there is nothing to hear or nobody to hear it. In silence nothing is given to
-    the output either, which plays nothing by itself: each look at 20 ms of silence costs what it touches.
+    asleep: the models do not run, because there is nothing to hear or nobody to hear it. See engine.rest for silence.
     Counters: dropouts (what a listener heard break), broken (those that came from being late), skipped (input samples
     left out), position (samples since start), busy_ms (time spent on hops), insane (hops with what is no sound).
     """
@@ -71,20 +69,16 @@ class SoundLoop:
         self.dropouts = self.broken = self.skipped = self.position = 0
         self.waiting_ms = self.busy_ms = 0.0
         self._to_settle = self._to_wake = self._quiet_hops = self._waits = self.insane = 0
-        self.watch = InputWatch(self.hop / self.rate_hz)
+        self.watch, self.drops = InputWatch(self.hop / self.rate_hz), DropoutWatch(self.rate_hz)
         self.recent: deque[LiveHop] = deque(maxlen=SHOWN_HOPS)
         self._open, self._gate = Ramp(1.0, self.hop), Ramp(0.0, self.hop)
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._halt = threading.Event()
-        self._synced, self._dry_before, self._xruns_before = False, 0, 0
+        self._synced, self._dry_before, self._xruns_before = False, 0, (0, 0)
         self._made: HopOutput | None = None
         self._unfinished: Samples | None = None
         self._last = np.float32(0.0)
-        self._still: deque[Samples] = deque(maxlen=-(-stream.lag_hop_native // self.hop))  # the last hops at rest
-        self._rested = self._pump_at = 0  # hops, and at how many the output is looked at
-        self._passing, self._passed = False, 0  # over silence at rest; samples of it that were not told yet
-        self._silence = np.zeros(self.hop, dtype=np.float32)
-        self._silent_bytes = self._silence.tobytes()  # to be told from sound with less than a look at each sample
+        self._rest = Rest(self.hop, stream.lag_hop_native, self.input_ring, self._tell_rest)
         self._nothing = np.zeros(stream.pipeline.info.hop_samples, dtype=np.float32)
         self._spare = LiveResampler(self.rate_hz, stream.pipeline.info.sample_rate_hz)  # made now: it takes a while
         self._thread = threading.Thread(target=self._run, name="sottovoce sound", daemon=True)
@@ -101,6 +95,11 @@ class SoundLoop:
         self.wake.ring()
         if self._thread.ident is not None:
             self._thread.join()
+
+    def count_dropout(self, told: Cause | None = None) -> None:
+        """A listener heard the sound break; the sound thread's (see `do`). told: why, where that is known."""
+        self.dropouts += 1
+        self.drops.broke(self.time_s, told)
 
     def do(self, command: Callable[[], None]) -> None:
         """Have something done between two hops; it must be quick."""
@@ -137,25 +136,28 @@ class SoundLoop:
     @property
     def now_s(self) -> float:
         """The same, with the silence of a rest that was not told yet."""
-        return (self.position + self._passed) / self.rate_hz
+        return (self.position + self._rest.untold) / self.rate_hz
 
     # The thread -------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         hurry()
-        while not self._over():
-            try:
-                self._loop()
-            except Exception as error:  # noqa: BLE001 - top of a thread: the voice must go on whatever broke
-                self._die(error)
+        with self.drops.watching():
+            while not self._over():
+                try:
+                    self._loop()
+                except Exception as error:  # noqa: BLE001 - top of a thread: the voice must go on whatever broke
+                    self._die(error)
 
     def _over(self) -> bool:
-        left = self.input_ring.fill + self._passed
+        left = self.input_ring.fill + self._rest.untold
         return self._halt.is_set() and left < self.hop and self._commands.empty()
 
     def _loop(self) -> None:
         while not self._over():
-            if not self.wake.wait(self._patience_s()):
+            if self.wake.wait(self._patience_s()):
+                self.drops.absent(self.wake.rung_s)
+            else:
                 self._waits += 1
             self.work_off()
 
@@ -177,19 +179,22 @@ class SoundLoop:
         while not self._passes_over_silence() and self._is_hop_there():
             self._waits = 0
             self._take_hop()
-            if self._still and self.input_ring.fill < self.hop:  # that took no time in which more could have come
+            if self._rest.on and self.input_ring.fill < self.hop:  # that took no time in which more could have come
                 break
-        if self.output is not None and self._rested >= self._pump_at:
-            self._pump_at = self._rested + REST_PUMP_HOPS if self._rested else 0
+        if self.output is not None and self._rest.is_output_due():
             self.output.pump()
         if ended and not self.finished.is_set():
             self._drain()
         self._obey()
 
     def _is_hop_there(self) -> bool:
+        looked_s = time.perf_counter()
         if self.input is not None:
             self.input.pump()  # each time: sound came while the last hop was worked on
-        return self.input_ring.fill >= self.hop
+        if self.input_ring.fill >= self.hop:
+            return True
+        self.drops.absent(looked_s)
+        return False
 
     def _obey(self) -> None:
         while not self._commands.empty():
@@ -201,12 +206,8 @@ class SoundLoop:
         if behind > BEHIND_MS * self.rate_hz / 1000.0:
             self._skip(behind // self.hop)
         x = self.input_ring.read(self.hop)[:, 0]
-        if self.asleep and self._may_rest():
-            peak = 0.0 if x.tobytes() == self._silent_bytes else float(max(x.max(), -x.min()))
-            if peak <= (LOUDEST if self.muted else SILENCE_PEAK):
-                self._rest(x, peak)
-                return
-        self._work(x)
+        if not (self.asleep and self._may_rest() and self._rest.take(x, self.muted)):
+            self._work(x)
 
     def _may_rest(self) -> bool:
         """Whether a hop of silence leaves everything as it is, and nothing comes out."""
@@ -216,59 +217,19 @@ class SoundLoop:
         return settled and not (self.unheard or self.dead or self._to_wake or self.stream.lets_original_out)
 
     def _passes_over_silence(self) -> bool:
-        """Whether, at rest, nothing but digital silence came: it is left with the device, and told some hops at once.
+        """Whether silence alone came at rest, and was left with the device."""
+        passes = self._rest.passes_over(self.input, self._may_rest, self.muted)
+        self._waits = 0 if self._rest.moved else self._waits
+        return passes
 
-        What is done for each hop costs more than all else at rest.
-        """
-        port = self.input
-        if not self._still or port is None or not port.tells_silence:
-            if self._passing:  # the device has gone
-                self._tell_silence(True)
-            return False
-        if not (self._passing or self._may_pass()):
-            return False
-        frames, sound_follows = port.pass_silence()
-        self._passed += frames
-        self._waits = 0 if frames else self._waits
-        if sound_follows or self._passed >= REST_HOPS * self.hop:
-            self._tell_silence(sound_follows)
-        return not sound_follows
-
-    def _may_pass(self) -> bool:
-        """Whether silence may be passed over from now on; what is no whole hop yet in the ring must be silence, too."""
-        if self.muted or not self._may_rest():
-            self._tell_silence(True)
-            return False
-        left = self.input_ring.read(self.input_ring.fill)
-        if left.any():
-            self.input_ring.write(left)
-            return False
-        self._passed += len(left)
-        self._passing = True
-        return True
-
-    def _tell_silence(self, sound_follows: bool) -> None:
-        """Rest for the hops that were passed over; what is no whole hop comes before the sound that follows."""
-        self._passing = False
-        while self._passed >= self.hop:
-            self._passed -= self.hop
-            self._rest(self._silence, 0.0)
-        if sound_follows and self._passed:
-            self.input_ring.write(np.zeros(self._passed, dtype=np.float32))
-            self._passed = 0
-
-    def _rest(self, x: Samples, peak: float) -> None:
+    def _tell_rest(self, x: Samples, peak: float) -> None:
         """One hop of silence; what it would have left behind is made up for by `_end_rest`."""
         self.position += self.hop
         self.times.add(0.0)
-        x = self._silence if self.muted else x
-        self._still.append(x)
         self._tell_ports(True)
-        self._rested += 1
         self._last = np.float32(0.0)
-        seen = LiveHop(
-            self.time_s, x, self._silence, self._nothing, None, self.stream.limiter.gain_db, peak, asleep=True
-        )
+        silence, limiter_db = self._rest.silence, self.stream.limiter.gain_db
+        seen = LiveHop(self.time_s, x, silence, self._nothing, None, limiter_db, peak, asleep=True)
         self.recent.append(seen)
         self._on_hop(seen)
 
@@ -277,12 +238,10 @@ class SoundLoop:
 
         The first hop came in one piece, and so later than those that follow: what is then too much soon shows.
         """
-        for x in self._still:
+        for x in self._rest.end():
             self.stream.bypass_hop(x)
-        self._still.clear()
         self._tell_ports(False)
         self.fill.look_soon()
-        self._rested = self._pump_at = 0
         self._synced = False
 
     def _tell_ports(self, resting: bool) -> None:
@@ -294,7 +253,8 @@ class SoundLoop:
         """Leave out the oldest hops; silence stands for them wherever time is counted."""
         self.input_ring.skip(hops * self.hop)
         self.skipped += hops * self.hop
-        self.dropouts += 1
+        self.drops.take(self.position + self.hop)
+        self.count_dropout()
         self.broken += 1
         silence = np.zeros(self.hop, dtype=np.float32)
         for _ in range(hops):
@@ -303,7 +263,8 @@ class SoundLoop:
 
     def _work(self, x: Samples) -> None:
         """One hop from input to output."""
-        if self._still:
+        self.drops.take(self.position + self.hop)
+        if self._rest.on:
             self._end_rest()
         x, peak = self._sane(x)
         self.position += self.hop
@@ -315,6 +276,7 @@ class SoundLoop:
         took_ms = 1000.0 * (time.perf_counter() - began)
         self.times.add(took_ms)
         self.busy_ms += took_ms
+        self.drops.computed()
         gate = self._gate.next(0.0 if self.muted or self.closed or self._to_wake else 1.0)
         y = y if np.isscalar(gate) and gate == 1.0 else y * gate
         self._last = y[-1]
@@ -414,11 +376,12 @@ class SoundLoop:
             self._sync(port)
         elif ring.underruns != self._dry_before:
             self._dry_before = ring.underruns
-            self.dropouts += 1
+            self.count_dropout()
             self.broken += 1
             self.fill.ran_dry()
         self._count_xruns(port)
         waiting = self.to_play
+        self.drops.left(waiting, self.time_s)
         self.waiting_ms += FILL_SMOOTHING * (1000.0 * waiting / self.rate_hz - self.waiting_ms)
         shift = self.fill.next(waiting)
         if shift:
@@ -426,6 +389,7 @@ class SoundLoop:
             self.fill.applied(shift)
         ring.write(y[: max(0, ring.capacity - waiting)])  # an output that stands still
         port.pump()
+        self.drops.written(waiting + len(y))
 
     def _sync(self, port: Port) -> None:
         """Begin, or begin again: the reserve is silence."""
@@ -436,11 +400,14 @@ class SoundLoop:
         self.waiting_ms = 1000.0 * self.to_play / self.rate_hz
         self._dry_before, self._xruns_before = ring.underruns, self._xruns_of(port)
         self._synced = True
+        self.drops.forget()
 
     def _count_xruns(self, port: Port) -> None:
         xruns = self._xruns_of(port)
-        self.dropouts += max(0, xruns - self._xruns_before)
+        for cause, now, before in zip((Cause.TOLD_IN, Cause.TOLD_OUT), xruns, self._xruns_before):
+            for _ in range(now - before):
+                self.count_dropout(cause)
         self._xruns_before = xruns
 
-    def _xruns_of(self, port: Port) -> int:
-        return port.xruns + (self.input.xruns if self.input is not None else 0)
+    def _xruns_of(self, port: Port) -> tuple[int, int]:
+        return self.input.xruns if self.input is not None else 0, port.xruns

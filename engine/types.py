@@ -269,6 +269,8 @@ class Stats:
     dropouts: int
     caption_lag_s: float
     given_up: tuple[str, ...] = ()  # under load: "captions", "refiner", "models"
+    dropouts_why: tuple[str, ...] = ()  # a line about each of the newest ones, oldest first
+    closest: str = ""  # about the hop of the last whole minute that came nearest to one
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,14 @@ def test_figures_are_shown_by_name_and_depth() -> None:
     assert shown[1].startswith("  ")
 
 
+def test_a_list_of_sentences_has_a_line_for_each() -> None:
+    told = ["1 at 2.0 s: " + "a " * 30, "2 at 3.0 s: " + "b " * 30]
+    assert [line.strip() for line in bench.lines({"why": told, "short": ["a", "b"]})] == [
+        *("why", *(text.strip() for text in told)),
+        f"{'short':<26} a, b",
+    ]
+
+
 def test_a_child_that_fails_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOTTOVOCE_ASSETS", str(tmp_path))
     with pytest.raises(SottovoceError, match=r"manifest\.toml is missing") as failure:

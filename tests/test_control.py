@@ -255,7 +255,9 @@ def test_ctl_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
         hop_ms_p99=6.0,
         hop_ms_max=7.0,
         load=0.2,
-        dropouts=0,
+        dropouts=1,
+        dropouts_why=("1 at 0.5 s: the input came late",),
+        closest="",
         given_up=("captions",),
         caption_lag_s=0.0,
     )  # type: ignore[assignment]
@@ -275,6 +277,7 @@ def test_ctl_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
         figures = json.loads(capsys.readouterr().out)
         assert figures["background"] == "drop"
         assert figures["given_up"] == ["captions"]
+        assert figures["dropouts_why"] == ["1 at 0.5 s: the input came late"] and figures["closest"] is None
         assert figures["output"] is None
         assert cli.run(["ctl", "background", "loud"]) == 1
         assert cli.run(["ctl", "bypass", "maybe"]) == 2
@@ -283,6 +286,9 @@ def test_ctl_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sottovoce live" in capsys.readouterr().err
 
 
-def test_a_second_live_says_that_one_is_running(owner: Talker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_live_says_that_one_is_running_before_it_loads_anything(
+    owner: Talker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.commands_live.load_ahead", lambda provider: pytest.fail("the networks are loaded"))
     assert cli.run(["live", "--seconds", "1"]) == 1
     assert "running already" in capsys.readouterr().err

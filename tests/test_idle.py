@@ -18,12 +18,14 @@ from engine.live import Engine
 from engine.livebench import Stage
 from engine.pipeline import LiveStream
 from engine.ports import NO_OUTPUT, MemoryInput, MemoryOutput
+from engine.recording import LiveRecording
 from engine.ring import Ring
 from engine.soundloop import SLEEP_AFTER_S, SoundLoop
 from engine.types import Background, DeviceChange, EngineConfig, Event, Provider, Samples
 from engine.virtual_mic import MIC_NAME
 from tests import tiny_models
 from tests.pulse import MIC_SOURCE, RATE_HZ, pulse_server, stage
+from tests.test_recorder import INFO, recorder
 
 __all__ = ["pulse_server", "stage"]
 HOP = RATE_HZ // 50
@@ -170,6 +172,28 @@ def test_silence_that_is_left_with_the_device_takes_its_time(tiny: Models, piece
     assert bench.loop.position == moved.loop.position == len(x)
     assert bench.worked() == moved.worked()
     np.testing.assert_array_equal(bench.output, moved.output)
+
+
+def test_a_recording_begun_at_rest_has_nothing_of_before(tiny: Models, tmp_path: Path) -> None:
+    """Silence that went by is told ten hops at once, whoever began to record meanwhile."""
+    bench = Bench(tiny, KEEP)
+    bench.loop.input = port = TellingInput(bench.loop.input_ring)
+    for _ in range(round(50 * SLEEP_AFTER_S) + 15):
+        port.pieces.append(silence(0.02))
+        bench.loop.work_off()
+    asked_s = bench.loop.now_s
+    assert asked_s > bench.loop.time_s + 0.05
+    recording = LiveRecording(recorder(tmp_path / "r"), HOP, RATE_HZ, 0, asked_s)
+    bench.seen.clear()
+    for _ in range(20):
+        port.pieces.append(silence(0.02))
+        bench.loop.work_off()
+    for hop in bench.seen:
+        recording.write(hop, INFO)
+    assert bench.seen[0].time_s < asked_s
+    assert recording.begun_s == pytest.approx(asked_s)
+    assert recording.frames(bench.loop.position) == bench.loop.position - round(asked_s * RATE_HZ)
+    recording.close(None)
 
 
 def test_a_device_that_goes_at_rest_takes_no_time_with_it(tiny: Models) -> None:

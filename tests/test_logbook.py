@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def test_figures_come_once_a_minute_and_with_every_break() -> None:
     book.close()
     lines = [line for line in last_lines() if "delay" in line]
     assert [line.split("dropouts ")[1][0] for line in lines] == ["0", "1", "2"]
+
+
+def test_why_sound_broke_is_in_it_once() -> None:
+    book = Logbook("live")
+    for count in (1, 1, 2, 2):
+        lines = tuple(f"{number} at {number}.5 s: the input came late" for number in range(1, count + 1))
+        book.note(replace(stats(3.0, count), dropouts_why=lines))
+    book.close()
+    told = [line for line in last_lines() if "came late" in line]
+    assert [line.partition("dropout ")[2][0] for line in told] == ["1", "2"]
 
 
 def test_it_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from engine.priority import STAND_BACK_NICE, SWITCH_S, ask_kit, calm, hurry, restless, stand_back
+from engine.priority import MAIN_NICE, STAND_BACK_NICE, SWITCH_S, ask_kit, calm, hurry, restless, stand_back
 
 unix = pytest.mark.skipif(not hasattr(os, "getpriority"), reason="this system has no such priorities")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priorities of their own")
+NICE_IN_A_RUN = """
+import os
+from engine.priority import calm, restless
+seen = [os.getpriority(os.PRIO_PROCESS, 0)]
+calm()
+seen.append(os.getpriority(os.PRIO_PROCESS, 0))
+restless()
+seen.append(os.getpriority(os.PRIO_PROCESS, 0))
+print(*seen)
+"""
 
 
 def test_what_is_there_is_set_aside_while_any_run_lasts() -> None:
@@ -31,6 +42,36 @@ def test_what_is_there_is_set_aside_while_any_run_lasts() -> None:
         restless()
     assert gc.get_freeze_count() == 0
     assert sys.getswitchinterval() == switch_s
+
+
+def main_nice() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.main_thread().native_id or 0)
+
+
+@linux
+def test_the_main_thread_goes_before_other_programs_while_any_run_lasts() -> None:
+    if main_nice():
+        pytest.skip("somebody gave the tests another priority")
+    ask = "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"
+    calm()
+    calm()
+    try:
+        allowed = main_nice() != 0
+        assert main_nice() == (MAIN_NICE if allowed else 0)
+        assert int(subprocess.run([sys.executable, "-c", ask], capture_output=True, check=True).stdout) == 0
+        restless()
+        assert main_nice() == (MAIN_NICE if allowed else 0)
+    finally:
+        restless()
+    assert main_nice() == 0
+
+
+@linux
+def test_a_priority_that_a_person_chose_stays() -> None:
+    done = subprocess.run(
+        ["nice", "-n", "3", sys.executable, "-c", NICE_IN_A_RUN], capture_output=True, check=True, text=True
+    )
+    assert len(set(done.stdout.split())) == 1 and done.stdout.split()[0] != str(MAIN_NICE)
 
 
 @unix
@@ -57,12 +98,12 @@ def test_a_thread_hurries_or_stays_as_it_is_and_its_processes_do_not_hurry() -> 
         seen.append(int(subprocess.run([sys.executable, "-c", ask], capture_output=True, check=True).stdout))
 
     thread = threading.Thread(target=run)
-    before = os.sched_getscheduler(0)
+    before = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
     thread.start()
     thread.join()
     assert seen[0] in (os.SCHED_RR, before)
     assert seen[1] == before
-    assert os.sched_getscheduler(0) == before
+    assert os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == before
 
 
 def refuse(*_: object) -> None:

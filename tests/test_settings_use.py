@@ -38,7 +38,7 @@ CHOSEN = Settings(
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[LiveRequest]:
     """What `sottovoce live` was asked to do, in place of doing it."""
     asked: list[LiveRequest] = []
-    monkeypatch.setattr("app.commands_live.live_run", lambda request: asked.append(request) or 0)
+    monkeypatch.setattr("app.commands_live.live_run", lambda request, control: asked.append(request) or 0)
     monkeypatch.setattr("app.commands_live.load_ahead", lambda provider: None)
     return asked
 

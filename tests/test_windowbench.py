@@ -14,16 +14,21 @@ from engine.types import SottovoceError
 
 def look(at_s: float, **other: Any) -> dict[str, Any]:
     usual = {
-        "dropouts": 2, "given_up": [], "hop_ms_median": 5.0, "hop_ms_p99": 7.0, "hop_ms_max": 12.0, "repaint_ms": 4.0,
+        "dropouts": 2, "dropouts_why": ["1", "2"], "closest": None, "given_up": [],
+        "hop_ms_median": 5.0, "hop_ms_p99": 7.0, "hop_ms_max": 12.0, "repaint_ms": 4.0,
         "rss_mb": 300.0 + at_s / 3600.0, "captions_rss_mb": 400.0,
     }  # fmt: skip
     return usual | {"at_s": at_s} | other
 
 
 def test_figures_are_those_since_the_first_look() -> None:
-    looks = [look(10.0), look(20.0, hop_ms_p99=9.0, given_up=["captions"]), look(30.0, dropouts=3, hop_ms_max=15.0)]
+    looks = [
+        look(10.0),
+        look(20.0, hop_ms_p99=9.0, given_up=["captions"], closest="near"),
+        look(30.0, dropouts=3, dropouts_why=["1", "2", "3"], hop_ms_max=15.0, closest="near"),
+    ]
     found = figures(looks, [100.0, 101.5], (50.0, 10.0))
-    assert found["dropouts"] == 1
+    assert found["dropouts"] == 1 and found["dropouts_why"] == ["3"] and found["closest"] == ["near"]
     assert found["given_up"] == ["captions"]
     assert (found["hop_ms_median"], found["hop_ms_p99"], found["hop_ms_max"]) == (5.0, 9.0, 15.0)
     assert (found["delay_ms_first"], found["delay_ms_last"]) == (100.0, 101.5)
