@@ -1,9 +1,10 @@
 """Set by ear what training sets by error: `python -m models.calibrate --checkpoint OUT.npz`.
 
 A gain that is trained on errors takes a little too much where it is unsure, and trusts the decoded voice too little,
-because its waveform is another one though it sounds like the voice. So the logits of the gain are scaled and moved, and
-those of the decoded voice's share are moved, by what scores best on validation mixtures, half of them with other
-talkers as noise, as long as noise alone stays out. The three numbers go into the refiner's own weights.
+because its waveform is another one though it sounds like the voice. So the logits of the gain are scaled and moved,
+and those of the decoded voice's share and of the trust in the second opinion are moved, by what scores best on
+validation mixtures, half of them with other talkers as noise, as long as noise alone stays out. The four numbers go
+into the refiner's own weights.
 
 Only the small checkpoint changes. Training that is resumed goes on from where it was and writes the small one anew, so
 this is done once after every training.
@@ -35,18 +36,19 @@ HUSHED_DB = -45.0  # noise alone is to come out no louder; 5 dB more cost a poin
 
 @dataclass(frozen=True)
 class Setting:
-    """What is done to the logits: gain -> scale * gain + gain_shift, share -> share + share_shift."""
+    """What is done to the logits: gain -> scale * gain + gain_shift, share -> share + share_shift, and so the trust."""
 
     scale: float
     gain_shift: float
     share_shift: float
+    trust_shift: float = 0.0
 
 
 SETTINGS = tuple(
     Setting(scale, gain_shift, share_shift)
     for scale, gain_shift in ((1.0, 0.0), (0.85, 0.25))
     for share_shift in (0.0, 0.35, 0.7)
-)
+) + tuple(Setting(1.0, 0.0, 0.0, trust_shift) for trust_shift in (-0.5, 0.5))
 
 
 @torch.no_grad()
@@ -57,6 +59,7 @@ def apply(refiner: Refiner, setting: Setting) -> None:
     refiner.output.weight[:bins].mul_(setting.scale)
     refiner.offset[0].mul_(setting.scale).add_(setting.gain_shift)
     refiner.offset[1].add_(setting.share_shift)
+    refiner.offset[2].add_(setting.trust_shift)
 
 
 def worth(found: dict[str, float]) -> float:

@@ -95,13 +95,13 @@ def test_a_setting_moves_gain_and_share_as_it_says() -> None:
     torch.nn.init.normal_(bundle.refiner.output.weight, std=0.1)
     power, gru = torch.randn(1, 5, 6, 257), torch.zeros(2, 1, 32)
     changed = copy.deepcopy(bundle.refiner)
-    apply(changed, Setting(scale=0.5, gain_shift=0.25, share_shift=1.0))
+    apply(changed, Setting(scale=0.5, gain_shift=0.25, share_shift=1.0, trust_shift=-0.5))
     with torch.no_grad():
         old, new = (r.mask(power, gru)[0] for r in (bundle.refiner, changed))
     (gain, share, trust), (new_gain, new_share, new_trust) = old.unbind(2), new.unbind(2)
     assert torch.allclose(new_gain.logit(), 0.5 * gain.logit() + 0.25, atol=1e-3)
     assert torch.allclose(new_share.logit(), share.logit() + 1.0, atol=1e-3)
-    assert torch.equal(new_trust, trust)
+    assert torch.allclose(new_trust.logit(), trust.logit() - 0.5, atol=1e-3)
 
 
 def test_the_first_setting_changes_nothing() -> None:

@@ -6,18 +6,21 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 import typer
+from onnx import TensorProto, helper, numpy_helper
 
 from engine.artefacts import load_onnx
 from engine.paths import assets_dir
 from models.checkpoint import Bundle, load_bundle, load_shipped, save_bundle
-from models.export import codec_id, main, write_parts
+from models.export import OPSET, codec_id, main, pack, write_parts
 from models.feed import through_tokens
 from models.losses import si_sdr_db
 from models.parity import ParityError, check_parity, real_sound
 from models.train import refine
+from models.transforms import dft_basis
 
 ASSETS = assets_dir()
 
@@ -92,3 +95,26 @@ def test_the_refiner_leans_on_the_tokens(bundle: Bundle) -> None:
     behind = bundle.config.refined_lag - bundle.config.token_lag
     voice = torch.nn.functional.pad(speech, (behind, 0))[:, : x.shape[1]]
     assert float(si_sdr_db(right, voice) - si_sdr_db(wrong, voice)) > 3.0
+
+
+@pytest.mark.parametrize("frame", [320, 512])
+def test_a_transform_is_stored_as_one_turn_and_comes_back_bit_for_bit(frame: int) -> None:
+    cosine, sine = (part.numpy() for part in dft_basis(frame))
+    nodes = [helper.make_node("Concat", ["cosine", "sine"], ["both"], axis=1)]
+    outputs = [helper.make_tensor_value_info("both", TensorProto.FLOAT, [frame, frame + 2])]
+    stored = [numpy_helper.from_array(cosine, "cosine"), numpy_helper.from_array(sine, "sine")]
+    graph = helper.make_graph(nodes, "part", [], outputs, stored)
+    for initializer in list(graph.initializer):
+        pack(graph, initializer)
+    assert sum(len(t.raw_data) for t in graph.initializer) < 32 * frame
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    (both,) = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {})
+    np.testing.assert_array_equal(both, np.concatenate([cosine, sine], axis=1))
+
+
+def test_a_matrix_that_is_no_transform_keeps_its_values() -> None:
+    values = dft_basis(128)[0].numpy().copy()
+    values[5, 7] += 1e-3
+    graph = helper.make_graph([], "part", [], [], [numpy_helper.from_array(values, "cosine")])
+    pack(graph, graph.initializer[0])
+    np.testing.assert_array_equal(numpy_helper.to_array(graph.initializer[0]), values)
