@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.config import ModelConfig
 from models.front import Front, State
-from models.quantize import BandQuantizer, encode_together
+from models.quantize import BandQuantizer, encode_together, search_books
 from models.transforms import frames_of, lapped_basis, overlap_add
 
 
@@ -27,6 +27,7 @@ class Encoder(nn.Module):
         self.front = Front(config)
         self.register_buffer("basis", lapped_basis(config.hop, config.overlap), persistent=False)
         self.speech, self.background = speech, background
+        self.search = search_books
 
     def initial_state(self, batch: int) -> State:
         """Zeros: the mixture [B, front_lag + overlap] and the voice [B, overlap] before this hop, and the front's."""
@@ -51,7 +52,7 @@ class Encoder(nn.Module):
         speech, background, state = self.project(sound, state)
         shape = speech.shape[:2]
         flat = [speech.flatten(0, 1), background.flatten(0, 1)]
-        codes_s, codes_b = encode_together([self.speech, self.background], flat)
+        codes_s, codes_b = encode_together([self.speech, self.background], flat, self.search)
         return codes_s.unflatten(0, shape), codes_b.unflatten(0, shape), state
 
 
