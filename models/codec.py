@@ -42,10 +42,10 @@ class Encoder(nn.Module):
         heard = torch.cat([state["mixture"], sound], dim=1)
         delayed = heard[:, c.overlap : c.overlap + sound.shape[1]]
         frames, past_voice = frames_of(state["voice"], voice, c.hop + c.overlap, c.hop)
-        voices = frames @ self.basis
-        frames, _ = frames_of(heard[:, : c.overlap], delayed, c.hop + c.overlap, c.hop)
+        both, _ = frames_of(heard[:, : c.overlap], delayed, c.hop + c.overlap, c.hop)
+        voices, mixture = (torch.cat([frames, both], dim=1) @ self.basis).chunk(2, dim=1)
         new = {"mixture": heard[:, sound.shape[1] :], "voice": past_voice, **front}
-        return voices, frames @ self.basis - voices, new
+        return voices, mixture - voices, new
 
     def forward(self, sound: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Sound [B, T * hop] -> codes of voice and background [B, T, K]."""
