@@ -74,7 +74,7 @@ def export_part(
     wrapper = _OneHop(copy.deepcopy(part), list(inputs), names).eval()
     config: ModelConfig = part.config  # type: ignore[assignment]
     integers = with_integer_grus(wrapper, 2 * config.hop // config.front_frame)
-    integers = with_integer_search(wrapper) or integers
+    with_integer_search(wrapper)
     for module in wrapper.modules():  # fixed matrices become named, shared tensors instead of a copy at every use
         module._non_persistent_buffers_set.clear()
     with torch.no_grad(), warnings.catch_warnings():

@@ -104,9 +104,8 @@ def _side_by_side(books: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.cat(told, dim=2).to(torch.int8), torch.cat(bare, dim=2).to(torch.int8)
 
 
-def with_integer_search(part: nn.Module) -> bool:
-    """Have every encoder inside `part` search in integers; False where there is none."""
-    encoders = [module for module in part.modules() if isinstance(module, Encoder)]
-    for encoder in encoders:
-        encoder.search = search_in_integers
-    return bool(encoders)
+def with_integer_search(part: nn.Module) -> None:
+    """Have every encoder inside `part` search in integers."""
+    for module in part.modules():
+        if isinstance(module, Encoder):
+            module.search = search_in_integers
