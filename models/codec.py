@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.config import ModelConfig
 from models.front import Front, State
-from models.quantize import BandQuantizer, encode_together
+from models.quantize import BandQuantizer, encode_together, search_books
 from models.transforms import frames_of, lapped_basis, overlap_add
 
 
@@ -27,6 +27,7 @@ class Encoder(nn.Module):
         self.front = Front(config)
         self.register_buffer("basis", lapped_basis(config.hop, config.overlap), persistent=False)
         self.speech, self.background = speech, background
+        self.search = search_books
 
     def initial_state(self, batch: int) -> State:
         """Zeros: the mixture [B, front_lag + overlap] and the voice [B, overlap] before this hop, and the front's."""
@@ -41,17 +42,17 @@ class Encoder(nn.Module):
         heard = torch.cat([state["mixture"], sound], dim=1)
         delayed = heard[:, c.overlap : c.overlap + sound.shape[1]]
         frames, past_voice = frames_of(state["voice"], voice, c.hop + c.overlap, c.hop)
-        voices = frames @ self.basis
-        frames, _ = frames_of(heard[:, : c.overlap], delayed, c.hop + c.overlap, c.hop)
+        both, _ = frames_of(heard[:, : c.overlap], delayed, c.hop + c.overlap, c.hop)
+        voices, mixture = (torch.cat([frames, both], dim=1) @ self.basis).chunk(2, dim=1)
         new = {"mixture": heard[:, sound.shape[1] :], "voice": past_voice, **front}
-        return voices, frames @ self.basis - voices, new
+        return voices, mixture - voices, new
 
     def forward(self, sound: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Sound [B, T * hop] -> codes of voice and background [B, T, K]."""
         speech, background, state = self.project(sound, state)
         shape = speech.shape[:2]
         flat = [speech.flatten(0, 1), background.flatten(0, 1)]
-        codes_s, codes_b = encode_together([self.speech, self.background], flat)
+        codes_s, codes_b = encode_together([self.speech, self.background], flat, self.search)
         return codes_s.unflatten(0, shape), codes_b.unflatten(0, shape), state
 
 

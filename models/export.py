@@ -31,6 +31,7 @@ from models.checkpoint import Bundle, load_bundle, load_shipped, row_scale
 from models.config import FORMAT_VERSION, LOG_NAME, ModelConfig
 from models.front import State
 from models.integer_gru import DOMAIN, in_integers, with_integer_grus
+from models.integer_search import with_integer_search
 from models.manifest import update_row
 from models.parity import ParityError, check_parity
 from models.quantize import GRID
@@ -75,6 +76,7 @@ def export_part(
     wrapper = _OneHop(copy.deepcopy(part), list(inputs), names).eval()
     config: ModelConfig = part.config  # type: ignore[assignment]
     integers = with_integer_grus(wrapper, 2 * config.hop // config.front_frame)
+    with_integer_search(wrapper)
     for module in wrapper.modules():  # fixed matrices become named, shared tensors instead of a copy at every use
         module._non_persistent_buffers_set.clear()
     with torch.no_grad(), warnings.catch_warnings():

@@ -244,14 +244,16 @@ class Front(nn.Module):
         half = self.config.front_frame // 2
         new: State = {}
         frames, new["heard"] = frames_of(kept["heard"], mixture, 2 * half, half)
-        spectrum = frames[:, None] @ self.analysis  # [B, 2, T, bins]
+        bins = self.analysis.shape[2]
+        analysis = self.analysis.transpose(0, 1).flatten(1)  # one matrix of a graph is laid out when it loads, not two
+        spectrum = (frames @ analysis).unflatten(2, (2, bins)).transpose(1, 2)  # [B, 2, T, bins]
         gain, new["level"] = self._level(mixture, kept["level"])
         erb, deep = self._features(spectrum * gain[:, None], kept, new)
         gains, filters, inner = self.network(erb, deep, kept)
         low, new["spectra"] = _filtered(spectrum[..., :DEEP_BINS], filters, kept["spectra"])
         high = (gains @ self.from_erb[:, DEEP_BINS:])[:, None] * spectrum[..., DEEP_BINS:]
-        synthesis = (self.analysis * self.inverse).transpose(1, 2)  # a constant of the graph, worked out when it loads
-        pieces = (torch.cat([low, high], dim=3) @ synthesis).sum(1)
+        synthesis = (self.analysis * self.inverse).transpose(1, 2).flatten(0, 1)  # worked out when a graph loads
+        pieces = torch.cat([low, high], dim=3).transpose(1, 2).flatten(2) @ synthesis
         voice, new["tail"] = overlap_add(kept["tail"], pieces, half)
         return voice, {f"front_{name}": value for name, value in (new | inner).items()}
 

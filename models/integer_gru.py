@@ -127,4 +127,5 @@ def in_integers(model: onnx.ModelProto) -> None:
         made = helper.make_node("MatMulIntegerToFloat", inputs, list(node.output), domain="com.microsoft")
         graph.node.insert(list(graph.node).index(node), made)
         graph.node.remove(node)
-    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    if all(o.domain != "com.microsoft" for o in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -125,8 +125,13 @@ class BandQuantizer(nn.Module):
             book.copy_((book * GRID).round().clamp(-127, 127) / GRID)
 
 
-def encode_together(quantizers: Sequence[BandQuantizer], frames: Sequence[Tensor]) -> list[Tensor]:
-    """Coefficients [M, N] for each quantiser -> codes [M, K] (int64) of each.
+Search = Callable[[Sequence[BandQuantizer], Tensor], list[Tensor]]
+
+
+def encode_together(
+    quantizers: Sequence[BandQuantizer], frames: Sequence[Tensor], search: Search | None = None
+) -> list[Tensor]:
+    """Coefficients [M, N] for each quantiser -> codes [M, K] (int64) of each. `search`: in place of `search_books`.
 
     They differ in nothing but their codebooks, and none has more stages than the one before it. Hop by hop a frame is
     mostly overhead: with one product for all of them the whole encoder takes 4 % less time.
@@ -135,9 +140,20 @@ def encode_together(quantizers: Sequence[BandQuantizer], frames: Sequence[Tensor
     every = torch.cat(list(frames))
     gains = first.gain_codes((every.square() @ first.mean_of_band).sqrt())
     shapes = every / first.gain_table[gains].clamp_min(1e-6)[:, first.band_of_bin]
-    slots = nn.functional.pad(shapes, (0, 1))[:, first.get_buffer("to_slots")].unflatten(0, (streams, -1))
-    found: list[Tensor] = []  # of every group and stage: [bands of all streams that have it, M]
+    found = (search or search_books)(quantizers, shapes)
     rows: list[tuple[int, int, int]] = []  # of every row of those: stream, stage, band
+    for group, stage in itertools.product(first.groups, range(first.stages)):
+        rows += [(n, stage, band) for n, q in enumerate(quantizers) if stage < q.stages for band in group]
+    order = torch.tensor(sorted(range(len(rows)), key=rows.__getitem__), device=every.device)
+    codes = torch.cat(found)[order].T.split([quantizer.stages * first.config.bands for quantizer in quantizers], dim=1)
+    return [torch.cat(pair, dim=1) for pair in zip(gains.chunk(streams), codes, strict=True)]
+
+
+def search_books(quantizers: Sequence[BandQuantizer], shapes: Tensor) -> list[Tensor]:
+    """Shapes [streams * M, N] -> codes of every group and stage: [bands of all streams that have it, M] each."""
+    first, streams = quantizers[0], len(quantizers)
+    slots = nn.functional.pad(shapes, (0, 1))[:, first.get_buffer("to_slots")].unflatten(0, (streams, -1))
+    found: list[Tensor] = []
     at = 0
     for group in first.groups:
         padded = [quantizer.padded(group) for quantizer in quantizers]
@@ -146,11 +162,7 @@ def encode_together(quantizers: Sequence[BandQuantizer], frames: Sequence[Tensor
         at += bands * width
         stages = [torch.cat([books[stage] for books in padded if stage < len(books)]) for stage in range(first.stages)]
         found += _nearest_of_all(part.transpose(1, 2).flatten(0, 1), stages)
-        for stage in range(first.stages):
-            rows += [(n, stage, band) for n, q in enumerate(quantizers) if stage < q.stages for band in group]
-    order = torch.tensor(sorted(range(len(rows)), key=rows.__getitem__), device=every.device)
-    codes = torch.cat(found)[order].T.split([quantizer.stages * first.config.bands for quantizer in quantizers], dim=1)
-    return [torch.cat(pair, dim=1) for pair in zip(gains.chunk(streams), codes, strict=True)]
+    return found
 
 
 def _nearest_of_all(residual: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
