@@ -17,6 +17,7 @@ class TrainConfig:
     pool_clips: int
     learning_rate: float
     opinion_rate: float
+    trust_rate: float
     warmup_steps: int
     decay_share: float
     weight_decay: float

@@ -42,7 +42,7 @@ from models.pictures import draw_progress
 from models.quantize import fit
 from models.settings import TrainConfig, read_settings
 from models.shards import load
-from models.train_opinion import opinion_of, train_opinion, trust_alone
+from models.train_opinion import TALKERS, opinion_of, train_opinion, trust_alone
 
 
 def refine(bundle: Bundle, mixture: Tensor, speech: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,24 +142,41 @@ def learning_rate(step: int, done: float, config: TrainConfig) -> float:
     return warm * min(1.0, 0.05 + 0.95 * (1.0 - done) / config.decay_share)
 
 
+def set_aside(full: Path) -> None:
+    """Keep a checkpoint, hours of somebody's training, as before.*."""
+    for old in (full, full.with_suffix(".npz")):
+        if old.exists():
+            old.replace(old.with_stem("before"))
+
+
+def resumed(full: Path) -> tuple[Bundle, dict[str, Any] | None] | None:
+    """What lies in the cache, with its optimiser; None where there is nothing that fits these networks."""
+    small = full.with_suffix(".npz")
+    if not small.exists():
+        return None
+    try:
+        bundle = load_bundle(small)
+    except ValueError as problem:
+        set_aside(full)
+        print(f"{problem}; kept as before.*, going on from the shipped networks", flush=True)
+        return None
+    if not full.exists():  # stopped before the first step
+        return bundle, None
+    saved = torch.load(full, map_location="cpu", weights_only=True)
+    with torch.no_grad():
+        for name, tensor in bundle.tensors().items():
+            tensor.copy_(saved["weights"][name])
+    bundle.step = saved["step"]
+    return bundle, saved["optimizer"]
+
+
 def begin(fresh: bool, full: Path) -> tuple[Bundle, dict[str, Any] | None]:
     """Where to go on from: the cache, the shipped artefacts, or the pretrained front and empty codebooks."""
-    small = full.with_suffix(".npz")
     if fresh:
-        for old in (full, small):
-            if old.exists():  # hours of somebody's training
-                old.replace(old.with_stem("before"))
-    if full.exists():
-        saved = torch.load(full, map_location="cpu", weights_only=True)
-        bundle = load_bundle(small)
-        with torch.no_grad():
-            for name, tensor in bundle.tensors().items():
-                tensor.copy_(saved["weights"][name])
-        bundle.step = saved["step"]
-        return bundle, saved["optimizer"]
-    if small.exists():  # stopped before the first step
-        return load_bundle(small), None
-    if not fresh and (assets_dir() / "encoder.onnx").exists():
+        set_aside(full)
+    elif found := resumed(full):
+        return found
+    elif (assets_dir() / "encoder.onnx").exists():
         return load_shipped(), None
     bundle = Bundle.new(ModelConfig())
     load_front(bundle.codec.encoder.front.network)
@@ -188,6 +205,7 @@ class Training:
         folder.mkdir(parents=True, exist_ok=True)
         self.full = folder / "full.pt"
         self.mix = MixConfig(seconds=settings.clip_s)
+        self.rate = settings.trust_rate if learn is Learn.TRUST else settings.learning_rate
         clips = training_clips()
         self.bundle, optimizer_state = begin(fresh, self.full)
         self.bundle.codec.to(self.device), self.bundle.refiner.to(self.device)
@@ -213,10 +231,10 @@ class Training:
         s = self.settings
         if self.learn is Learn.TRUST:
             return torch.optim.AdamW(
-                trust_alone(self.bundle.refiner), lr=s.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+                trust_alone(self.bundle.refiner), lr=self.rate, betas=(0.9, 0.98), weight_decay=0.0
             )
         return torch.optim.AdamW(
-            self.bundle.refiner.parameters(), lr=s.learning_rate, betas=(0.9, 0.98), weight_decay=s.weight_decay
+            self.bundle.refiner.parameters(), lr=self.rate, betas=(0.9, 0.98), weight_decay=s.weight_decay
         )
 
     @property
@@ -251,7 +269,8 @@ class Training:
             row = {"step": self.bundle.step, "opinion_steps": steps, "loss": round(loss, 4), "wall_s": round(seconds)}
             self._write(row | {"cpu_s": round(time.process_time())})
 
-        clips = Mixer(*training_clips(), self.mix, self.settings.seed + self.bundle.step + 1)
+        mix = replace(self.mix, **TALKERS)
+        clips = Mixer(*training_clips(), mix, self.settings.seed + self.bundle.step + 1)
         try:
             train_opinion(self.bundle.refiner, clips, self.settings, minutes, report)
         finally:
@@ -273,12 +292,13 @@ class Training:
     def run(self, minutes: float, workers: int) -> None:
         """Steps until the minutes are over or somebody stops it; saves either way."""
         s, start = self.settings, time.monotonic()
-        with Feed(self.frozen, self.mix, s.batch, s.pool_clips, workers, s.seed + self.bundle.step) as feed:
+        mix = replace(self.mix, **TALKERS) if self.learn is Learn.TRUST else self.mix
+        with Feed(self.frozen, mix, s.batch, s.pool_clips, workers, s.seed + self.bundle.step) as feed:
             self.report(0.0, feed)
             try:
                 while (done := (time.monotonic() - start) / (minutes * 60)) < 1.0:
                     share = learning_rate(self.bundle.step - self.warm_from, done, s)
-                    self.step(feed.draw(), s.learning_rate * share)
+                    self.step(feed.draw(), self.rate * share)
                     if self.bundle.step % 20 == 0:
                         recent = np.nanmean(self.losses[-20:])
                         print(f"{self.bundle.step} {recent:.3f} {time.monotonic() - start:.0f} s", flush=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from models.refiner import Refiner
 from models.settings import TrainConfig
 
 WEIGHTS = LossWeights(heard=0.0)  # what it is asked for is the voice's waveform; the refiner is what people hear
+TALKERS: dict[str, Any] = {"babble": 0.35, "babble_snr_db": (2.0, 18.0)}  # of the mixer: it is needed among them most
 WARMUP_STEPS = 50
 LAST_RATE = 0.03  # share of the full rate at the end
 DECAY_SHARE = 0.5

@@ -13,7 +13,7 @@ import torch
 
 from engine.mix import active_rms
 from engine.types import SottovoceError
-from models.checkpoint import Bundle
+from models.checkpoint import Bundle, load_shipped, save_bundle
 from models.config import ModelConfig
 from models.feed import Feed, through_tokens
 from models.losses import error_ratio_db, separation_loss, si_sdr_db
@@ -22,7 +22,7 @@ from models.perceptual import LoudnessDistance
 from models.quantize import fit
 from models.settings import read_settings
 from models.shards import Clip
-from models.train import learning_rate, loss_of
+from models.train import learning_rate, loss_of, resumed
 
 SETTINGS = Path(__file__).parent.parent / "models" / "train.toml"
 
@@ -158,3 +158,18 @@ def test_a_feed_draws_from_the_latest_clips_and_none_too_often(feed: Feed, monke
     monkeypatch.setattr(feed, "_processes", [Ended()])
     with pytest.raises(SottovoceError, match="has ended"):
         feed.draw()  # another time would be one too many for what there is
+
+
+def test_a_checkpoint_of_other_networks_is_kept_aside_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "full.npz"
+    save_bundle(load_shipped(), small)
+    assert resumed(tmp_path / "full.pt") is not None
+    with np.load(small) as arrays:
+        kept = {name: arrays[name] for name in arrays.files if not name.startswith("refiner.opinion.")}
+    np.savez(small, **kept)
+    assert resumed(tmp_path / "full.pt") is None
+    assert "does not fit" in capsys.readouterr().out
+    assert (tmp_path / "before.npz").exists()
+    assert not small.exists()
