@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -40,10 +41,14 @@ class ThreadClock:
         self._line = ctypes.create_string_buffer(LINE_BYTES)
         self._files: tuple[int, ...] = ()
         self._read: Any = None
+        self._usage: Any = None
 
     def __enter__(self) -> Self:
         if sys.platform == "linux":
             with contextlib.suppress(OSError, AttributeError):  # a kernel that does not count it
+                import resource  # not on Windows
+
+                self._usage = partial(resource.getrusage, resource.RUSAGE_THREAD)
                 # unlike os.pread it keeps the interpreter
                 self._read = ctypes.PyDLL(None).pread
                 self._read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
@@ -68,9 +73,7 @@ class ThreadClock:
         at_s, cpu_s = time.perf_counter(), time.thread_time()
         if not self.complete:
             return Moment(at_s, cpu_s)
-        import resource  # not on Windows
-
-        usage = resource.getrusage(resource.RUSAGE_THREAD)
+        usage = self._usage()
         own, main = self._files
         return Moment(at_s, cpu_s, self._not_run_s(own), self._not_run_s(main), usage.ru_nivcsw, usage.ru_majflt)
 

@@ -53,14 +53,20 @@ class LossWeights:
 DEFAULT_WEIGHTS = LossWeights()
 
 
+def waveform_loss(estimate: Tensor, target: Tensor, mixture: Tensor, spectral: float = LossWeights.spectral) -> Tensor:
+    """What is wrong with the sound itself, whoever hears it. [B, N] each."""
+    loss = error_ratio_db(estimate, target, mixture) / 10
+    if spectral:
+        apart = sum(compressed_spectral(estimate, target, mixture, frame) for frame in (256, 512, 1024))
+        loss = loss + spectral * apart
+    return loss
+
+
 def separation_loss(
     estimate: Tensor, target: Tensor, mixture: Tensor, ear: LoudnessDistance, weights: LossWeights = DEFAULT_WEIGHTS
 ) -> Tensor:
     """The sum that the refiner is trained on. [B, N] each."""
-    loss = error_ratio_db(estimate, target, mixture) / 10
-    if weights.spectral:
-        spectral = sum(compressed_spectral(estimate, target, mixture, frame) for frame in (256, 512, 1024))
-        loss = loss + weights.spectral * spectral
+    loss = waveform_loss(estimate, target, mixture, weights.spectral)
     return loss + weights.heard * ear(estimate, target, mixture) if weights.heard else loss
 
 

@@ -15,7 +15,6 @@ Ctrl-C or SIGTERM saves. CPU or GPU by itself.
 from __future__ import annotations
 
 import json
-import math
 import signal
 import time
 from dataclasses import replace
@@ -42,7 +41,7 @@ from models.pictures import draw_progress
 from models.quantize import fit
 from models.settings import TrainConfig, read_settings
 from models.shards import load
-from models.train_opinion import TALKERS, opinion_of, train_opinion, trust_alone
+from models.train_opinion import TALKERS, descend, opinion_of, train_opinion, trust_alone
 
 
 def refine(bundle: Bundle, mixture: Tensor, speech: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,12 +246,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = loss_of(self.bundle, clips.to(self.device), self.ear)
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.bundle.refiner.parameters(), self.settings.grad_clip)
-        self.losses.append(loss.item())
-        if math.isfinite(self.losses[-1]) and math.isfinite(norm.item()):
-            self.optimizer.step()
+        self.losses.append(descend(self.optimizer, loss, self.settings.grad_clip))
         self.bundle.step += 1
 
     def report(self, seconds: float, feed: Feed) -> None:

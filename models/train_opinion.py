@@ -18,17 +18,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.losses import LossWeights, separation_loss
+from models.losses import waveform_loss
 from models.mixing import Mixer
-from models.perceptual import LoudnessDistance
 from models.refiner import Refiner
 from models.settings import TrainConfig
 
-WEIGHTS = LossWeights(heard=0.0)  # what it is asked for is the voice's waveform; the refiner is what people hear
 TALKERS: dict[str, Any] = {"babble": 0.35, "babble_snr_db": (2.0, 18.0)}  # of the mixer: it is needed among them most
 WARMUP_STEPS = 50
 LAST_RATE = 0.03  # share of the full rate at the end
 DECAY_SHARE = 0.5
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, grad_clip: float) -> float:
+    """One step down the loss, whose value is returned; a loss or a gradient that is no number changes nothing."""
+    optimizer.zero_grad()
+    loss.backward()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
+    value = loss.item()
+    if math.isfinite(value) and math.isfinite(norm.item()):
+        optimizer.step()
+    return value
 
 
 def opinion_of(refiner: Refiner, mixture: Tensor) -> Tensor:
@@ -38,11 +48,11 @@ def opinion_of(refiner: Refiner, mixture: Tensor) -> Tensor:
     return voice
 
 
-def opinion_loss(refiner: Refiner, mixture: Tensor, voice: Tensor, ear: LoudnessDistance) -> Tensor:
-    """What its training asks for. [B, N] each."""
+def opinion_loss(refiner: Refiner, mixture: Tensor, voice: Tensor) -> Tensor:
+    """What its training asks for, the voice's waveform; the refiner is what people hear. [B, N] each."""
     lag = refiner.config.token_lag
     end = mixture.shape[1] - lag
-    return separation_loss(opinion_of(refiner, mixture)[:, lag:], voice[:, :end], mixture[:, :end], ear, WEIGHTS)
+    return waveform_loss(opinion_of(refiner, mixture)[:, lag:], voice[:, :end], mixture[:, :end])
 
 
 def trust_alone(refiner: Refiner) -> list[Tensor]:
@@ -66,7 +76,6 @@ def train_opinion(
     parameters, began = list(refiner.opinion.requires_grad_(True).parameters()), time.monotonic()
     losses: list[float] = []
     device = refiner.cosine.device
-    ear = LoudnessDistance(refiner.config.sample_rate_hz).to(device)
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=settings.weight_decay)
     while (done := (time.monotonic() - began) / (60 * minutes)) < 1.0:
         warm = min(1.0, (len(losses) + 1) / WARMUP_STEPS)
@@ -74,13 +83,8 @@ def train_opinion(
         for group in optimizer.param_groups:
             group["lr"] = settings.opinion_rate * share
         mixture, voice = (torch.from_numpy(x).to(device) for x in mixer.batch(settings.batch))
-        loss = opinion_loss(refiner, mixture, voice, ear)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
-        losses.append(loss.item())
-        if math.isfinite(losses[-1]) and math.isfinite(norm.item()):
-            optimizer.step()
+        loss = opinion_loss(refiner, mixture, voice)
+        losses.append(descend(optimizer, loss, settings.grad_clip))
         if len(losses) % settings.evaluate_every == 0:
             report(
                 len(losses), sum(losses[-settings.evaluate_every :]) / settings.evaluate_every, time.monotonic() - began
