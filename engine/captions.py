@@ -6,6 +6,7 @@ Words never lose their times: seconds on the one clock of the samples fed since 
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import unicodedata
@@ -83,14 +84,15 @@ def normalised(text: str) -> str:
 
 
 class Agreement(Generic[W]):
-    """LocalAgreement-2: a word is final when two hypotheses in a row begin with the same words up to it.
+    """AlignAtt (Papi 2023), and LocalAgreement-2 (Liu 2020) where the attention is not far enough back to be sure.
 
-    With `agree` false every word before the horizon is final at once (the policy of AlignAtt). Final words are never
-    seen again: each hypothesis holds only what follows them.
+    A word is final at once when it ends `sure_s` before the horizon, by what the attention says, and otherwise when two
+    hypotheses in a row begin with the same words up to it. Final words are never seen again: each hypothesis holds only
+    what follows them.
     """
 
-    def __init__(self, agree: bool = True) -> None:
-        self.agree = agree
+    def __init__(self, sure_s: float = math.inf) -> None:
+        self.sure_s = sure_s
         self._before: list[str] = []
 
     def update(self, tail: Sequence[W], horizon_s: float) -> tuple[list[W], list[W]]:
@@ -103,7 +105,8 @@ class Agreement(Generic[W]):
         count = 0
         for word, text in zip(tail[:-1], said[:-1], strict=True):
             known = count < len(self._before) and self._before[count] == text
-            if word.end_s > horizon_s or (self.agree and not known):
+            sure = word.end_s <= horizon_s - self.sure_s
+            if word.end_s > horizon_s or not (known or sure):
                 break
             count += 1
         self._before = said[count:]

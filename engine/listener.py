@@ -6,6 +6,7 @@ positions are samples at 16 kHz since the start, from one counter that never sto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -46,7 +47,8 @@ class Pace:
     """When to ask and when to close. A segment is closed by a pause of pause_s once it lasts min_s, or of rest_s.
 
     step_s: new sound between two tentative answers (None: none are given); trim_s: a segment longer than this loses
-    its oldest final words; max_s: it is cut here at the quietest place; margin_s: what ends later stays tentative.
+    its oldest final words; max_s: it is cut here at the quietest place; margin_s: what ends later stays tentative;
+    sure_s: what ends so long before that is final by one answer (see `Agreement`).
     """
 
     step_s: float | None = 0.7
@@ -56,7 +58,7 @@ class Pace:
     trim_s: float = 8.0
     max_s: float = 10.0
     margin_s: float = 0.3
-    agree: bool = True
+    sure_s: float = math.inf
 
 
 LIVE = Pace()
@@ -130,7 +132,7 @@ class Listener:
         self._ended = False
         self._silent = 0  # windows of digital silence in a row, with nothing open
         self._segment: _Segment | None = None
-        self._agreement: Agreement[Heard] = Agreement(pace.agree)
+        self._agreement: Agreement[Heard] = Agreement(pace.sure_s)
         self._last_s = start / SAMPLE_RATE_HZ
         self._told_to = start
 
@@ -200,7 +202,7 @@ class Listener:
     def _open(self, start: int, voiced: int) -> None:
         self._segment = _Segment(start, self._seen, start, voiced, first_window=self._seen, language=self.language)
         self._segment.voiced_from = max(start, self._seen - self._run * WINDOW)
-        self._agreement = Agreement(self.pace.agree)
+        self._agreement = Agreement(self.pace.sure_s)
         self._run = 0
 
     def _is_over(self, segment: _Segment) -> bool:

@@ -128,12 +128,12 @@ def load_shipped(folder: Path | None = None) -> Bundle:
         for name in raw:
             inner = name.removesuffix(".small")
             if inner.startswith("part.") and not inner.endswith((".scale", ".cast")):
-                stored[prefix + inner.removeprefix("part.")] = _unpacked(raw, inner)
+                stored[prefix + inner.removeprefix("part.")] = unpacked(raw, inner)
     wanted = set(Bundle.new(config_from_dict(json.loads(about).get("config", {}))).tensors())
     return Bundle.from_arrays(about, {k: v for k, v in stored.items() if k in wanted}, f"{place.name}/*.onnx")
 
 
-def _unpacked(raw: Mapping[str, onnx.TensorProto], name: str) -> np.ndarray:
+def unpacked(raw: Mapping[str, onnx.TensorProto], name: str) -> np.ndarray:
     """A tensor of an exported graph as it is used; codebooks stay int8."""
     values = numpy_helper.to_array(raw[f"{name}.small"] if f"{name}.small" in raw else raw[name])
     if values.dtype != np.int8 or ".book_" in name:

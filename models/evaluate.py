@@ -175,10 +175,9 @@ def score(output: Output, item: Item, delay: float) -> dict[str, float]:
     return figures
 
 
-Listen = Callable[[Samples], str]
-
-
-def measure(system: System, item: Item, sound: Sound, delay: float, ledger: Ledger, listen: Listen | None) -> None:
+def measure(
+    system: System, item: Item, sound: Sound, delay: float, ledger: Ledger, listen: metrics.Listen | None
+) -> None:
     """Run one system on one mixture and write down the rows that are not there yet."""
     keys = {row: key_of(item, row, system, delay) for row in system.rows}
     text = item.mixture.transcript if listen else ""
@@ -207,8 +206,8 @@ def measure(system: System, item: Item, sound: Sound, delay: float, ledger: Ledg
         ledger.add(row)
 
 
-def whisper_listener() -> Listen:
-    """Whisper base on 30 s windows, greedy, English, for every system. Raises ArtefactError without weights."""
+def whisper_listener() -> metrics.Listen:
+    """Whisper base on 30 s windows, greedy, for every system. Raises ArtefactError without weights."""
     import torch
     import whisper
 
@@ -217,9 +216,9 @@ def whisper_listener() -> Listen:
 
     weights = require_weights("base")
     model = load_model(weights.path, weights.format, weights.name)
-    options = whisper.DecodingOptions(language="en", temperature=0.0, without_timestamps=True, fp16=False)
 
-    def listen(samples: Samples) -> str:
+    def listen(samples: Samples, language: str = "en") -> str:
+        options = whisper.DecodingOptions(language=language, temperature=0.0, without_timestamps=True, fp16=False)
         with torch.inference_mode():
             mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(torch.from_numpy(samples)), model.dims.n_mels)
             return str(whisper.decode(model, mel, options).text)
@@ -308,7 +307,7 @@ def _measure_all(
     timings: dict[str, Timing],
     ledger: Ledger,
     counts: CodeCounts | None,
-    listen: Listen | None,
+    listen: metrics.Listen | None,
 ) -> bool:
     """All systems on one mixture, then the next; False when Ctrl-C ended it."""
     try:

@@ -1,9 +1,12 @@
-"""What the recogniser is worth: `python -m models.evaluate recognizer --out DIR [--parts kinds,streaming,silence]`.
+"""What the recogniser is worth: `python -m models.evaluate recognizer --out DIR [--parts kinds,streaming]`.
 
     kinds       validation pairs: how often the kind of noise is told from the residue, clean told from noisy, and how
                 many tokens are the same in noise as without, over SNR
     streaming   public test, a stream of its utterances: live against offline word errors, and when words are final, of
                 the noisy sound, of what captions hear, and of the voice alone
+    languages   Czech, Russian and Dutch, clean and in validation noise: live, of what captions hear, beside plain
+                Whisper on the sound itself. The Dutch talker is a validation one; the others are the refiner's own
+    coverage    public test at 0 dB: how much of the time of the words there is some word written
     silence     ten minutes of validation noise and music, nobody speaking: words made up
 
 Here the recogniser is as captions run it. `models.evaluate --wer` has word errors of all systems after plain Whisper.
@@ -12,10 +15,12 @@ Here the recogniser is as captions run it. `models.evaluate --wer` has word erro
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,14 +38,16 @@ from engine.residue import ResidueReader, ResidueWatch
 from engine.side import LEFT_FOR_RECOGNISER
 from engine.types import Background, Provider, Samples, SottovoceError, Word
 from engine.vad import SileroVad
-from models.metrics import word_errors
+from models.metrics import Listen, WordErrors, word_errors
 from models.shards import RATE_HZ, Clip, load, to_float
 from models.tables import table
 from models.testset import Mixture, build
-from models.word_pairs import CLEAN, KIND_OF, UNKNOWN, Pair, PairMaker, pairs_of
+from models.word_pairs import CLEAN, KIND_OF, UNKNOWN, Pair, PairMaker, language_of, pairs_of
 
-PARTS = ("kinds", "streaming", "silence")
+PARTS = ("kinds", "streaming", "languages", "coverage", "silence")
 PIECE = RATE_HZ // 10
+FOREIGN, FOREIGN_PAIRS, FOREIGN_SEED, FOREIGN_SNR_DB = ("cs", "ru", "nl"), 30, 11, (0.0, 15.0)
+COVER_S = 0.3  # a word may be written so much beside its place and still cover it
 BLOCKS = 6  # of validation pairs
 PAUSE_S, UTTERANCES = 1.2, 40
 SILENT_S, STRETCH_S = 600.0, 20.0
@@ -67,7 +74,8 @@ def kinds(pairs: Sequence[Pair], reader: ResidueReader, decoder: Any) -> dict[st
         if band := [row for row in known if low <= row[0] < high and row[1] != CLEAN]:
             name = "no voice" if high < 0 and low < -100 else f"{low:g} to {high:g} dB"
             by_snr[name] = _shares(band)
-    return {"all": _shares(rows), "without unknown": _shares(known), "by_snr": by_snr}
+    by_kind = {kind: _shares([row for row in known if row[1] == kind]) for kind in sorted({row[1] for row in known})}
+    return {"all": _shares(rows), "without unknown": _shares(known), "by_snr": by_snr, "by_kind": by_kind}
 
 
 def shown_at_the_end(sound: Samples, reader: ResidueReader, decoder: Any) -> str:
@@ -152,6 +160,65 @@ def streaming(mixtures: Sequence[Mixture], decoder: Any) -> dict[str, Any]:
     return found
 
 
+# Other languages ------------------------------------------------------------------------------------------------------
+
+
+def talkers_of(language: str) -> list[Clip]:
+    """Validation voices of a language with their words, or training ones where there are no others."""
+    for split in ("validation", "train"):
+        if found := [clip for clip in load(split, "speech") if language_of(clip) == language]:
+            return found
+    raise SottovoceError(f"there is no {language} sound yet; run python -m models.data")
+
+
+def in_noise(maker: PairMaker, language: str) -> Iterator[Pair]:
+    """FOREIGN_PAIRS pairs of a language, the same ones each time."""
+    random = np.random.default_rng(FOREIGN_SEED)
+    drawn = (maker.draw(random, language) for _ in itertools.count())
+    yield from itertools.islice(
+        (pair for pair in drawn if FOREIGN_SNR_DB[0] <= pair.snr_db <= FOREIGN_SNR_DB[1]), FOREIGN_PAIRS
+    )
+
+
+def languages(noises: Sequence[Clip], decoder: Any, listen: Listen) -> dict[str, Any]:
+    """Word errors in percent of FOREIGN_PAIRS pairs of each language; listen: plain Whisper."""
+    found: dict[str, Any] = {}
+    for language in FOREIGN:
+        maker = PairMaker([*talkers_of(language), *load("validation", "speech")], noises)
+        counts: dict[str, list[WordErrors]] = defaultdict(list)
+        for pair in track(in_noise(maker, language), language, FOREIGN_PAIRS, console=console):
+            for name, sound in (("clean", pair.clean), ("noisy", pair.noisy)):
+                words, _ = heard_live(taps_of(sound)["noisy, enhanced"], LIVE, decoder, language)
+                for how, text in (("captions", join_words(words)), ("plain Whisper", listen(sound, language))):
+                    counts[f"{language}, {name}, {how}"].append(word_errors(text, pair.text, language))
+        for title, errors in counts.items():
+            total = sum(each.words for each in errors)
+            share = sum(each.errors for each in errors) / max(total, 1)
+            found[title] = {"word_errors_percent": round(100.0 * share, 1), "words": total}
+    return found
+
+
+# Speech that is left out ----------------------------------------------------------------------------------------------
+
+
+def covered(spoken: Sequence[Word], written: Sequence[Word]) -> float:
+    """Percent of the time of the spoken words in which a word was written, COVER_S to either side of it."""
+    clock = np.zeros(round(100 * (max((word.end_s for word in [*spoken, *written]), default=0.0) + 1)), np.int8)
+    for word in spoken:
+        clock[round(100 * word.start_s) : round(100 * word.end_s)] |= 1
+    for word in written:
+        clock[max(0, round(100 * (word.start_s - COVER_S))) : round(100 * (word.end_s + COVER_S))] |= 2
+    return 100.0 * float(np.sum(clock == 3)) / max(1, int(np.sum(clock & 1)))
+
+
+def coverage(mixtures: Sequence[Mixture], decoder: Any) -> dict[str, Any]:
+    """How much of the time of the words of one stream is written about, live; the words' times are those of the clean
+    sound."""
+    spoken, _ = heard_live(stream_of(mixtures, "speech")[0], OFFLINE, decoder)
+    written, _ = heard_live(taps_of(stream_of(mixtures, "mixture")[0])["noisy, enhanced"], LIVE, decoder)
+    return {"utterances": len(mixtures), "words": len(spoken), "covered_percent": round(covered(spoken, written), 1)}
+
+
 # Nobody speaks --------------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +262,7 @@ def markdown(found: dict[str, Any]) -> str:
     if "kinds" in found:
         groups = {"all": found["kinds"]["all"], "without unknown": found["kinds"]["without unknown"]}
         groups |= {f"noisy, {name}": row for name, row in found["kinds"]["by_snr"].items()}
+        groups |= found["kinds"]["by_kind"]
         names = ("pairs", "kind", "clean or not", "equal tokens")
         lines = [[title, *(f"{row[name]:g}" if name in row else "" for name in names)] for title, row in groups.items()]
         text.append(table(["validation", *names], lines))
@@ -203,6 +271,15 @@ def markdown(found: dict[str, Any]) -> str:
         names = ("word_errors_percent", "words", "final_s_median", "final_s_p95")
         lines = [[title, *(str(row.get(name, "")) for name in names)] for title, row in rows.items()]
         text.append(table(["stream", *names], lines))
+    if "languages" in found:
+        lines = [
+            [name, f"{row['word_errors_percent']:g}", str(row["words"])] for name, row in found["languages"].items()
+        ]
+        text.append(table(["language", "word_errors_percent", "words"], lines))
+    if "coverage" in found:
+        text.append(
+            "at 0 dB {covered_percent} % of the time of {words} words is written about\n".format(**found["coverage"])
+        )
     if "silence" in found:
         text.append("{seconds} s without a voice: {words} words {text}\n".format(**found["silence"]))
     return "\n".join(text)
@@ -220,6 +297,13 @@ def measure(parts: Sequence[str]) -> dict[str, Any]:
         said = [mixture for mixture in build("mixtures") if mixture.transcript]
         chosen = np.linspace(0, len(said) - 1, min(UTTERANCES, len(said))).astype(int)
         found["streaming"] = streaming([said[number] for number in chosen], decoder)
+    if "languages" in parts:
+        from models.evaluate import whisper_listener  # it comes here for its subcommand
+
+        found["languages"] = languages(load("validation", "background"), decoder, whisper_listener())
+    if "coverage" in parts:
+        at_zero = [mixture for mixture in build("mixtures") if mixture.transcript and mixture.snr_db == 0.0]
+        found["coverage"] = coverage(at_zero, decoder)
     if "silence" in parts:
         clips = [clip for clip in load("validation", "background") if clip.class_name != "crowd"]  # people speak there
         found["silence"] = silence(clips, decoder)

@@ -16,6 +16,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from engine.artefacts import ORT_ERRORS, load_onnx
 from engine.paths import assets_dir, cache_dir
 from engine.residue import ROLE
 from engine.types import SottovoceError
-from models.checkpoint import snapped
+from models.checkpoint import snapped, unpacked
 from models.config import FORMAT_VERSION, LOG_NAME
 from models.export import OPSET, pack
 from models.manifest import update_row
@@ -166,6 +167,7 @@ def write(model: NoiseVq, pairs: Sequence[Heard], path: Path) -> None:
         "kinds": json.dumps(KINDS),
         "clouds": json.dumps(clouds((x - centre) @ plane, kinds)),
         "frames_per_s": str(FRAMES_PER_S),
+        "config": json.dumps(asdict(model.config)),
     }
     for key, value in metadata.items():
         whole.metadata_props.add(key=key, value=value)
@@ -188,6 +190,25 @@ def _require_parity(graph: ResidueGraph, path: Path, pairs: Sequence[Heard]) -> 
             worst = float(np.abs(there[name] - value.numpy()).max())
             if worst > TOLERANCE:
                 raise SottovoceError(f"not exported: {name} differs by {worst:.2g} from torch; look for what changed")
+
+
+def load_shipped(path: Path) -> NoiseVq:
+    """What listens of an exported graph, with a latent decoder that knows nothing. Raises SottovoceError."""
+    try:
+        graph = onnx.load(str(path))
+        config = next(json.loads(entry.value) for entry in graph.metadata_props if entry.key == "config")
+        raw = {tensor.name: tensor for tensor in graph.graph.initializer}
+        model = NoiseVq(VqConfig(**config))
+        with torch.no_grad():
+            for name, weight in [
+                *model.encoder.named_parameters("encoder"),
+                *model.classifier.named_parameters("classifier"),
+            ]:
+                weight.copy_(torch.from_numpy(unpacked(raw, name).copy()))
+            model.codebook.vectors.copy_(torch.from_numpy(unpacked(raw, "vectors").copy()))
+    except (OSError, StopIteration, KeyError, TypeError, RuntimeError) as error:
+        raise SottovoceError(f"{path} is not of these networks ({error}); install Sottovoce again") from error
+    return model
 
 
 def load_trained(path: Path) -> NoiseVq:

@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,6 +169,12 @@ def _dnsmos_graph() -> Session:
     return load_onnx(fetch("dnsmos", SPEECHMOS) / "sig_bak_ovr.onnx")
 
 
+class Listen(Protocol):
+    """A recogniser: sound [N] at 16 kHz to text."""
+
+    def __call__(self, samples: Samples, language: str = "en") -> str: ...
+
+
 @dataclass(frozen=True)
 class WordErrors:
     """Substituted, deleted and inserted words, and how many the reference has."""
@@ -176,11 +183,11 @@ class WordErrors:
     words: int
 
 
-def word_errors(text: str, reference: str) -> WordErrors:
-    """Word errors after Whisper's English normaliser; an empty text misses every word."""
+def word_errors(text: str, reference: str, language: str = "en") -> WordErrors:
+    """Word errors after Whisper's normaliser, English or of any other language; an empty text misses every word."""
     import jiwer
 
-    normalise = _normaliser()
+    normalise = _normaliser(language == "en")
     wanted, heard = normalise(reference), normalise(text)
     if not wanted:
         return WordErrors(len(heard.split()), 0)
@@ -192,9 +199,11 @@ def word_errors(text: str, reference: str) -> WordErrors:
 
 
 @functools.cache
-def _normaliser() -> Callable[[str], str]:
-    from whisper.normalizers import EnglishTextNormalizer
+def _normaliser(english: bool) -> Callable[[str], str]:
+    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 
+    if not english:
+        return BasicTextNormalizer()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # it leaves its table of spellings open
         return EnglishTextNormalizer()

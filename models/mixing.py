@@ -109,7 +109,7 @@ class Mixer:
             need = int((length - at) * speed) + 2
             start = int(self.random.integers(0, max(1, len(clip) - need))) if len(clip) > need else 0
             piece = np.asarray(clip[start : start + need], np.float32) / 32768.0
-            piece = _stretch(piece, speed)[: length - at]
+            piece = played(piece, speed)[: length - at]
             rms = active_rms(piece)
             if rms > 1e-4:
                 out[at : at + len(piece)] = piece * (0.06 / rms * 10 ** (self.random.uniform(-2, 2) / 20))
@@ -200,7 +200,7 @@ def _gain_to(x: Array, reference: float, db: float) -> float:
     return reference * 10 ** (db / 20) / max(_rms(x), 1e-6)
 
 
-def _stretch(x: Array, speed: float) -> Array:
+def played(x: Array, speed: float) -> Array:
     """Play faster or slower by linear interpolation: pitch and tempo together, a new talker for the networks."""
     if len(x) < 2:
         return x

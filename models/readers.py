@@ -29,12 +29,13 @@ CLASS_RULES: tuple[tuple[str, str], ...] = tuple(
         (r"workshop|hammer|drill|recycle|stonecut|woodcut|mining|brickmak|furnace|bak(ery|er)", "machine"),
         (r"/hum\.|electro|vapour|pneumatic", "machine"),
         (r"wind(?!ow)|blizzard|snowstorm", "wind"),
-        (r"rain(?!bow)|thunder|storm", "rain"),
+        (r"rain(?!bow|forest)|thunder|storm", "rain"),
         (r"water|/sea|river|creek|ocean|/wave|harbor|lake|beach|stream|fountain|droplet", "water"),
         (r"[/_](fire|flames?|campfire)(_fire|_large|_small)?\d*\.|burning", "fire"),
         (r"engine|traffic|trafic|_cars|helicopter|motor|vehicle|dirttrack|skid|tyre", "traffic"),
         (
-            r"crowd|croud|market|city|commune|school|residential|shanty|amb_(port|trade)|applause|audience|stadium|people",
+            r"crowd|croud|market|(?<!lin)city|commune|school|residential|shanty|amb_(port|trade)|applause|audience"
+            r"|stadium|people",
             "crowd",
         ),
         (r"bird|forest|swamp|jungle|country|/day|night|sunny|desertday|owl|raven|cricket|frog|animals|farm", "nature"),
@@ -195,3 +196,4 @@ READERS: dict[str, Callable[..., Iterator[Item]]] = {
     "background": background,
     "hedgewars": hedgewars,
 }
+NAMED_BY_RULE = ("background", "hedgewars")  # readers of noises

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from engine.paths import cache_dir
 from models.denylist import Denylist
 from models.fetch import sha256_of
+from models.readers import CLASS_RULES, NAMED_BY_RULE
 from models.sources import Item, Kind, Source, Split
 
 RATE_HZ = 16000
@@ -216,6 +217,8 @@ def fingerprint(source: Source, denied: Denylist) -> str:
         str(source.music_minutes),
     ]
     parts += [f"{p.name}={p.sha256}" for p in (source.package, *source.companions)]
+    if source.reader in NAMED_BY_RULE:
+        parts += [f"{pattern}={name}" for pattern, name in CLASS_RULES]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -7,8 +7,7 @@
 The four losses of the paper: the words, written by Whisper's own decoder (frozen, as its encoder is) from what the
 latent decoder gives it; alpha and beta, which hold a noisy sound's codes to the clean one's; and the kind of noise,
 told from the residue, with less weight the better that is told on validation. In the last quarter of the time the kind
-and alpha go on alone. Ctrl-C or SIGTERM saves; the same command
-goes on.
+and alpha go on alone (models.train_kinds). Ctrl-C or SIGTERM saves; the same command goes on.
 """
 
 from __future__ import annotations
@@ -33,15 +32,14 @@ from engine.paths import cache_dir
 from engine.types import SottovoceError
 from models.noise_vq import NoiseVq, VqConfig, VqWeights, alpha_loss, beta_loss, downsampled, noise_weight
 from models.sources import Split
+from models.train_kinds import GRAD_CLIP, KindTraining, has_bfloat16, rate_at, side_by_side
 from models.word_pairs import KINDS, Heard, read_blocks
 
 SEED = 3
 BATCH, NEAR = 12, 48  # pairs of a step, drawn from so many of about one length
-RATE, WARMUP_STEPS, BETAS = 1e-3, 100, (0.9, 0.95)
-GRAD_CLIP = 1.0
+RATE, BETAS = 1e-3, (0.9, 0.95)
 KIND_TOKENS = 50  # two seconds, as live
 SETTLE_SHARE = 0.25  # of the minutes, at the end, for kinds and codes without words
-SETTLE_RATE, SETTLE_BATCH, SETTLE_DECAY, SETTLE_ALPHA = 1e-3, 48, 0.05, 0.1
 EVALUATE_EVERY = 200
 IGNORED = -100  # targets that count for nothing
 
@@ -78,7 +76,7 @@ class Words:
             tokens[row, : len(words) - 1] = torch.tensor(words[:-1])
             first = len(self._starts[pair.language]) - 1  # the start is given, not guessed
             targets[row, first : len(words) - 1] = torch.tensor(words[first + 1 :])
-        clean, noisy = (_side_by_side([getattr(pair, name) for pair in pairs], longest) for name in ("clean", "noisy"))
+        clean, noisy = (side_by_side([getattr(pair, name) for pair in pairs], longest) for name in ("clean", "noisy"))
         return Batch(clean, noisy, there, tokens, targets, torch.tensor([pair.kind for pair in pairs]))
 
     def loss(self, sound: Tensor, batch: Batch, every: int = 1) -> Tensor:
@@ -88,13 +86,6 @@ class Words:
         """
         logits = self._decoder(batch.tokens[::every], sound[::every])
         return functional.cross_entropy(logits.flatten(0, 1), batch.targets[::every].flatten(), ignore_index=IGNORED)
-
-
-def _side_by_side(rows: Sequence[np.ndarray], longest: int) -> Tensor:
-    whole = np.zeros((len(rows), longest, rows[0].shape[1]), np.float32)
-    for place, row in zip(whole, rows, strict=True):
-        place[: len(row)] = row
-    return torch.from_numpy(whole)
 
 
 @dataclass(frozen=True)
@@ -113,11 +104,6 @@ class Losses:
         return self.words + held + noise_weight(weights, told) * self.noise
 
 
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies in bfloat16, so that it pays."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 def stretch_of(there: Tensor, random: np.random.Generator | None) -> Tensor:
     """A mask of KIND_TOKENS in a row of those there are [B, T]: anywhere, or without `random` the last ones."""
     counts = there.sum(1)
@@ -126,20 +112,6 @@ def stretch_of(there: Tensor, random: np.random.Generator | None) -> Tensor:
         spare = torch.from_numpy(random.integers(0, spare.numpy() + 1))
     place = torch.arange(there.shape[1])[None]
     return there & (place >= spare[:, None]) & (place < spare[:, None] + KIND_TOKENS)
-
-
-def _pieces(pairs: Sequence[Heard], random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """The same two seconds from anywhere in both sounds of each pair -> clean, noisy [B, T, width], there [B, T]."""
-    size = 2 * KIND_TOKENS
-    starts = [int(random.integers(max(1, len(pair.noisy) - size + 1))) for pair in pairs]
-    there = torch.zeros(len(pairs), size, dtype=torch.bool)
-    for row, pair in enumerate(pairs):
-        there[row, : len(pair.noisy)] = True
-    cut = [
-        _side_by_side([getattr(p, name)[at : at + size] for p, at in zip(pairs, starts, strict=True)], size)
-        for name in ("clean", "noisy")
-    ]
-    return cut[0], cut[1], there
 
 
 def losses(model: NoiseVq, words: Words, batch: Batch, random: np.random.Generator | None = None) -> Losses:
@@ -158,11 +130,6 @@ def losses(model: NoiseVq, words: Words, batch: Batch, random: np.random.Generat
         functional.cross_entropy(logits, batch.kinds),
         float((logits.argmax(1) == batch.kinds).float().mean()),
     )
-
-
-def rate_at(step: int, done: float) -> float:
-    """Share of the full rate: warm-up, and a cosine over the run (`done`: 0..1) down to a fiftieth."""
-    return min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
 
 
 class Training:
@@ -193,7 +160,8 @@ class Training:
             return False
         try:
             self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            if "optimizer" in saved:  # models.train_kinds leaves none
+                self.optimizer.load_state_dict(saved["optimizer"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise SottovoceError(f"{self.path} is of other networks; begin anew with --fresh") from error
         self.step, self.told = saved["step"], saved["told"]
@@ -244,40 +212,6 @@ class Training:
             batches = [self.words.batch(self.validation[at : at + 1]) for at in range(len(self.validation))]
             return float(np.mean([float(self.words.loss(batch.noisy, batch)) for batch in batches]))
 
-    def settle(self, minutes: float) -> None:
-        """Encoder and classifier alone, on two seconds of many pairs: the kind, and codes that stay the clean sound's.
-
-        A step of this costs a tenth of one with words, and telling kinds needs many. The codes stand still: where they
-        move, so does the residue, and on validation .50 of the kinds were told in place of .67.
-        """
-        parts = [*self.model.encoder.parameters(), *self.model.classifier.parameters()]
-        optimizer = torch.optim.AdamW(parts, lr=SETTLE_RATE, weight_decay=SETTLE_DECAY)
-        began, step = time.monotonic(), 0
-        self.model.train()
-        self.model.codebook.eval()
-        while (done := (time.monotonic() - began) / (60 * minutes)) < 1.0:
-            for group in optimizer.param_groups:
-                group["lr"] = SETTLE_RATE * rate_at(2 * step, done)
-            chosen = [self.train[i] for i in self._random.choice(len(self.train), SETTLE_BATCH)]
-            loss = self._kinds_of(chosen)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parts, GRAD_CLIP)
-            optimizer.step()
-            step += 1
-
-    def _kinds_of(self, pairs: Sequence[Heard]) -> Tensor:
-        """The loss of a step of `settle`."""
-        clean, noisy, there = _pieces(pairs, self._random)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bfloat16()):
-            quantised = self.model.quantise(noisy, there)
-            said = downsampled(there)
-            logits = self.model.classifier(quantised.residue, said)
-            with torch.no_grad():
-                target = self.model.encoder(clean, there)
-        held = SETTLE_ALPHA * alpha_loss(target, quantised, said)
-        return held + functional.cross_entropy(logits.float(), torch.tensor([pair.kind for pair in pairs]))
-
     def report(self, seconds: float) -> None:
         """Judge, log and save."""
         figures = self.judge()
@@ -297,7 +231,7 @@ class Training:
                 self.one_step(rate_at(self.step, done))
                 if self.step % EVALUATE_EVERY == 0:
                     self.report(time.monotonic() - began)
-            self.settle(minutes * SETTLE_SHARE)
+            KindTraining(self.model, self.train, self._random).run(minutes * SETTLE_SHARE)
         except KeyboardInterrupt:
             print("stopped", flush=True)
         self.report(time.monotonic() - began)

@@ -2,7 +2,8 @@
 
 Encoding is most of what training the recogniser's quantiser costs, and Whisper never changes, so it is done once.
 
-    CACHE/words/SPLIT/0007.npz   a block of BLOCK_PAIRS pairs, each drawn by the block's own number
+    CACHE/words/SPLIT/0007.npz           a block of BLOCK_PAIRS pairs, each drawn by the block's own number
+    CACHE/words/SPLIT-windows/0007.npz   with --windows: pieces as long as a live run looks at to tell the noise by
 
 A block is there when it is whole; those that are there are left alone, so that Ctrl-C loses one block at most and the
 same command goes on. What is drawn: one talker's utterances in a row, 1.5 to 14 s, and as much silence after them as
@@ -17,7 +18,7 @@ import signal
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ from scipy.signal import fftconvolve
 
 from engine.mix import active_rms
 from engine.paths import cache_dir
+from engine.residue import QUIET_DB, WINDOW_S
 from engine.types import Samples, SottovoceError
-from models.mixing import EARLY_ROOM_S, RATE_HZ, coloured, room_response
+from models.mixing import EARLY_ROOM_S, RATE_HZ, coloured, played, room_response
 from models.shards import Clip, load, to_float, write_beside
 from models.sources import Split
 
-BLOCK_PAIRS = 32
+BLOCK_PAIRS, BLOCK_WINDOWS = 32, 128
 CLEAN, BABBLE, UNKNOWN = "clean", "babble", "unknown"
 NOISES = ("nature", "crowd", "water", "rain", "wind", "traffic", "music", "machine", "fire")
 SOUNDS = (CLEAN, *NOISES, BABBLE, UNKNOWN)
@@ -60,6 +62,8 @@ LEVEL_DB = (-38.0, -16.0)
 CLEAN_SHARE, UNKNOWN_SHARE, BABBLE_SHARE, ROOM_SHARE, MICROPHONE_SHARE = 0.12, 0.08, 0.12, 0.25, 0.5
 NO_VOICE_SHARE = 0.1  # noise in which nobody speaks
 NOISE_RMS = 0.05
+# What else noises of training windows go through, so that few recordings are many (`PairMaker.varied`).
+SPEED, BACKWARDS_SHARE, TWO_OF_A_KIND_SHARE, VARIED_MICROPHONE_SHARE = (0.7, 1.4), 0.3, 0.3, 0.8
 console = Console(stderr=True)
 
 
@@ -85,9 +89,10 @@ def language_of(clip: Clip) -> str | None:
 
 
 class PairMaker:
-    """Draws pairs from lists of clips."""
+    """Draws pairs from lists of clips. varied: noises also faster or slower, backwards, two of a kind at once."""
 
-    def __init__(self, speech: Sequence[Clip], background: Sequence[Clip]) -> None:
+    def __init__(self, speech: Sequence[Clip], background: Sequence[Clip], varied: bool = False) -> None:
+        self.varied = varied
         self._talkers: dict[str, dict[str, list[Clip]]] = defaultdict(lambda: defaultdict(list))
         self._noises: dict[str, list[Clip]] = defaultdict(list)
         for clip in speech:
@@ -99,13 +104,14 @@ class PairMaker:
             raise SottovoceError("there are no training shards yet; run python -m models.data --minimal")
         self._voices = list(speech)
 
-    def draw(self, random: np.random.Generator) -> Pair:
-        """One pair."""
-        if random.random() < NO_VOICE_SHARE:
-            return self._without_voice(random)
-        names = [name for name in SHARES if name in self._talkers]
-        share = np.array([SHARES[name] for name in names])
-        language = str(random.choice(names, p=share / share.sum()))
+    def draw(self, random: np.random.Generator, language: str | None = None) -> Pair:
+        """One pair, with a voice of this language, or with one of any or none."""
+        if language is None:
+            if random.random() < NO_VOICE_SHARE:
+                return self._without_voice(random)
+            names = [name for name in SHARES if name in self._talkers]
+            share = np.array([SHARES[name] for name in names])
+            language = str(random.choice(names, p=share / share.sum()))
         talkers = self._talkers[language]
         talker = str(random.choice(sorted(talkers)))
         voice, text = _in_a_row(talkers[talker], random)
@@ -152,11 +158,21 @@ class PairMaker:
             parts = [_stretch(others, length, random) for _ in range(int(random.integers(2, 6)))]
         elif kind == UNKNOWN:
             names = sorted(self._noises)
-            parts = [_stretch(self._noises[str(name)], length, random) for name in random.choice(names, 2)]
+            parts = [self._recorded(str(name), length, random) for name in random.choice(names, 2)]
         else:
-            parts = [_stretch(self._noises[kind], length, random)]
+            count = 2 if self.varied and random.random() < TWO_OF_A_KIND_SHARE else 1
+            parts = [self._recorded(kind, length, random) for _ in range(count)]
         whole: Samples = np.stack([_at_level(part) for part in parts]).sum(axis=0)
-        return _at_level(coloured(whole, random) if random.random() < MICROPHONE_SHARE else whole)
+        share = VARIED_MICROPHONE_SHARE if self.varied else MICROPHONE_SHARE
+        return _at_level(coloured(whole, random) if random.random() < share else whole)
+
+    def _recorded(self, kind: str, length: int, random: np.random.Generator) -> Samples:
+        """[length] of recordings of a kind, where wanted as they would be of another place."""
+        if not self.varied:
+            return _stretch(self._noises[kind], length, random)
+        speed = float(random.uniform(*SPEED))
+        sound = played(_stretch(self._noises[kind], int(length * speed) + 2, random), speed)[:length]
+        return sound[::-1] if random.random() < BACKWARDS_SHARE else sound
 
 
 def _at_level(x: Samples) -> Samples:
@@ -196,9 +212,9 @@ def _stretch(clips: Sequence[Clip], length: int, random: np.random.Generator) ->
 # Blocks ---------------------------------------------------------------------------------------------------------------
 
 
-def folder(split: Split) -> Path:
+def folder(split: Split, windows: bool = False) -> Path:
     """Where the blocks of a split lie."""
-    return cache_dir() / "words" / split
+    return cache_dir() / "words" / (f"{split}-windows" if windows else split)
 
 
 class FrozenWhisper:
@@ -227,9 +243,25 @@ def pairs_of(maker: PairMaker, number: int) -> list[Pair]:
     return [maker.draw(random) for _ in range(BLOCK_PAIRS)]
 
 
-def make_block(maker: PairMaker, whisper: Any, number: int) -> bytes:
+def windows_of(maker: PairMaker, number: int) -> list[Pair]:
+    """A block's windows, WINDOW_S of a pair each; the same number gives the same ones."""
+    random = np.random.default_rng([8, number])
+    return [window_of(maker.draw(random), random) for _ in range(BLOCK_WINDOWS)]
+
+
+def window_of(pair: Pair, random: np.random.Generator) -> Pair:
+    """WINDOW_S from anywhere in a pair where there is something to hear; its words are not told."""
+    size, spare = round(WINDOW_S * RATE_HZ), max(0, len(pair.noisy) - round(WINDOW_S * RATE_HZ))
+    power = np.concatenate([[0.0], np.square(pair.noisy, dtype=np.float64).cumsum()])
+    starts = np.arange(0, spare + 1, RATE_HZ // 10)
+    heard = power[np.minimum(starts + size, len(pair.noisy))] - power[starts] > size * 10 ** (QUIET_DB / 10)
+    start = int(random.choice(starts[heard] if heard.any() else starts))
+    cut = slice(start, start + size)
+    return replace(pair, clean=pair.clean[cut], noisy=pair.noisy[cut], text="")
+
+
+def make_block(pairs: Sequence[Pair], whisper: Any) -> bytes:
     """A block's file."""
-    pairs = pairs_of(maker, number)
     heard = [(whisper.frames(pair.clean), whisper.frames(pair.noisy)) for pair in pairs]
     tokens = [whisper.tokens(pair.text, pair.language) for pair in pairs]
     out = io.BytesIO()
@@ -259,10 +291,10 @@ class Heard:
     language: str
 
 
-def read_blocks(split: Split) -> Iterator[Heard]:
-    """All pairs of a split that are there."""
+def read_blocks(split: Split, windows: bool = False) -> Iterator[Heard]:
+    """All pairs of a split that are there, or all windows."""
     told = [KINDS.index(KIND_OF[name]) for name in SOUNDS]
-    for path in sorted(folder(split).glob("*.npz")):
+    for path in sorted(folder(split, windows).glob("*.npz")):
         with np.load(path) as block:
             ends, token_ends = np.cumsum(block["frames"])[:-1], np.cumsum(block["counts"])[:-1]
             sounds = (np.split(block[name], ends) for name in ("clean", "noisy"))
@@ -271,35 +303,40 @@ def read_blocks(split: Split) -> Iterator[Heard]:
                 yield Heard(clean, noisy, tokens, told[int(kind)], float(snr_db), str(language))
 
 
-def run(split: Split, blocks: int) -> None:
+def run(split: Split, blocks: int, windows: bool = False) -> None:
     """Make the blocks that are not there yet."""
-    maker, place = PairMaker(load(split, "speech"), load(split, "background")), folder(split)
+    maker = PairMaker(load(split, "speech"), load(split, "background"), varied=windows and split == "train")
+    place, drawn = folder(split, windows), windows_of if windows else pairs_of
     place.mkdir(parents=True, exist_ok=True)
     missing = [n for n in range(blocks) if not (place / f"{n:04d}.npz").exists()]
     whisper = FrozenWhisper() if missing else None
-    for number in track(missing, f"{split}: blocks of {BLOCK_PAIRS} pairs", console=console):
-        write_beside(place / f"{number:04d}.npz", make_block(maker, whisper, number))
+    title = f"{split}: blocks of {f'{BLOCK_WINDOWS} windows' if windows else f'{BLOCK_PAIRS} pairs'}"
+    for number in track(missing, title, console=console):
+        write_beside(place / f"{number:04d}.npz", make_block(drawn(maker, number), whisper))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.word_pairs", description="What Whisper hears, on disk.")
     parser.add_argument(
-        "--blocks", type=int, default=40, help=f"how many blocks of {BLOCK_PAIRS} pairs there are to be"
+        "--blocks",
+        type=int,
+        default=40,
+        help=f"how many blocks there are to be, of {BLOCK_PAIRS} pairs or {BLOCK_WINDOWS} windows",
     )
+    parser.add_argument("--windows", action="store_true", help=f"{WINDOW_S:g} s each, for telling the kind of noise")
     parser.add_argument("--split", choices=("train", "validation"), default="train")
     args = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     try:
-        run(args.split, args.blocks)
+        run(args.split, args.blocks, args.windows)
     except (SottovoceError, OSError) as problem:
         print(problem, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            f"stopped; {folder(args.split)} holds the blocks that are done, the same command goes on", file=sys.stderr
-        )
+        place = folder(args.split, args.windows)
+        print(f"stopped; {place} holds the blocks that are done, the same command goes on", file=sys.stderr)
         return 130
     return 0
 

@@ -94,8 +94,17 @@ def test_a_word_waits_for_the_mark_that_may_follow_it() -> None:
     assert texts(final) == ["morning."]
 
 
+def test_what_attention_puts_far_enough_back_is_final_by_one_answer() -> None:
+    agreement = Agreement[Word](sure_s=0.5)
+    words = said("one two three four five")
+    final, tail = agreement.update(words, words[1].end_s + 0.5)
+    assert (texts(final), texts(tail)) == (["one", "two"], ["three", "four", "five"])
+    final, tail = agreement.update(tail, words[3].end_s)
+    assert (texts(final), texts(tail)) == (["three", "four"], ["five"])
+
+
 def test_without_agreement_the_horizon_alone_decides() -> None:
-    final, tail = Agreement[Word](agree=False).update(said("one two three"), 0.9)
+    final, tail = Agreement[Word](sure_s=0.0).update(said("one two three"), 0.9)
     assert (texts(final), texts(tail)) == (["one", "two"], ["three"])
 
 

@@ -253,6 +253,10 @@ def test_trim_keeps_the_voice_and_a_margin() -> None:
         ("x/sounds/SportsCroud1.wav", "crowd"),
         ("x/fire/sounds/fire_fire.1.ogg", "fire"),
         ("x/fire_archer/sounds/archer_ack1.wav", ""),
+        ("usr/share/games/lincity-ng/sounds/Rocket1.wav", ""),
+        ("usr/share/games/lincity-ng/sounds/Commune2.wav", "crowd"),
+        ("x/ambient/city.ogg", "crowd"),
+        ("sounds/nature/amazon-rainforest.ogg", "nature"),
     ],
 )
 def test_class_of(path: str, name: str) -> None:

@@ -12,12 +12,12 @@ import pytest
 from engine.captions import Heard as HeardWord
 from engine.listener import LIVE, Hypothesis
 from engine.residue import Reading
-from engine.types import SottovoceError
+from engine.types import SottovoceError, Word
 from models import evaluate, evaluate_words
-from models.evaluate_words import kinds, markdown, nobody_speaks, stream_of
+from models.evaluate_words import covered, kinds, languages, markdown, nobody_speaks, stream_of, talkers_of
 from models.shards import RATE_HZ, Clip
 from models.testset import Mixture
-from models.word_pairs import KIND_OF, KINDS, Pair
+from models.word_pairs import KIND_OF, KINDS, NOISES, Pair
 
 
 def pair(kind: str, told: str, snr_db: float, equal: float = 1.0) -> Pair:
@@ -57,6 +57,8 @@ def test_kinds_are_counted_and_clean_is_told_from_noisy() -> None:
     assert found["by_snr"]["0 to 5 dB"]["equal tokens"] == pytest.approx(50.0, abs=1.0)
     assert found["by_snr"]["10 to 15 dB"] == {"kind": 0.0, "clean or not": 100.0, "equal tokens": 100.0, "pairs": 1}
     assert found["by_snr"]["no voice"]["kind"] == 100.0
+    assert found["by_kind"]["weather"] == {"kind": 50.0, "clean or not": 75.0, "equal tokens": 83.1, "pairs": 4}
+    assert set(found["by_kind"]) == {"weather", "clean"}
     assert "| no voice" in markdown({"kinds": found}).replace("noisy, no voice", "no voice")
 
 
@@ -97,6 +99,52 @@ def test_words_that_come_live_are_final_after_they_were_spoken(monkeypatch: pyte
     words, delays_s = evaluate_words.heard_live(sound, LIVE, Decoder())
     assert len(words) == len(delays_s) == 6
     assert all(0.0 < delay_s < 3.0 for delay_s in delays_s)
+
+
+def test_words_that_nothing_was_written_about_are_not_covered() -> None:
+    spoken = [Word(f"w{n}", n, n + 1.0) for n in range(4)]
+    assert covered(spoken, spoken) == 100.0
+    assert covered(spoken, []) == 0.0
+    assert covered(spoken, [Word("x", 0.0, 1.0), Word("y", 2.5, 3.0)]) == pytest.approx(100 * (1.3 + 1.1) / 4, abs=1)
+
+
+@pytest.fixture
+def voices(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Clip]]:
+    random = np.random.default_rng(0)
+
+    def clip(source: str, speaker: str, text: str) -> Clip:
+        return Clip((3000 * random.standard_normal(RATE_HZ)).astype(np.int16), speaker, "", source, text)
+
+    spoken = {
+        "validation": [clip("fillets-ng-data-nl/a", "nl/big", "een"), clip("hedgewars-data/a", "h/1", "")],
+        "train": [clip("fillets-ng-data-cs/a", "cs/1", "jedna"), clip("festvox-ru/a", "ru/1", "odin")],
+    }
+    monkeypatch.setattr(evaluate_words, "load", lambda split, kind: spoken[split])
+    return spoken
+
+
+def test_languages_are_heard_of_validation_voices_where_there_are_any(
+    voices: dict[str, list[Clip]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [clip.speaker for clip in talkers_of("nl")] == ["nl/big"]
+    assert [clip.speaker for clip in talkers_of("cs")] == ["cs/1"]
+    with pytest.raises(SottovoceError, match=r"models\.data"):
+        talkers_of("el")
+    monkeypatch.setattr(evaluate_words, "FOREIGN_PAIRS", 4)
+    monkeypatch.setattr(evaluate_words, "taps_of", lambda sound: {"noisy, enhanced": sound})
+    heard: list[str] = []
+
+    def live(sound: np.ndarray, pace: object, decoder: object, language: str) -> tuple[list[Word], list[float]]:
+        heard.append(language)
+        return [Word("jedna", 0.0, 1.0)], [0.5]
+
+    monkeypatch.setattr(evaluate_words, "heard_live", live)
+    noises = [Clip(np.full(RATE_HZ * 3, 500, np.int16), "", name, "x", "") for name in NOISES]
+    found = languages(noises, None, lambda samples, language="en": "een" if language == "nl" else "")
+    assert heard == ["cs"] * 8 + ["ru"] * 8 + ["nl"] * 8
+    assert found["nl, noisy, plain Whisper"]["word_errors_percent"] < 100.0
+    assert found["ru, clean, captions"]["word_errors_percent"] == 100.0
+    assert "| nl, noisy, captions" in markdown({"languages": found})
 
 
 def test_noise_without_a_voice_fills_its_time_and_every_kind_comes() -> None:

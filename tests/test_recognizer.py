@@ -34,7 +34,7 @@ from engine.vad import SAMPLE_RATE_HZ, WINDOW
 
 WORD_S, STEP = 0.4, 0.001
 pauses = st.lists(st.sampled_from([0.0, 0.05, 0.2, 0.3, 0.8, 1.5, 3.0]), min_size=1, max_size=60)
-paces = {"live": LIVE, "at once": replace(LIVE, agree=False), "offline": OFFLINE}
+paces = {"live": LIVE, "at once": replace(LIVE, sure_s=0.0), "offline": OFFLINE}
 
 
 def spoken(before_s: Sequence[float]) -> tuple[np.ndarray, list[float]]:

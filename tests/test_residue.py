@@ -13,7 +13,7 @@ from engine import residue
 from engine.residue import ResidueReader, ResidueWatch
 from engine.types import ArtefactError, SottovoceError
 from models import export_words
-from models.export_words import clouds, fisher_plane, snap, summaries, write
+from models.export_words import clouds, fisher_plane, load_shipped, snap, summaries, write
 from models.manifest import update_row
 from models.noise_vq import NoiseVq, VqConfig
 from models.word_pairs import KINDS, Heard
@@ -187,3 +187,15 @@ def test_artefacts_without_it_are_no_failure(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "manifest.toml").write_text("artefact = []\n", encoding="utf-8")
     monkeypatch.setenv("SOTTOVOCE_ASSETS", str(tmp_path))
     assert not residue.has_residue()
+
+
+def test_training_goes_on_from_the_shipped_graph(folder: Path, model: NoiseVq, tmp_path: Path) -> None:
+    back = load_shipped(folder / "residue.onnx")
+    assert back.config == model.config
+    ours, theirs = model.state_dict(), back.state_dict()
+    for name in (name for name in ours if name.startswith(("encoder.", "classifier.", "codebook.vectors"))):
+        assert torch.equal(ours[name], theirs[name]), name
+    (tmp_path / "cut.onnx").write_bytes((folder / "residue.onnx").read_bytes()[:5000])
+    for wrong in ("cut.onnx", "none.onnx"):
+        with pytest.raises(SottovoceError, match="install Sottovoce again"):
+            load_shipped(tmp_path / wrong)

@@ -157,18 +157,3 @@ def test_the_kind_is_told_from_two_seconds_that_are_there() -> None:
     assert all(mask.sum(1).tolist() == [KIND_TOKENS, KIND_TOKENS, 7] for mask in drawn)
     assert len({int(mask[0].int().argmax()) for mask in drawn}) > 5
     assert all(not (mask & ~there).any() for mask in drawn)
-
-
-def test_settling_learns_kinds_and_leaves_the_latent_decoder_alone(whisper: Whisper, tmp_path: Path) -> None:
-    training = Training(CONFIG, Words(whisper, STARTS), pairs(), pairs(6), tmp_path)
-    decoder = {name: tensor.clone() for name, tensor in training.model.decoder.state_dict().items()}
-    with torch.no_grad():
-        before = float(training._kinds_of(training.train))
-    vectors = training.model.codebook.vectors.clone()
-    training.settle(0.05)
-    assert torch.equal(training.model.codebook.vectors, vectors)
-    with torch.no_grad():
-        after = float(training._kinds_of(training.train))
-    assert after < before - 0.2
-    for name, tensor in training.model.decoder.state_dict().items():
-        assert torch.equal(tensor, decoder[name]), name

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.mix import active_rms
+from engine.residue import QUIET_DB, WINDOW_S
 from engine.types import SottovoceError
 from models import word_pairs
 from models.shards import Clip
@@ -21,7 +22,9 @@ from models.word_pairs import (
     SOUNDS,
     PairMaker,
     make_block,
+    pairs_of,
     read_blocks,
+    windows_of,
 )
 
 RATE_HZ = 16_000
@@ -112,9 +115,10 @@ def test_a_block_comes_back_as_it_was_made_and_is_the_same_each_time(
     monkeypatch.setenv("SOTTOVOCE_CACHE", str(tmp_path))
     place = word_pairs.folder("train")
     place.mkdir(parents=True)
-    assert make_block(maker, Whisper(), 3) == make_block(maker, Whisper(), 3)
-    assert make_block(maker, Whisper(), 3) != make_block(maker, Whisper(), 4)
-    (place / "0003.npz").write_bytes(make_block(maker, Whisper(), 3))
+    block = make_block(pairs_of(maker, 3), Whisper())
+    assert make_block(pairs_of(maker, 3), Whisper()) == block
+    assert make_block(pairs_of(maker, 4), Whisper()) != block
+    (place / "0003.npz").write_bytes(block)
     back = list(read_blocks("train"))
     random = np.random.default_rng([7, 3])
     drawn = [maker.draw(random) for _ in range(BLOCK_PAIRS)]
@@ -126,12 +130,48 @@ def test_a_block_comes_back_as_it_was_made_and_is_the_same_each_time(
         assert (KINDS[heard.kind], heard.language) == (KIND_OF[pair.noise], pair.language)
 
 
+@pytest.mark.parametrize("varied", [False, True])
+def test_windows_are_as_long_as_a_live_look_and_hold_the_noise_they_name(
+    maker: PairMaker, varied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_pairs, "ROOM_SHARE", 0.0)
+    maker.varied = varied
+    windows = windows_of(maker, 1)
+    assert {window.noise for window in windows} == set(SOUNDS)
+    for window in windows:
+        assert window.clean.shape == window.noisy.shape
+        assert 0 < len(window.noisy) <= round(WINDOW_S * RATE_HZ)
+        assert window.noisy.dtype == np.float32
+        if window.noise == CLEAN:
+            assert np.array_equal(window.noisy, window.clean)
+        else:
+            assert np.square(window.noisy).mean() > 10 ** (QUIET_DB / 10)
+    again = windows_of(maker, 1)
+    assert all(np.array_equal(a.noisy, b.noisy) for a, b in zip(windows, again, strict=True))
+
+
+def test_a_varied_noise_is_no_piece_of_its_recording(maker: PairMaker) -> None:
+    random = np.random.default_rng(6)
+    whole = maker._noises["rain"][0].samples.astype(np.float64)
+
+    def likeness(noise: np.ndarray) -> float:
+        """The highest correlation with any piece of the recording."""
+        piece = noise[:4000].astype(np.float64)
+        size = len(whole) + len(piece)
+        along = np.fft.irfft(np.fft.rfft(whole, size) * np.fft.rfft(piece, size).conj(), size)
+        return float(np.abs(along).max() / np.sqrt((piece**2).sum() * (whole**2).mean() * len(piece)))
+
+    assert likeness(maker._recorded("rain", RATE_HZ, random)) > 0.9
+    maker.varied = True
+    assert max(likeness(maker._recorded("rain", RATE_HZ, random)) for _ in range(5)) < 0.5
+
+
 def test_blocks_that_are_there_are_left_alone(
     maker: PairMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOTTOVOCE_CACHE", str(tmp_path))
     monkeypatch.setattr(word_pairs, "load", lambda split, kind: [])
-    monkeypatch.setattr(word_pairs, "PairMaker", lambda speech, background: maker)
+    monkeypatch.setattr(word_pairs, "PairMaker", lambda speech, background, varied: maker)
     monkeypatch.setattr(word_pairs, "FrozenWhisper", Whisper)
     place = word_pairs.folder("validation")
     place.mkdir(parents=True)

@@ -1,0 +1,241 @@
+"""Teach the quantiser inside Whisper the kinds of noise, alone: `python -m models.train_kinds [--minutes 30]`.
+
+    python -m models.word_pairs --windows --blocks 80                       # once: what Whisper hears
+    python -m models.word_pairs --windows --blocks 8 --split validation
+    python -m models.train_kinds && python -m models.export_words
+
+A step costs a tenth of one with words (models.train_words), and telling kinds of noise needs many. It goes on from what
+training left in the cache, or else from the shipped graph; the mean of the weights along the way is what is kept
+(Polyak 1992). Ctrl-C or SIGTERM saves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.paths import assets_dir, cache_dir
+from engine.residue import ROLE
+from engine.types import SottovoceError
+from models.config import LOG_NAME
+from models.noise_vq import NoiseVq, alpha_loss, downsampled
+from models.shards import SPLITS
+from models.word_pairs import CLEAN, KIND_OF, KINDS, UNKNOWN, Heard, read_blocks
+
+SEED = 3
+RATE, BATCH, DECAY, ALPHA = 1e-3, 48, 0.05, 0.1
+WARMUP_STEPS, GRAD_CLIP = 100, 1.0
+FRAMES = 100  # two seconds, as live
+MEMORY = 0.995  # of the running mean of the weights, a step
+JUDGE_EVERY = 200
+TOLD = [number for number, kind in enumerate(KINDS) if kind != KIND_OF[UNKNOWN]]
+
+
+class KindTraining:
+    """Encoder and classifier of a quantiser on FRAMES of many pairs: the kind, and codes that stay the clean sound's.
+
+    The codes stand still: where they move, so does the residue, and on validation .50 of the kinds were told in place
+    of .67.
+    """
+
+    def __init__(self, model: NoiseVq, pairs: Sequence[Heard], random: np.random.Generator) -> None:
+        self.model, self.pairs = model, pairs
+        self._random = random
+        self._parts = trained_parts(model)
+        self._optimizer = torch.optim.AdamW(self._parts, lr=RATE, weight_decay=DECAY)
+        self._mean = [part.detach().clone() for part in self._parts]
+        self.step = 0
+
+    def one_step(self, rate: float) -> float:
+        """A step at a share of the full rate; the loss."""
+        self.model.train()
+        self.model.codebook.eval()
+        for group in self._optimizer.param_groups:
+            group["lr"] = RATE * rate
+        chosen = [self.pairs[i] for i in self._random.choice(len(self.pairs), BATCH)]
+        loss = self.loss(chosen)
+        self._optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._parts, GRAD_CLIP)
+        self._optimizer.step()
+        self.step += 1
+        memory = min(MEMORY, self.step / (self.step + 10.0))
+        with torch.no_grad():
+            for mean, part in zip(self._mean, self._parts, strict=True):
+                mean.lerp_(part, 1.0 - memory)
+        return float(loss.detach())
+
+    def loss(self, pairs: Sequence[Heard]) -> Tensor:
+        """Of the same FRAMES from anywhere in both sounds of each pair."""
+        clean, noisy, there = pieces(pairs, self._random)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bfloat16()):
+            quantised = self.model.quantise(noisy, there)
+            said = downsampled(there)
+            logits = self.model.classifier(quantised.residue, said)
+            with torch.no_grad():
+                target = self.model.encoder(clean, there)
+        held = ALPHA * alpha_loss(target, quantised, said)
+        return held + functional.cross_entropy(logits.float(), torch.tensor([pair.kind for pair in pairs]))
+
+    @torch.no_grad()
+    def keep_mean(self) -> None:
+        """Put the running mean in the weights' place."""
+        for mean, part in zip(self._mean, self._parts, strict=True):
+            part.copy_(mean)
+
+    @torch.no_grad()
+    def averaged(self) -> NoiseVq:
+        """A copy with the running mean in the weights' place."""
+        model = copy.deepcopy(self.model).eval()
+        for mean, part in zip(self._mean, trained_parts(model), strict=True):
+            part.copy_(mean)
+        return model
+
+    def run(self, minutes: float, watch: Callable[[], object] = lambda: None) -> None:
+        """Steps until the minutes are over; the running mean is what stays. watch: called every JUDGE_EVERY steps."""
+        began = time.monotonic()
+        try:
+            while (done := (time.monotonic() - began) / (60 * minutes)) < 1.0:
+                self.one_step(rate_at(self.step, done))
+                if self.step % JUDGE_EVERY == 0:
+                    watch()
+        finally:
+            self.keep_mean()
+
+
+def side_by_side(rows: Sequence[np.ndarray], longest: int) -> Tensor:
+    """Frames [T, width] of several sounds as [B, longest, width], zeros where one is shorter."""
+    whole = np.zeros((len(rows), longest, rows[0].shape[1]), np.float32)
+    for place, row in zip(whole, rows, strict=True):
+        place[: len(row)] = row
+    return torch.from_numpy(whole)
+
+
+def pieces(pairs: Sequence[Heard], random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """The same FRAMES from anywhere in both sounds of each pair -> clean, noisy [B, T, width], there [B, T]."""
+    size = FRAMES
+    starts = [int(random.integers(max(1, len(pair.noisy) - size + 1))) for pair in pairs]
+    there = torch.zeros(len(pairs), size, dtype=torch.bool)
+    for row, pair in enumerate(pairs):
+        there[row, : len(pair.noisy)] = True
+    cut = [
+        side_by_side([getattr(p, name)[at : at + size] for p, at in zip(pairs, starts, strict=True)], size)
+        for name in ("clean", "noisy")
+    ]
+    return cut[0], cut[1], there
+
+
+def trained_parts(model: NoiseVq) -> list[torch.nn.Parameter]:
+    """What is trained here."""
+    return [*model.encoder.parameters(), *model.classifier.parameters()]
+
+
+def rate_at(step: int, done: float) -> float:
+    """Share of the full rate: warm-up, and a cosine over the run (`done`: 0..1) down to a fiftieth."""
+    return min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16, so that it pays."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@torch.no_grad()
+def told(model: NoiseVq, windows: Sequence[Heard]) -> dict[str, float]:
+    """Shares of windows whose kind is told, and of those told clean or not rightly; unknown ones are not asked."""
+    asked = [window for window in windows if window.kind in TOLD]
+    found = list[int]()
+    for at in range(0, len(asked), BATCH):
+        _, noisy, there = pieces(asked[at : at + BATCH], np.random.default_rng(0))
+        logits = model.classifier(model.quantise(noisy, there).residue, downsampled(there))
+        found += logits.argmax(1).tolist()
+    kinds, clean = np.array([window.kind for window in asked]), KINDS.index(CLEAN)
+    guessed = np.array(found)
+    by_kind = {KINDS[k]: float(np.mean(guessed[kinds == k] == k)) for k in np.unique(kinds)}
+    parted = float(np.mean((kinds == clean) == (guessed == clean)))
+    return {"told": float(np.mean(kinds == guessed)), "clean_or_not": parted, **by_kind}
+
+
+def train(
+    model: NoiseVq, pairs: Sequence[Heard], validation: Sequence[Heard], minutes: float, folder: Path
+) -> dict[str, float]:
+    """Train, print and log how well validation windows are told, and save; the last figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    training, began = KindTraining(model, pairs, np.random.default_rng(SEED)), time.monotonic()
+
+    def report(judged: NoiseVq) -> dict[str, float]:
+        row = {name: round(value, 4) for name, value in told(judged, validation).items()}
+        line = json.dumps({"kinds_step": training.step, "wall_s": round(time.monotonic() - began), **row})
+        print(line, flush=True)
+        with (folder / LOG_NAME).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        return row
+
+    try:
+        training.run(minutes, watch=lambda: report(training.averaged()))
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+    found = report(model.eval())
+    save(model, folder / "vq.pt")
+    return found
+
+
+def save(model: NoiseVq, path: Path) -> None:
+    """Beside and renamed; what else models.train_words keeps there stays, but for its optimiser."""
+    before = torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else {"step": 0, "told": 0.0}
+    before.pop("optimizer", None)
+    torch.save(before | {"model": model.state_dict(), "config": asdict(model.config)}, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
+def begin() -> NoiseVq:
+    """The quantiser that training left in the cache, or else what of it is shipped, with a new latent decoder."""
+    from models.export_words import load_shipped, load_trained  # it takes its training from models.train_words
+
+    path = cache_dir() / "words" / "vq.pt"
+    return load_trained(path) if path.is_file() else load_shipped(assets_dir() / f"{ROLE}.onnx")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m models.train_kinds", description="Teach kinds of noise.")
+    parser.add_argument("--minutes", type=float, default=30.0, help="stop after so many minutes")
+    args = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    try:
+        windows = {split: list(read_blocks(split, windows=True)) for split in SPLITS}
+        for split in SPLITS:
+            if not windows[split]:
+                wanted = f"python -m models.word_pairs --windows --split {split}"
+                raise SottovoceError(f"there are no {split} windows yet; run {wanted}")
+        train(begin(), windows["train"], windows["validation"], args.minutes, cache_dir() / "words")
+    except (SottovoceError, OSError) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
