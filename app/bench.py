@@ -73,8 +73,8 @@ def bench(what: str, seconds: float | None, as_json: bool, provider: str, minute
 
 
 def soak(minutes: float, provider: str, quiet: bool) -> dict[str, Any]:
-    """Simulated minutes of a live run: its sound, then its captions, where Whisper is here. Raises UsageError or
-    SottovoceError."""
+    """Simulated minutes of a live run: its sound, then its captions, where Whisper is here; or those until it was
+    stopped. Raises UsageError or SottovoceError."""
     from engine.artefacts import load_models
     from engine.caption_soak import measure_caption_soak
     from engine.soak import measure_soak
@@ -84,6 +84,8 @@ def soak(minutes: float, provider: str, quiet: bool) -> dict[str, Any]:
         raise UsageError(f"--minutes is two or more, not {minutes:g}")
     with console.progress("soak", quiet) as advance:
         figures = {"soak": measure_soak(load_models(provider), minutes, advance)}
+    if figures["soak"]["minutes"] < round(minutes):  # stopped
+        return figures
     if find_weights() is None:
         console.warn("captions are left out: run `sottovoce models get base` to have them measured, too")
         return figures

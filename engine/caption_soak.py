@@ -18,7 +18,7 @@ import psutil
 from engine.livebench import demo_sound
 from engine.outbox import SEND_S
 from engine.recognizer import Recognizer
-from engine.soak import per_hour
+from engine.soak import minutes_of, per_hour
 from engine.types import Caption, Samples, SottovoceError
 from engine.vad import SAMPLE_RATE_HZ
 
@@ -85,15 +85,14 @@ class CaptionSoak:
 def measure_caption_soak(minutes: float, progress: Callable[[float], None]) -> dict[str, Any]:
     """So many simulated minutes, at least two, and SETTLE_MINUTES before -> figures of the process; memory in MB.
 
+    Who stops it gets the figures of the minutes until then.
     growth: from the first minute to the last; per hour: the slope of a line through all minutes; cpu_percent: of one
     core, had it been live. Raises SottovoceError when there can be no captions.
     """
-    count, rows = max(2, round(minutes)), list[dict[str, float]]()
     with closing(CaptionSoak(demo_sound(SAMPLE_RATE_HZ))) as soak:
         before = [soak.minute() for _ in range(SETTLE_MINUTES)][-1]  # what is allocated first is no growth
-        for number in range(count):
-            rows.append(soak.minute())
-            progress((number + 1) / count)
+        rows = minutes_of(soak.minute, max(2, round(minutes)), progress)
+    count = len(rows)
     memory_mb = [row["rss_mb"] for row in rows]
     return {
         "minutes": count,

@@ -136,15 +136,14 @@ def _voice_like(seconds: float, random: np.random.Generator) -> Samples:
 def measure_soak(models: Models, minutes: float, progress: Callable[[float], None]) -> dict[str, Any]:
     """So many simulated minutes, at least two -> figures. drift_hops: from the first minute's delay to the last one's.
 
-    One more minute goes before. growth: from the first to the last; per hour: the slope of a line through all minutes.
+    Who stops it gets the figures of the minutes until then. One more minute goes before.
+    growth: from the first to the last; per hour: the slope of a line through all minutes.
     """
-    soak, rows = Soak(models), list[dict[str, float]]()
+    soak = Soak(models)
     soak.minute()  # what is allocated first is no growth, and the reserve is still sought
     began_s = time.perf_counter()
-    count = max(2, round(minutes))
-    for number in range(count):
-        rows.append(soak.minute())
-        progress((number + 1) / count)
+    rows = minutes_of(soak.minute, max(2, round(minutes)), progress)
+    count = len(rows)
     wall_s = time.perf_counter() - began_s
     first, last = rows[0], rows[-1]
     hop_ms = 1000.0 * soak.loop.hop / RATE_HZ
@@ -168,6 +167,21 @@ def measure_soak(models: Models, minutes: float, progress: Callable[[float], Non
         "dropouts": int(last["dropouts"]),
         "skipped_ms": last["skipped_ms"],
     }
+
+
+def minutes_of(
+    minute: Callable[[], dict[str, float]], count: int, progress: Callable[[float], None]
+) -> list[dict[str, float]]:
+    """Figures of so many minutes, or of as many as there were, two or more, until somebody stopped it."""
+    rows = list[dict[str, float]]()
+    try:
+        for number in range(count):
+            rows.append(minute())
+            progress((number + 1) / count)
+    except KeyboardInterrupt:
+        if len(rows) < 2:
+            raise
+    return rows
 
 
 def per_hour(times_s: Sequence[float], values: Sequence[float]) -> float:

@@ -218,14 +218,14 @@ def folder(split: Split, windows: bool = False) -> Path:
 
 
 class FrozenWhisper:
-    """Whisper base's encoder, in floats. Raises ArtefactError without its weights."""
+    """Whisper base's encoder, in floats, or in 8 bit as captions run it. Raises ArtefactError without its weights."""
 
-    def __init__(self) -> None:
+    def __init__(self, int8: bool = False) -> None:
         from engine.weights import require_weights
         from engine.whisper_worker import WhisperDecoder, load_model
 
         weights = require_weights("base")
-        self._decoder = WhisperDecoder(load_model(weights.path, weights.format, weights.name), int8=False)
+        self._decoder = WhisperDecoder(load_model(weights.path, weights.format, weights.name), int8=int8)
 
     def frames(self, sound: Samples) -> np.ndarray:
         """Sound [N] -> what the encoder makes of it, float16 [frames, width], on as many positions as it has."""
@@ -309,7 +309,7 @@ def run(split: Split, blocks: int, windows: bool = False) -> None:
     place, drawn = folder(split, windows), windows_of if windows else pairs_of
     place.mkdir(parents=True, exist_ok=True)
     missing = [n for n in range(blocks) if not (place / f"{n:04d}.npz").exists()]
-    whisper = FrozenWhisper() if missing else None
+    whisper = FrozenWhisper(int8=windows) if missing else None
     title = f"{split}: blocks of {f'{BLOCK_WINDOWS} windows' if windows else f'{BLOCK_PAIRS} pairs'}"
     for number in track(missing, title, console=console):
         write_beside(place / f"{number:04d}.npz", make_block(drawn(maker, number), whisper))

@@ -8,7 +8,7 @@ import pytest
 from app import cli
 from engine.artefacts import Models, load_models
 from engine.fill import FillControl
-from engine.soak import Soak, measure_soak
+from engine.soak import Soak, measure_soak, minutes_of
 from engine.types import Provider, SottovoceError
 from tests import tiny_models
 
@@ -51,6 +51,24 @@ def test_models_that_die_are_told(tiny: Models, monkeypatch: pytest.MonkeyPatch)
     soak.loop.stream.pipeline._delay.process = lambda x: x * np.nan  # type: ignore[method-assign]
     with pytest.raises(SottovoceError, match="sottovoce doctor"):
         soak.minute()
+
+
+@pytest.mark.parametrize(("heard", "told"), [(3, [1.0, 2.0, 3.0]), (1, None)])
+def test_who_stops_it_gets_the_minutes_until_then(heard: int, told: list[float] | None) -> None:
+    minutes = iter([{"minute": float(n + 1)} for n in range(heard)])
+
+    def minute() -> dict[str, float]:
+        if (row := next(minutes, None)) is None:
+            raise KeyboardInterrupt
+        return row
+
+    fractions: list[float] = []
+    if told is None:
+        with pytest.raises(KeyboardInterrupt):
+            minutes_of(minute, 5, fractions.append)
+    else:
+        assert [row["minute"] for row in minutes_of(minute, 5, fractions.append)] == told
+        assert fractions == pytest.approx([0.2, 0.4, 0.6])
 
 
 def test_fewer_than_two_minutes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,7 +172,7 @@ def test_blocks_that_are_there_are_left_alone(
     monkeypatch.setenv("SOTTOVOCE_CACHE", str(tmp_path))
     monkeypatch.setattr(word_pairs, "load", lambda split, kind: [])
     monkeypatch.setattr(word_pairs, "PairMaker", lambda speech, background, varied: maker)
-    monkeypatch.setattr(word_pairs, "FrozenWhisper", Whisper)
+    monkeypatch.setattr(word_pairs, "FrozenWhisper", lambda int8: Whisper())
     place = word_pairs.folder("validation")
     place.mkdir(parents=True)
     (place / "0000.npz").write_bytes(b"mine")
