@@ -89,7 +89,15 @@ def figures(looks: list[dict[str, Any]], delays: list[float], cpu_percent: tuple
         "growth_mb": last["rss_mb"] - first["rss_mb"],
         "growth_mb_per_hour": per_hour([look["at_s"] for look in looks], [look["rss_mb"] for look in looks]),
         "captions_growth_mb": _most_mb(looks[-MINUTE_LOOKS:]) - _most_mb(looks[:MINUTE_LOOKS]),
+        "captions_growth_mb_per_hour": _captions_per_hour(looks),
     }
+
+
+def _captions_per_hour(looks: list[dict[str, Any]]) -> float:
+    """The slope of a line through the most of each minute, of two minutes or more; else through all looks."""
+    minutes = [looks[at : at + MINUTE_LOOKS] for at in range(0, len(looks), MINUTE_LOOKS)]
+    parts = minutes if len(minutes) > 1 else [[look] for look in looks]
+    return per_hour([part[0]["at_s"] for part in parts], [_most_mb(part) for part in parts])
 
 
 def _most_mb(looks: list[dict[str, Any]]) -> float:

@@ -41,7 +41,9 @@ def test_figures_are_those_since_the_first_look() -> None:
 def test_what_captions_give_back_for_a_moment_is_no_growth() -> None:
     needed = (400.0, 450.0, 400.0, 450.0, 420.0, 450.0)
     looks = [look(10.0 * number, captions_rss_mb=needed[number % 6] + number / 3) for number in range(60)]
-    assert figures(looks, [100.0, 101.5], (50.0, 10.0))["captions_growth_mb"] == pytest.approx(18.0)
+    found = figures(looks, [100.0, 101.5], (50.0, 10.0))
+    assert found["captions_growth_mb"] == pytest.approx(18.0)
+    assert found["captions_growth_mb_per_hour"] == pytest.approx(120.0)  # a third of one every ten seconds
 
 
 def test_a_window_that_does_not_come_up_is_told() -> None:
