@@ -22,7 +22,8 @@ from engine.types import RESIDUE_STEP_S, ArtefactError, Residue, Samples
 
 ROLE = "residue"
 WINDOW_S, STEP_S, LEAST_S = 2.0, 1.0, 0.2  # how much is looked at, how often, and at the end at the least
-SMOOTHED = 3  # looks whose mean is told
+SMOOTHED = 5  # looks whose mean is told
+LEAST_CHANCE = 1e-6
 SAMPLE_RATE_HZ = 16_000
 QUIET_DB = -70.0  # RMS below which there is nothing to tell a kind by
 
@@ -126,11 +127,13 @@ class ResidueWatch:
         return None
 
     def look(self, frames: Samples) -> Residue:
-        """What the frames [T, width] of what was taken say, the mean over the last looks."""
+        """What the frames [T, width] of what was taken say, and the last looks together: of chances the product, as of
+        looks that know nothing of each other, and its root, as they do."""
         self._readings.append(self.reader.read(frames))
         new = min(self._new, len(self._sound))
         self._new = 0
-        chances = np.mean([reading.chances for reading in self._readings], axis=0)
+        chances = np.exp(np.mean([np.log(reading.chances + LEAST_CHANCE) for reading in self._readings], axis=0))
+        chances /= chances.sum()
         x, y = np.mean([reading.point for reading in self._readings], axis=0)
         best = int(chances.argmax())
         latest = slice(-max(1, round(new / SAMPLE_RATE_HZ / RESIDUE_STEP_S)), None)

@@ -194,19 +194,18 @@ def _require_parity(graph: ResidueGraph, path: Path, pairs: Sequence[Heard]) -> 
 
 def load_shipped(path: Path) -> NoiseVq:
     """What listens of an exported graph, with a latent decoder that knows nothing. Raises SottovoceError."""
+    load_onnx(path)  # tells a file that is not there, or cut
     try:
         graph = onnx.load(str(path))
         config = next(json.loads(entry.value) for entry in graph.metadata_props if entry.key == "config")
         raw = {tensor.name: tensor for tensor in graph.graph.initializer}
         model = NoiseVq(VqConfig(**config))
         with torch.no_grad():
-            for name, weight in [
-                *model.encoder.named_parameters("encoder"),
-                *model.classifier.named_parameters("classifier"),
-            ]:
-                weight.copy_(torch.from_numpy(unpacked(raw, name).copy()))
+            for part in ("encoder", "classifier"):
+                for name, weight in getattr(model, part).named_parameters(part):
+                    weight.copy_(torch.from_numpy(unpacked(raw, name).copy()))
             model.codebook.vectors.copy_(torch.from_numpy(unpacked(raw, "vectors").copy()))
-    except (OSError, StopIteration, KeyError, TypeError, RuntimeError) as error:
+    except (StopIteration, KeyError, TypeError, RuntimeError) as error:
         raise SottovoceError(f"{path} is not of these networks ({error}); install Sottovoce again") from error
     return model
 

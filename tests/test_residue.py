@@ -15,7 +15,7 @@ from engine.types import ArtefactError, SottovoceError
 from models import export_words
 from models.export_words import clouds, fisher_plane, load_shipped, snap, summaries, write
 from models.manifest import update_row
-from models.noise_vq import NoiseVq, VqConfig
+from models.noise_vq import NoiseVq, Sampling, VqConfig
 from models.word_pairs import KINDS, Heard
 
 WIDTH, RATE_HZ = 16, 16_000
@@ -156,6 +156,9 @@ class TestWatch:
             assert watch.take() is not None
             told.append(watch.look(each))
         assert told[0].point == pytest.approx(alone[0].point)
+        both = np.sqrt(np.prod([reading.chances for reading in alone], axis=0))
+        assert told[1].noise_class == watch.reader.kinds[int(both.argmax())]
+        assert told[1].confidence == pytest.approx(float((both / both.sum()).max()), abs=1e-4)
         assert told[1].point == pytest.approx(np.mean([reading.point for reading in alone], axis=0))
         assert told[1].codes == tuple(alone[1].codes[-25:].tolist())
 
@@ -189,13 +192,21 @@ def test_artefacts_without_it_are_no_failure(tmp_path: Path, monkeypatch: pytest
     assert not residue.has_residue()
 
 
-def test_training_goes_on_from_the_shipped_graph(folder: Path, model: NoiseVq, tmp_path: Path) -> None:
-    back = load_shipped(folder / "residue.onnx")
+@pytest.mark.parametrize("sampling", ["mean", "transformer"])
+def test_training_goes_on_from_the_shipped_graph(sampling: Sampling, pairs: list[Heard], tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model = NoiseVq(VqConfig(width=WIDTH, latent=8, codes=32, heads=2, sampling=sampling, classes=len(KINDS))).eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # equal ones, such as zeros, would be stored once
+            weight += 0.01 * torch.randn_like(weight)
+    snap(model)
+    write(model, pairs, tmp_path / "residue.onnx")
+    back = load_shipped(tmp_path / "residue.onnx")
     assert back.config == model.config
     ours, theirs = model.state_dict(), back.state_dict()
     for name in (name for name in ours if name.startswith(("encoder.", "classifier.", "codebook.vectors"))):
         assert torch.equal(ours[name], theirs[name]), name
-    (tmp_path / "cut.onnx").write_bytes((folder / "residue.onnx").read_bytes()[:5000])
+    (tmp_path / "cut.onnx").write_bytes((tmp_path / "residue.onnx").read_bytes()[:5000])
     for wrong in ("cut.onnx", "none.onnx"):
         with pytest.raises(SottovoceError, match="install Sottovoce again"):
             load_shipped(tmp_path / wrong)

@@ -11,7 +11,7 @@ import torch
 
 from models import train_kinds
 from models.noise_vq import NoiseVq, VqConfig
-from models.train_kinds import FRAMES, KindTraining, pieces, told, train
+from models.train_kinds import FRAMES, LEAST_TOKENS, KindTraining, pieces, some_of, told, train
 from models.word_pairs import CLEAN, KINDS, UNKNOWN, Heard
 
 WIDTH = 16
@@ -48,7 +48,7 @@ def test_kinds_are_learned_and_codes_and_latent_decoder_stand_still(model: Noise
         assert torch.equal(value, still[name]), name
     rows = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rows[-1]["kinds_step"] > 10
-    assert rows[-1]["told"] == after["told"]
+    assert max(row["told"] for row in rows) == after["told"] == told(model, windows(80, 1))["told"]
 
 
 def test_what_is_kept_is_the_mean_of_the_way(model: NoiseVq) -> None:
@@ -80,6 +80,26 @@ def test_a_stop_saves_and_the_next_run_goes_on_from_there(
     assert again.config == CONFIG
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_training_that_makes_it_worse_changes_nothing(
+    model: NoiseVq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(model, windows(200), windows(80, 1), 0.1, tmp_path)
+    before = states(model, "")
+    wrong = [Heard(w.clean, w.noisy, w.tokens, (w.kind + 1) % 4, 5.0, "en") for w in windows(100)]
+    train(model, wrong, windows(80, 1), 0.05, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in states(model, "").items())
+
+
+def test_stretches_are_of_tokens_that_are_there() -> None:
+    there = torch.zeros(40, 50, dtype=torch.bool)
+    for row in range(40):
+        there[row, : 1 + row] = True
+    mask = some_of(there, np.random.default_rng(2))
+    assert not (mask & ~there).any()
+    assert all(min(row + 1, LEAST_TOKENS) <= int(mask[row].sum()) <= row + 1 for row in range(40))
+    assert len({int(mask[row].int().argmax()) for row in range(20, 40)}) > 5
 
 
 def test_pieces_of_both_sounds_are_from_one_place() -> None:
