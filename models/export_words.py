@@ -34,7 +34,7 @@ from models.config import FORMAT_VERSION, LOG_NAME
 from models.export import OPSET, pack
 from models.manifest import update_row
 from models.noise_vq import NoiseVq, VqConfig
-from models.shards import load
+from models.shards import SPLITS, load
 from models.word_pairs import KINDS, Heard, folder, language_of, read_blocks
 
 PLANE_S, FRAMES_PER_S = 2.0, 50  # pairs are looked at so long at a time, which is what the engine has of a sound
@@ -44,8 +44,12 @@ TOLERANCE = 2e-3
 WORDS_LOG = "words.jsonl"
 LEAST_PIECES = 16  # of a kind, for its cloud to mean anything
 COMMAND = (
-    "python -m models.word_pairs --blocks {blocks} && python -m models.word_pairs --blocks {checks} --split validation"
-    " && python -m models.train_words --minutes 36 --sampling {sampling} && python -m models.export_words"
+    "python -m models.word_pairs --blocks 72 && python -m models.word_pairs --blocks 6 --split validation"
+    " && python -m models.train_words --minutes 36 --sampling {sampling}"
+    " && python -m models.word_pairs --windows --blocks {windows}"
+    " && python -m models.word_pairs --windows --blocks {checks} --split validation"
+    " && python -m models.train_kinds --minutes 4 (kept as A.pt) && python -m models.train_kinds --minutes 6 (B.pt)"
+    " && python -m models.average A.pt B.pt && python -m models.export_words"
 )
 
 
@@ -233,15 +237,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         model = load_trained(args.checkpoint)
         snap(model)
-        pairs = list(read_blocks("train"))
+        pairs = list(read_blocks("train", windows=True))
         if not pairs:
-            raise SottovoceError("there are no pairs to fit the plane on; run python -m models.word_pairs")
+            raise SottovoceError("there is nothing to fit the plane on; run python -m models.word_pairs --windows")
         beside = target.with_suffix(".part")
         write(model, pairs, beside)
         beside.replace(target)
         sources = {clip.source.split("/")[0] for clip in load("train", "speech") if language_of(clip)}
         sources |= {clip.source.split("/")[0] for clip in load("train", "background")}
-        blocks, checks = (sum(1 for _ in folder(split).glob("*.npz")) for split in ("train", "validation"))
+        windows, checks = (sum(1 for _ in folder(split, windows=True).glob("*.npz")) for split in SPLITS)
         update_row(
             name=ROLE,
             file=target.name,
@@ -249,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
             license="MIT",
             ancestors=["Whisper base (Radford et al. 2022, MIT): its encoder's frames are what this was trained on"],
             data=sorted(sources),
-            command=COMMAND.format(blocks=blocks, checks=checks, sampling=model.config.sampling),
+            command=COMMAND.format(windows=windows, checks=checks, sampling=model.config.sampling),
             manifest=assets_dir() / "manifest.toml",
         )
         if (log := args.checkpoint.with_name(LOG_NAME)).is_file():

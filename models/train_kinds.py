@@ -15,6 +15,7 @@ import argparse
 import copy
 import json
 import math
+import shutil
 import signal
 import sys
 import time
@@ -236,10 +237,18 @@ def save(model: NoiseVq, path: Path) -> None:
 
 def begin() -> NoiseVq:
     """The quantiser that training left in the cache, or else what of it is shipped, with a new latent decoder."""
-    from models.export_words import load_shipped, load_trained  # it takes its training from models.train_words
+    from models.export_words import (
+        WORDS_LOG,
+        load_shipped,
+        load_trained,
+    )  # it takes its training from models.train_words
 
     path = cache_dir() / "words" / "vq.pt"
-    return load_trained(path) if path.is_file() else load_shipped(assets_dir() / f"{ROLE}.onnx")
+    if path.is_file():
+        return load_trained(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(assets_dir() / WORDS_LOG, path.with_name(LOG_NAME))  # what comes is written behind it
+    return load_shipped(assets_dir() / f"{ROLE}.onnx")
 
 
 def _interrupt(*_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import typer
 from models.average import averaged, main
 from models.checkpoint import Bundle, load_bundle, save_bundle
 from models.config import ModelConfig
+from models.export_words import load_trained
+from models.noise_vq import NoiseVq, VqConfig
+from models.train_kinds import save
 
 CONFIG = replace(ModelConfig(), codebook=16, speech_stages=2, background_stages=1, refiner_units=16, front_units=32)
 
@@ -50,3 +54,20 @@ def test_a_file_that_is_no_checkpoint_is_said(tmp_path: Path, capsys: pytest.Cap
         main([tmp_path / "a.npz", tmp_path / "a.npz"], out=tmp_path / "c.npz")
     assert "not averaged" in capsys.readouterr().err
     assert not (tmp_path / "c.npz").exists()
+
+
+def test_quantisers_are_averaged_too_where_their_codes_are_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    first = NoiseVq(VqConfig(width=16, latent=8, codes=16, heads=2, sampling="mean", classes=3))
+    second, other = copy.deepcopy(first), copy.deepcopy(first)
+    with torch.no_grad():
+        second.encoder.project.bias += 1.0
+        other.codebook.vectors[0] *= -1.0
+    for name, model in (("a", first), ("b", second), ("c", other)):
+        save(model, tmp_path / f"{name}.pt")
+    main([tmp_path / "a.pt", tmp_path / "b.pt"], out=tmp_path / "vq.pt")
+    found = load_trained(tmp_path / "vq.pt")
+    assert torch.allclose(found.encoder.project.bias, first.encoder.project.bias + 0.5)
+    assert torch.equal(found.codebook.vectors, first.codebook.vectors)
+    with pytest.raises(typer.Exit):
+        main([tmp_path / "a.pt", tmp_path / "c.pt"], out=tmp_path / "vq.pt")
