@@ -12,16 +12,15 @@ from whisper.model import ModelDimensions, Whisper
 
 from engine.types import SottovoceError
 from models.noise_vq import VqConfig, VqWeights
+from models.train_kinds import WARMUP_STEPS, rate_at
 from models.train_words import (
     IGNORED,
     KIND_TOKENS,
-    WARMUP_STEPS,
     Batch,
     Losses,
     Training,
     Words,
     losses,
-    rate_at,
     stretch_of,
 )
 from models.word_pairs import Heard
