@@ -81,7 +81,7 @@ class TokenBridge:
 
     @property
     def width(self) -> int:
-        return self.places.shape[1]
+        return int(self.places.shape[1])
 
     def first_state(self) -> State:
         """Before the first token."""

@@ -32,7 +32,8 @@ PACES: dict[str, tuple[Pace, Pace]] = {"offline": (OFFLINE, OFFLINE_TOKENS), "li
 console = Console(stderr=True)
 
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass

@@ -24,10 +24,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from engine.artefacts import ORT_ERRORS
+from engine.artefacts import LOAD_ERRORS
 from engine.paths import assets_dir, cache_dir
 from engine.token_words import LATE, PLACES, ROLE, TokenBridge
-from engine.types import ArtefactError, SottovoceError
+from engine.types import SottovoceError
 from models import checkpoint
 from models.bridge import Bridge, config_from
 from models.checkpoint import Bundle, snapped, unpacked
@@ -134,7 +134,7 @@ def _require_parity(model: Bridge, path: Path, pairs: Sequence[TokenPair]) -> No
             worst = float(np.abs((there - here) / model.scale.numpy()).max())
             if worst > TOLERANCE:
                 raise SottovoceError(f"not exported: frames differ by {worst:.2g} from torch; look for what changed")
-    except (ArtefactError, *ORT_ERRORS) as error:
+    except LOAD_ERRORS as error:
         raise SottovoceError(f"not exported: the graph does not run ({error}); look for what changed") from error
 
 
