@@ -26,6 +26,7 @@ from app import console
 ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
 CaptionFormat = Literal["srt", "vtt", "txt", "json"]
 Tap = Literal["raw", "enhanced", "tokens"]
+TAP_HELP = "What captions are made from: the sound, raw or enhanced, or the voice's tokens, without Whisper's encoder."
 SettingsAction = Literal["list", "get", "set", "reset", "path", "preset", "save-preset", "delete-preset"]
 
 BACKGROUND_HELP = "What becomes of the background: keep, drop, a gain in dB from -60 to 0, or swap:SCENE[@DB]."
@@ -126,6 +127,7 @@ def live(
     seconds: Annotated[float | None, typer.Option("--seconds", metavar="N", help="Stop after N seconds.")] = None,
     provider: ChosenProvider = None,
     whisper: WhisperOption = None,
+    tap: Annotated[Tap, typer.Option("--from", help=TAP_HELP)] = "enhanced",
 ) -> None:
     """Clean a microphone as it goes, until Ctrl-C. What no option says is as you chose it in the settings."""
     from app.commands_live import alone, live_run, load_ahead
@@ -135,7 +137,7 @@ def live(
         from app.settings_use import LiveFlags
 
         ends, words = (input_id, output_id, virtual_mic), (captions, also, language)
-        flags = LiveFlags(*ends, background, level, *words, record, recording, seconds, provider, whisper)
+        flags = LiveFlags(*ends, background, level, *words, record, recording, seconds, provider, whisper, tap)
         status = live_run(flags.request(), control)
     raise typer.Exit(status)
 
@@ -212,7 +214,7 @@ def caption(
         CaptionFormat | None, typer.Option("--format", help="Else OUT's extension says, or srt.", show_default=False)
     ] = None,
     language: LanguageOption = "en",
-    tap: Annotated[Tap, typer.Option("--from", help="Which sound the recogniser hears.")] = "raw",
+    tap: Annotated[Tap, typer.Option("--from", help=TAP_HELP)] = "raw",
     force: ForceOption = False,
     provider: ProviderOption = "auto",
 ) -> None:

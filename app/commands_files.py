@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from engine.soundfiles import SoundReader
 
 
+TOKEN_FILE = ".svt"
+
+
 class Told(Protocol):
     """What every report of the engine has."""
 
@@ -134,22 +137,21 @@ class CaptionRequest:
 def caption(request: CaptionRequest) -> int:
     """Raises SottovoceError. After Ctrl-C the words recognised until then are written."""
     from engine.recognizer import recognise_file
-    from engine.soundfiles import SoundReader, check_target
+    from engine.soundfiles import check_target
 
     form = _caption_format(request)
     if request.out is not None:
         check_target(request.source, request.out, request.force)
     words: list[Word] = []
     spoken: list[str | None] = []
-    with SoundReader(request.source) as reader:
-        sound = _tapped(reader, CaptionTap(request.tap), request.provider)
+    with _opened(request) as heard:
         try:
             with working(f"caption {request.source.name}", None) as progress:
-                total_s = reader.duration_s
                 recognise_file(
-                    sound,
+                    heard.pieces,
                     request.language,
-                    progress=lambda seconds: progress(seconds, total_s),
+                    codec_id=heard.codec_id,
+                    progress=lambda seconds: progress(seconds, heard.duration_s),
                     found=spoken.append,
                     words=words,
                 )
@@ -157,10 +159,54 @@ def caption(request: CaptionRequest) -> int:
             if words:
                 _write_captions(words, request.out, form, request.language)
             return console.INTERRUPTED
-        if reader.warning:
-            console.warn(reader.warning)
+        if warning := heard.warning():
+            console.warn(warning)
     _write_captions(words, request.out, form, spoken[0] if spoken else request.language)
     return console.DONE
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What the recogniser is given: pieces of sound, or where there is a codec_id, of sound with its tokens.
+
+    warning: what is to be told of the file, once it is read.
+    """
+
+    pieces: Any
+    codec_id: str | None
+    duration_s: float | None
+    warning: Callable[[], str | None]
+
+
+@contextmanager
+def _opened(request: CaptionRequest) -> Iterator[_Heard]:
+    """The source as the tap wants it: mono, at the recogniser's rate. Raises SottovoceError.
+
+    Without the bridge that takes tokens, what they decode to is heard in their place.
+    """
+    from engine.soundfiles import SoundReader
+    from engine.token_words import has_bridge
+
+    tap, stored = CaptionTap(request.tap), request.source.suffix.lower() == TOKEN_FILE
+    bridged = tap is CaptionTap.TOKENS and has_bridge()
+    if stored and tap is not CaptionTap.TOKENS:
+        raise UsageError(f"{request.source} holds tokens and no sound; add --from tokens")
+    if tap is CaptionTap.TOKENS and not bridged:
+        console.warn("there is no bridge from tokens to words here; what they decode to is heard instead")
+    if stored:
+        from engine.artefacts import shared_models
+        from engine.token_tap import stored_pieces
+        from engine.tokens import SvtReader
+
+        models, tokens = shared_models(Provider(request.provider)), SvtReader(request.source)
+        pieces = stored_pieces(models, tokens)
+        codec_id = models.info.codec_id if bridged else None
+        whole = pieces if bridged else (voice for voice, _ in pieces)
+        yield _Heard(whole, codec_id, tokens.duration_s, lambda: tokens.warning)
+        return
+    with SoundReader(request.source) as reader:
+        sound, codec_id = _tapped(reader, tap, bridged, request.provider)
+        yield _Heard(sound, codec_id, reader.duration_s, lambda: reader.warning)
 
 
 def _caption_format(request: CaptionRequest) -> str:
@@ -175,12 +221,18 @@ def _caption_format(request: CaptionRequest) -> str:
     return form
 
 
-def _tapped(reader: SoundReader, tap: CaptionTap, provider: str) -> Iterator[Samples]:
-    """The sound that the recogniser is to hear, mono at the recogniser's rate, in pieces [n]."""
+def _tapped(reader: SoundReader, tap: CaptionTap, bridged: bool, provider: str) -> tuple[Any, str | None]:
+    """A sound file's pieces [n], and None; or where words come from tokens, pieces with them, and the codec's id."""
     from engine.vad import SAMPLE_RATE_HZ
 
     raw = mono_pieces(reader)
-    return raw if tap is CaptionTap.RAW else _enhanced(raw, SAMPLE_RATE_HZ, tap, provider)
+    if bridged:
+        from engine.artefacts import shared_models
+        from engine.token_tap import token_pieces
+
+        models = shared_models(Provider(provider))
+        return token_pieces(models, raw), models.info.codec_id
+    return raw if tap is CaptionTap.RAW else _enhanced(raw, SAMPLE_RATE_HZ, tap, provider), None
 
 
 def _enhanced(sound: Iterator[Samples], rate_hz: int, tap: CaptionTap, provider: str) -> Iterator[Samples]:

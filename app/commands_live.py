@@ -17,7 +17,7 @@ from app import console
 from app.live_view import LiveView
 from app.logbook import Logbook
 from engine.paths import SETTINGS_NAME, config_dir
-from engine.types import DEFAULT_WHISPER, Background, EngineConfig, Provider, SottovoceError, UsageError
+from engine.types import DEFAULT_WHISPER, Background, CaptionTap, EngineConfig, Provider, SottovoceError, UsageError
 
 if TYPE_CHECKING:
     from engine.control import Answer, ControlServer, Request
@@ -44,6 +44,7 @@ class LiveRequest:
     seconds: float | None
     provider: str
     whisper: str = DEFAULT_WHISPER
+    tap: str = CaptionTap.ENHANCED
 
 
 def positive_seconds(seconds: float | None) -> float:
@@ -87,6 +88,7 @@ def live_run(request: LiveRequest, control: ControlServer | None) -> int:
         also=request.also,
         level=request.level,
         whisper=request.whisper,
+        tap=CaptionTap(request.tap),
     )
     from engine.live import Engine
 

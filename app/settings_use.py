@@ -19,7 +19,7 @@ from app.settings import DETECT, Remembered, Settings
 from app.settings_file import told
 from app.settings_here import background_here, language_here
 from engine.ports import NO_OUTPUT
-from engine.types import LOUDSPEAKERS, Background, EngineConfig, Provider, UsageError
+from engine.types import LOUDSPEAKERS, Background, CaptionTap, EngineConfig, Provider, UsageError
 
 NOBODY = "none"  # for --also: no second sound, whatever the settings say
 
@@ -44,6 +44,7 @@ class LiveFlags:
     seconds: float | None = None
     provider: str | None = None
     whisper: str | None = None
+    tap: str = CaptionTap.ENHANCED
 
     def request(self, remembered: Remembered | None = None) -> LiveRequest:
         """Flags, then what was chosen in the settings (None: as their file has them), then what `live` always did.
@@ -73,6 +74,7 @@ class LiveFlags:
             seconds=self.seconds,
             provider=self.provider or settings.provider,
             whisper=self.whisper or settings.whisper,
+            tap=self.tap,
         )
 
     def _target(self, settings: Settings) -> tuple[str | None, bool]:

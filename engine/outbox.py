@@ -5,19 +5,22 @@ Where a process dies another takes its place, and is sent again all that the for
 
 from __future__ import annotations
 
+import queue
 import struct
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import IO
+from typing import IO, BinaryIO
 
 import numpy as np
 
-from engine.types import Samples
+from engine.types import Codes, Samples
 from engine.vad import SAMPLE_RATE_HZ
 
 FRAME = struct.Struct("<cQ")  # kind, length of the payload
-AUDIO, GAP, RAW, FINISH = b"A", b"G", b"R", b"F"
+AUDIO, GAP, RAW, TOKENS, FINISH = b"A", b"G", b"R", b"T", b"F"
+CODES = struct.Struct("<QQ")  # first hop and rows, before the codes of a TOKENS frame
+HOPS_PER_S = 50  # of tokens
 SEND_S, SEND_RAW_S = 0.1, 0.5  # sound is sent in pieces of about this length
 
 
@@ -34,11 +37,15 @@ class Outbox:
         self._unsent: deque[tuple[bytes, bytes]] = deque()
         self._kept: deque[tuple[int, bytes, bytes]] = deque()  # (position, kind, payload) not final yet
         self._piece: list[Samples] = []
+        self._codes: list[Codes] = []  # [hops, K] each, one after the other from hop _first_hop on
+        self._first_hop = 0
         self._raw: list[Samples] = []
 
-    def add(self, samples: Samples) -> None:
-        """The next samples [N]."""
+    def add(self, samples: Samples, codes: Codes | None = None) -> None:
+        """The next samples [N], and the tokens of the same sound [K, hops], which begins with a whole hop then."""
         with self._lock:
+            if codes is not None:
+                self._add_codes(codes, self.fed // (SAMPLE_RATE_HZ // HOPS_PER_S))
             self.fed += len(samples)
             self._piece.append(np.asarray(samples, dtype=np.float32).copy())
             if sum(map(len, self._piece)) >= SEND_S * SAMPLE_RATE_HZ:
@@ -96,7 +103,17 @@ class Outbox:
 
     # The lock is held -------------------------------------------------------------------------------------------------
 
+    def _add_codes(self, codes: Codes, hop: int) -> None:
+        if self._codes and hop != self._first_hop + sum(map(len, self._codes)):
+            self._flush_piece()
+        if not self._codes:
+            self._first_hop = hop
+        self._codes.append(np.asarray(codes, dtype=np.int16).T.copy())
+
     def _flush_piece(self) -> None:
+        if self._codes:  # before their sound: nobody is to ask about it while they are on their way
+            whole, self._codes = np.concatenate(self._codes), []
+            self._post(TOKENS, CODES.pack(self._first_hop, whole.shape[1]) + whole.astype("<i2").tobytes())
         if self._piece:
             samples = np.concatenate(self._piece)
             self._piece = []
@@ -115,9 +132,42 @@ class Outbox:
         self._wake.set()
 
     def _start_of_kept(self) -> int:
-        if not self._kept:
+        timed = next((frame for frame in self._kept if frame[1] != TOKENS), None)
+        if timed is None:
             return self.fed - sum(map(len, self._piece))
-        end, kind, payload = self._kept[0]
+        end, kind, payload = timed
         if kind == AUDIO:
             return end - len(payload) // 4
         return end - (struct.unpack("<Q", payload)[0] if kind == GAP else 0)
+
+
+class Inbox:
+    """The other end: reads frames on a thread of its own, so that the sending side never waits for the recogniser."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.frames: queue.SimpleQueue[tuple[bytes, bytes]] = queue.SimpleQueue()
+        self._stream = stream
+        threading.Thread(target=self._read, name="frames", daemon=True).start()
+
+    def _read(self) -> None:
+        while len(head := self._stream.read(FRAME.size)) == FRAME.size:
+            kind, length = FRAME.unpack(head)
+            payload = self._stream.read(length)
+            if len(payload) < length:
+                break
+            self.frames.put((kind, payload))
+        self.frames.put((b"", b""))
+
+    def take(self, wait: bool) -> list[tuple[bytes, bytes]]:
+        """All frames that are there; waits for one first if asked to."""
+        taken = [self.frames.get()] if wait else []
+        while not self.frames.empty():
+            taken.append(self.frames.get())
+        return taken
+
+
+def codes_in(payload: bytes) -> tuple[int, Codes]:
+    """What a TOKENS frame says: the first hop, and codes [hops, K]."""
+    first, rows = CODES.unpack_from(payload)
+    codes: Codes = np.frombuffer(payload, dtype="<i2", offset=CODES.size).reshape(-1, rows)
+    return first, codes

@@ -31,6 +31,7 @@ from engine.types import (
     SPEECH,
     ArtefactError,
     Caption,
+    Codes,
     Problem,
     Residue,
     Samples,
@@ -60,7 +61,8 @@ class Recognizer:
     """Words of a 16 kHz mono stream. start, feed and poll from any one thread; finish drains, stop does not.
 
     language: a code such as "en", or None to find it out. weights: what was loaded, with its hash and source.
-    residue: tell, too, which noise there is in what `watch` is given.
+    residue: tell, too, which noise there is in what `watch` is given. codec_id: of the tokens that are fed with the
+    sound and from which the words are to come, without Whisper's encoder; the sound tells when somebody speaks.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Recognizer:
         threads: int = 1,
         source: str = SPEECH,
         residue: bool = False,
+        codec_id: str | None = None,
     ) -> None:
         self.language, self.model, self.source = language, model, source
+        self._codec_id = codec_id
         self.weights: Weights | None = None
         if language is not None and language not in known_languages():
             raise UsageError(f"Whisper knows no language {language!r}; write a code such as en, cs or ru")
@@ -139,8 +143,11 @@ class Recognizer:
         self._ready.wait(timeout_s)
         return self.running and self.ready
 
-    def feed(self, samples: Samples) -> None:
-        """The next samples [N], 16 kHz mono float32. Never waits; too far behind, some is left out and that is told."""
+    def feed(self, samples: Samples, codes: Codes | None = None) -> None:
+        """The next samples [N], 16 kHz mono float32. Never waits; too far behind, some is left out and that is told.
+
+        codes: the voice's tokens of the same hops, [K, hops] (see `codec_id`).
+        """
         if self._state != "running" or not len(samples):
             return
         behind = self._live and self._outbox.fed - self._heard > MAX_LAG_S * SAMPLE_RATE_HZ
@@ -148,7 +155,7 @@ class Recognizer:
             self._outbox.leave_out(len(samples))
             self.dropped += len(samples)
         else:
-            self._outbox.add(samples)
+            self._outbox.add(samples, codes)
         if behind and not self._told_behind:
             self._tell(BEHIND, "captions late")
         self._told_behind = behind or (self._told_behind and self.lag_s > MAX_LAG_S / 2)
@@ -217,6 +224,7 @@ class Recognizer:
             "threads": self._threads,
             "start": start,
             "residue": self._residue,
+            "codec_id": self._codec_id,
         }
         threads = str(self._threads)
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **KERNELS}
@@ -332,28 +340,33 @@ def known_languages() -> frozenset[str]:
     raise ArtefactError("this openai-whisper lists no languages; install the version that Sottovoce asks for")
 
 
+Piece = tuple[Samples, Codes | None]
+
+
 def recognise_file(
-    sound: Samples | Iterable[Samples],
+    sound: Samples | Iterable[Samples] | Iterable[tuple[Samples, Codes]],
     language: str | None = None,
     *,
     model: str = DEFAULT_NAME,
     threads: int = 1,
+    codec_id: str | None = None,
     progress: Callable[[float], None] | None = None,
     found: Callable[[str | None], None] | None = None,
     words: list[Word] | None = None,
 ) -> list[Word]:
     """Words of a whole recording, 16 kHz mono: an array or an iterator of pieces of any length, in constant memory.
 
+    codec_id: the pieces are whole hops of sound with their tokens [K, hops], and the words come from the tokens.
     progress is called with the seconds recognised so far, found with the language at the end. words: a list to gather
     into, for who wants what was recognised before an interrupt. Raises SottovoceError when the recogniser cannot be had
     or fails.
     """
-    recognizer = Recognizer(language, model=model, live=False, threads=threads)
+    recognizer = Recognizer(language, model=model, live=False, threads=threads, codec_id=codec_id)
     words = [] if words is None else words
     recognizer.start()
     try:
-        for piece in _pieces(sound):
-            recognizer.feed(piece)
+        for piece, codes in _pieces(sound):
+            recognizer.feed(piece, codes)
             while recognizer.lag_s > FILE_LEAD_S:
                 _gather(recognizer, words, progress)
                 time.sleep(POLL_S)
@@ -379,9 +392,12 @@ def _gather(recognizer: Recognizer, words: list[Word], progress: Callable[[float
         raise SottovoceError(recognizer.failure)
 
 
-def _pieces(sound: Samples | Iterable[Samples]) -> Iterator[Samples]:
-    """Cut so that the queue never holds much more than it may."""
+def _pieces(sound: Samples | Iterable[Samples] | Iterable[tuple[Samples, Codes]]) -> Iterator[Piece]:
+    """Cut so that the queue never holds much more than it may; what comes with tokens is as long as that already."""
     size = 10 * SAMPLE_RATE_HZ
     for piece in [sound] if isinstance(sound, np.ndarray) else sound:
+        if isinstance(piece, tuple):
+            yield piece
+            continue
         for at in range(0, len(piece), size):
-            yield piece[at : at + size]
+            yield piece[at : at + size], None

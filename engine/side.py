@@ -25,7 +25,9 @@ from engine.priority import ask_kit, hurry
 from engine.recognizer import Recognizer, Told
 from engine.recording import Recordings
 from engine.soundloop import SoundLoop
+from engine.token_words import has_bridge
 from engine.types import (
+    DEFAULT_WHISPER,
     LEFT_FOR_RECOGNISER_DB,
     NO_CAPTIONS,
     NO_WHISPER,
@@ -71,6 +73,7 @@ class Side:
         self.captions_paused = False  # set by anyone: what is spoken meanwhile is not captioned
         self.look_soon = False  # set by anyone: something was asked for that `look` sees to
         self._uncaptioned = 0
+        self._from_tokens = False  # words come from the voice's tokens, through the bridge
         self._queue: queue.SimpleQueue[LiveHop] = queue.SimpleQueue()
         self._queue_lost = 0
         self._halt = threading.Event()
@@ -92,10 +95,16 @@ class Side:
         self.recordings.begin(folder, self._loop.stream, self._config.captions, self._loop.now_s)
 
     def _make_recognizer(self) -> Recognizer:
-        if self._config.tap is CaptionTap.TOKENS and not self._config.tokens_only:
-            raise UsageError("live captions from tokens need --tokens-only; choose raw or enhanced")
         c = self._config
-        return Recognizer(c.language, model=c.whisper, residue=c.residue)
+        self._from_tokens = c.tap is CaptionTap.TOKENS and has_bridge()
+        if self._from_tokens and c.whisper != DEFAULT_WHISPER:
+            raise UsageError(
+                f"words from tokens come with Whisper {DEFAULT_WHISPER} alone; choose it, or --from enhanced"
+            )
+        if c.tap is CaptionTap.TOKENS and not self._from_tokens and not c.tokens_only:
+            raise UsageError("there is no bridge from tokens to words among the artefacts; choose --from enhanced")
+        codec_id = self._info.codec_id if self._from_tokens else None
+        return Recognizer(c.language, model=c.whisper, residue=c.residue, codec_id=codec_id)
 
     def start(self) -> None:
         """Once the sound runs, which need not wait for the check of Whisper's weights: what it gave by then waits.
@@ -206,7 +215,8 @@ class Side:
             recognizer.leave_out(self._uncaptioned)
             self._uncaptioned = 0
         if not paused:
-            recognizer.feed(heard)
+            told = hop.models.codes_s[:, None] if self._from_tokens and hop.models is not None else None
+            recognizer.feed(heard, told)
             if self.watched:
                 recognizer.watch(hop.heard)
 

@@ -126,7 +126,7 @@ class Provider(StrEnum):
 
 
 class CaptionTap(StrEnum):
-    """Which signal the recogniser hears."""
+    """Which signal the recogniser hears; of tokens, not their sound but they themselves, where there is a bridge."""
 
     RAW = "raw"
     ENHANCED = "enhanced"

@@ -11,12 +11,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import queue
 import struct
 import sys
-import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,10 +30,11 @@ from engine.alignment import align
 from engine.artefacts import ORT_ERRORS
 from engine.captions import Heard, loop_start, merge_pieces
 from engine.ct2 import read_tensors
-from engine.listener import LIVE, OFFLINE, Hypothesis, Listener, Update
+from engine.listener import Hypothesis, Listener, Update
 from engine.memory import Tidying
-from engine.outbox import AUDIO, FINISH, FRAME, GAP, RAW
+from engine.outbox import AUDIO, FINISH, GAP, RAW, TOKENS, Inbox, codes_in
 from engine.residue import ResidueReader, ResidueWatch, has_residue
+from engine.token_words import TokenFrames, open_frames, open_listener
 from engine.types import ArtefactError, Samples, SottovoceError
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
 
@@ -119,10 +118,14 @@ class _Past:
 
 
 class WhisperDecoder:
-    """Greedy decoding of a piece of sound with a forced prefix and a draft; word times from the cross attention."""
+    """Greedy decoding of a piece of sound with a forced prefix and a draft; word times from the cross attention.
 
-    def __init__(self, model: Any, int8: bool = True) -> None:
-        self.model = model
+    window: in the encoder's place, where it is given: frames [n, width] of so many samples, which it finds by itself,
+    and of so many seconds of silence after them.
+    """
+
+    def __init__(self, model: Any, int8: bool = True, window: Callable[[int, float], Samples] | None = None) -> None:
+        self.model, self.window = model, window
         model.requires_grad_(False)
         self._to_vocabulary: torch.nn.Module | None = None
         if int8 and has_int8():
@@ -157,12 +160,17 @@ class WhisperDecoder:
     ) -> Hypothesis:
         """See engine.listener.Decoder. At most 29 s of sound."""
         for trailing_s in TRAILING_S:
-            features = self.encode(samples, trailing_s)
+            features = self._features(samples, trailing_s)
             spoken, chance = (language, 1.0) if language is not None else self.detect_language(features)
             answer, looped = self._answer(features, samples, prefix, draft, spoken, most_tokens)
             if not looped:
                 break
         return replace(answer, language_probability=chance)
+
+    def _features(self, samples: Samples, trailing_s: float) -> Tensor:
+        if self.window is None:
+            return self.encode(samples, trailing_s)
+        return torch.from_numpy(self.window(len(samples), trailing_s))[None]
 
     def _answer(
         self,
@@ -320,31 +328,6 @@ class WhisperDecoder:
 # The process ----------------------------------------------------------------------------------------------------------
 
 
-class _Mailbox:
-    """Reads frames on a thread of its own, so that the other side never waits for the recogniser."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.frames: queue.SimpleQueue[tuple[bytes, bytes]] = queue.SimpleQueue()
-        self._stream = stream
-        threading.Thread(target=self._read, name="frames", daemon=True).start()
-
-    def _read(self) -> None:
-        while len(head := self._stream.read(FRAME.size)) == FRAME.size:
-            kind, length = FRAME.unpack(head)
-            payload = self._stream.read(length)
-            if len(payload) < length:
-                break
-            self.frames.put((kind, payload))
-        self.frames.put((b"", b""))
-
-    def take(self, wait: bool) -> list[tuple[bytes, bytes]]:
-        """All frames that are there; waits for one first if asked to."""
-        taken = [self.frames.get()] if wait else []
-        while not self.frames.empty():
-            taken.append(self.frames.get())
-        return taken
-
-
 def _tell(stream: BinaryIO, **message: Any) -> None:
     stream.write(json.dumps(message, ensure_ascii=False).encode() + b"\n")
     stream.flush()
@@ -383,7 +366,12 @@ def _watch_for(stream: BinaryIO, name: str, wanted: bool) -> ResidueWatch | None
 
 
 def _serve(
-    listener: Listener, mailbox: _Mailbox, out: BinaryIO, watch: ResidueWatch | None, decoder: WhisperDecoder
+    listener: Listener,
+    mailbox: Inbox,
+    out: BinaryIO,
+    watch: ResidueWatch | None,
+    decoder: WhisperDecoder,
+    tokens: TokenFrames | None,
 ) -> None:
     """Feed, look, tell, until told to finish (then everything is told) or until the other side is gone."""
     idle, tidying, untidy = True, Tidying(), True
@@ -392,6 +380,9 @@ def _serve(
             if kind == AUDIO:
                 listener.feed(np.frombuffer(payload, dtype="<f4"))
                 untidy = True
+            elif kind == TOKENS:
+                if tokens is not None:
+                    tokens.feed(*codes_in(payload))
             elif kind == RAW:
                 if watch is not None:
                     watch.feed(np.frombuffer(payload[8:], dtype="<f4"), struct.unpack("<Q", payload[:8])[0])
@@ -428,16 +419,16 @@ def main() -> int:
         if language is not None and language not in LANGUAGES:
             raise ArtefactError(f"Whisper knows no language {language!r}; write a code such as en, cs or ru")
         model = load_model(Path(settings["path"]), settings["format"], settings["name"])
-        decoder = WhisperDecoder(model)
-        pace = LIVE if settings["live"] else OFFLINE
-        listener = Listener(decoder, SileroVad(), language, pace, settings["start"])
+        tokens = open_frames(settings["codec_id"], settings["name"])
+        decoder = WhisperDecoder(model, window=tokens.window if tokens is not None else None)
+        listener = open_listener(decoder, SileroVad(), tokens, language, settings["live"], settings["start"])
         watch = _watch_for(out, settings["name"], settings["residue"])
         decoder.transcribe(np.zeros(SAMPLE_RATE_HZ, np.float32), [], [], language, 1)  # the first pass is slow
     except SottovoceError as error:
         _tell(out, kind="problem", text=str(error))
         return 1
     _tell(out, kind="ready")
-    _serve(listener, _Mailbox(sys.stdin.buffer), out, watch, decoder)
+    _serve(listener, Inbox(sys.stdin.buffer), out, watch, decoder, tokens)
     return 0
 
 

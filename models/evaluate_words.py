@@ -8,6 +8,7 @@
                 Whisper on the sound itself. The Dutch talker is a validation one; the others are the refiner's own
     coverage    public test at 0 dB: how much of the time of the words there is some word written
     silence     ten minutes of validation noise and music, nobody speaking: words made up
+    tokens      public test, the same stream: words from the voice's tokens beside those from sound (evaluate_tokens)
 
 Here the recogniser is as captions run it. `models.evaluate --wer` has word errors of all systems after plain Whisper.
 """
@@ -21,7 +22,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from models.tables import table
 from models.testset import Mixture, build
 from models.word_pairs import CLEAN, KIND_OF, UNKNOWN, Pair, PairMaker, language_of, pairs_of
 
-PARTS = ("kinds", "streaming", "languages", "coverage", "silence")
+PARTS = ("kinds", "streaming", "languages", "coverage", "silence", "tokens")
 PIECE = RATE_HZ // 10
 FOREIGN, FOREIGN_PAIRS, FOREIGN_SEED, FOREIGN_SNR_DB = ("cs", "ru", "nl"), 30, 11, (0.0, 15.0)
 COVER_S = 0.3  # a word may be written so much beside its place and still cover it
@@ -111,12 +112,19 @@ def heard_live(sound: Samples, pace: Pace, decoder: Any, language: str = "en") -
 
     The clock is the sound's own: what the recogniser computes is measured and added, so nothing has to be waited for.
     """
-    listener = Listener(decoder, SileroVad(), language, pace)
+    return heard_by(Listener(decoder, SileroVad(), language, pace), sound)
+
+
+def heard_by(
+    listener: Listener, sound: Samples, coming: Callable[[int], object] = lambda place: None
+) -> tuple[list[Word], list[float]]:
+    """As `heard_live`, by this listener; coming: called with how far the sound will be there, before it is."""
     words, delays_s = list[Word](), list[float]()
     now_s, ended = 0.0, False
     while True:
         due = min(len(sound), int(now_s * RATE_HZ))
         if due > listener.fed_to:
+            coming(due)
             listener.feed(sound[listener.fed_to : due])
         began = time.perf_counter()
         update = listener.advance()
@@ -282,6 +290,8 @@ def markdown(found: dict[str, Any]) -> str:
         )
     if "silence" in found:
         text.append("{seconds} s without a voice: {words} words {text}\n".format(**found["silence"]))
+    if "tokens" in found:
+        text.append(token_table(found["tokens"]))
     return "\n".join(text)
 
 
@@ -294,9 +304,7 @@ def measure(parts: Sequence[str]) -> dict[str, Any]:
         pairs = [pair for number in range(BLOCKS) for pair in pairs_of(maker, number)]
         found["kinds"] = kinds(pairs, ResidueReader(), decoder)
     if "streaming" in parts:
-        said = [mixture for mixture in build("mixtures") if mixture.transcript]
-        chosen = np.linspace(0, len(said) - 1, min(UTTERANCES, len(said))).astype(int)
-        found["streaming"] = streaming([said[number] for number in chosen], decoder)
+        found["streaming"] = streaming(utterances(), decoder)
     if "languages" in parts:
         from models.evaluate import whisper_listener  # it comes here for its subcommand
 
@@ -307,7 +315,27 @@ def measure(parts: Sequence[str]) -> dict[str, Any]:
     if "silence" in parts:
         clips = [clip for clip in load("validation", "background") if clip.class_name != "crowd"]  # people speak there
         found["silence"] = silence(clips, decoder)
+    if "tokens" in parts:
+        from models.evaluate_tokens import from_tokens  # it takes its streams from here
+
+        found["tokens"] = from_tokens(utterances(), decoder)
     return found
+
+
+def utterances() -> list[Mixture]:
+    """UTTERANCES of the public test whose words are known, from all over it."""
+    said = [mixture for mixture in build("mixtures") if mixture.transcript]
+    chosen = np.linspace(0, len(said) - 1, min(UTTERANCES, len(said))).astype(int)
+    return [said[number] for number in chosen]
+
+
+def token_table(found: dict[str, Any]) -> str:
+    """The figures of the part `tokens`."""
+    names = ("word_errors_percent", "words", "written", "cpu_s", "frames_cpu_s")
+    rows = {title: row for title, row in found.items() if isinstance(row, dict)}
+    return table(
+        ["words from", *names], [[title, *(f"{row[name]:g}" for name in names)] for title, row in rows.items()]
+    )
 
 
 def _parts(text: str) -> list[str]:

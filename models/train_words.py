@@ -87,6 +87,15 @@ class Words:
         logits = self._decoder(batch.tokens[::every], sound[::every])
         return functional.cross_entropy(logits.flatten(0, 1), batch.targets[::every].flatten(), ignore_index=IGNORED)
 
+    def hearing(self) -> Tensor:
+        """A [width, width] so that |x A| is how much of a frame x reaches the decoder: the length of all the keys and
+        values that its layers make of it."""
+        layers = [block.cross_attn for block in self._decoder.blocks]
+        made = torch.cat([part.weight for layer in layers for part in (layer.key, layer.value)])
+        together = made.T @ made
+        ridge = 1e-3 * together.diagonal().mean() * torch.eye(len(together))
+        return torch.linalg.cholesky(together + ridge)
+
 
 @dataclass(frozen=True)
 class Losses:

@@ -18,6 +18,7 @@ import soundfile
 
 from app import cli
 from engine.types import Word
+from tests import tiny_models
 from tests.command_line import (
     COMMANDS,
     RATE_HZ,
@@ -170,9 +171,10 @@ def fake_recogniser(monkeypatch: pytest.MonkeyPatch, interrupted: bool = False) 
         progress: Callable[[float], None],
         found,
         words: list[Word],
+        codec_id: str | None = None,
     ) -> None:
         for piece in sound:
-            heard.append(piece)
+            heard.append(piece[0] if codec_id else piece)
             progress(sum(map(len, heard)) / RATE_HZ)
         words.extend(WORDS)
         if interrupted:
@@ -193,7 +195,10 @@ def test_standard_output_holds_captions_alone(
     assert cli.run(["caption", "in.wav", "--from", tap]) == 0
     out, err = capsys.readouterr()
     assert out == "1\n00:00:00,500 --> 00:00:01,200\nGood morning.\n\n"
-    assert err == ""
+    if tap == "tokens":  # these artefacts hold no bridge
+        assert "what they decode to is heard instead" in err
+    else:
+        assert err == ""
     whole = np.concatenate(heard)
     assert len(whole) == 2 * RATE_HZ
     share = np.std(whole) / np.std(sound.mean(axis=1))
@@ -201,6 +206,46 @@ def test_standard_output_holds_captions_alone(
         assert share > 0.5  # a third of the noise's band is left at 16 kHz
     else:
         assert 0.1 < share < 0.55  # part of it is taken away
+
+
+def test_where_there_is_a_bridge_the_recogniser_is_given_tokens(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[tuple[np.ndarray, np.ndarray]] = []
+    asked: list[str | None] = []
+
+    def recognise(
+        sound: Iterator[tuple[np.ndarray, np.ndarray]], *_: object, codec_id: str | None, **__: object
+    ) -> None:
+        given.extend(sound)
+        asked.append(codec_id)
+
+    monkeypatch.setattr("engine.recognizer.recognise_file", recognise)
+    monkeypatch.setattr("engine.token_words.has_bridge", lambda: True)
+    write("in.wav", noise(1.0, 48_000, 2), 48_000)
+    assert cli.run(["caption", "in.wav", "--from", "tokens"]) == 0
+    assert capsys.readouterr().err == ""
+    assert asked == [tiny_models.CODEC_ID]
+    assert sum(codes.shape[1] for _, codes in given) == 51  # and what is late of the last
+    assert all(len(voice) == tiny_models.HOP * codes.shape[1] for voice, codes in given)
+
+
+@pytest.mark.parametrize("bridge", [True, False])
+def test_a_token_file_is_captioned_from_its_tokens(
+    bridge: bool, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = fake_recogniser(monkeypatch)
+    monkeypatch.setattr("engine.token_words.has_bridge", lambda: bridge)
+    write("in.wav", noise(2.0))
+    assert cli.run(["encode", "in.wav", "in.svt"]) == 0
+    told(capsys)
+    assert cli.run(["caption", "in.svt"]) == 2
+    assert "add --from tokens" in told(capsys)
+    assert cli.run(["caption", "in.svt", "--from", "tokens"]) == 0
+    out, err = capsys.readouterr()
+    assert "Good morning." in out
+    assert ("what they decode to is heard instead" in err) != bridge
+    assert 2.0 <= sum(map(len, heard)) / RATE_HZ < 2.1
 
 
 @pytest.mark.parametrize("form", ["srt", "vtt", "txt", "json"])

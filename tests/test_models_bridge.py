@@ -1,0 +1,184 @@
+"""The bridge from voice tokens into Whisper: streamed equals whole, the future is not heard, the graph says so too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from engine.artefacts import Session
+from engine.token_words import TokenBridge
+from engine.types import ArtefactError, SottovoceError
+from models import export_bridge
+from models.bridge import Bridge, BridgeConfig, trained_size
+from models.checkpoint import Bundle
+from models.config import ModelConfig
+from models.export import codec_id
+from models.export_bridge import load_shipped, snap, write
+from models.token_pairs import TokenPair
+
+CODEC = ModelConfig(codebook=32)
+CONFIG = BridgeConfig(width=16, inner=24, hidden=40, kernel=3, dilations=(1, 2), lookahead=3, places=200, waves=8)
+FRAMES = 60
+
+
+def filled(bundle: Bundle) -> Bundle:
+    """Codebooks that say something."""
+    generator = torch.Generator().manual_seed(1)
+    for quantizer in (bundle.codec.encoder.speech, bundle.codec.encoder.background):
+        for band in range(bundle.config.bands):
+            book = quantizer.books(band)
+            book.copy_(torch.randn(book.shape, generator=generator))
+        quantizer.snap()
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return filled(Bundle.new(CODEC))
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Bundle) -> Bridge:
+    torch.manual_seed(0)
+    made = Bridge(CONFIG, CODEC).eval()
+    made.take_books(bundle.codec.encoder.speech)
+    with torch.no_grad():
+        for weight in made.parameters():  # as after a training, no two are the same
+            weight.add_(0.05 * torch.randn(weight.shape))
+    snap(made)
+    return made
+
+
+def some_codes(count: int = FRAMES, seed: int = 2) -> torch.Tensor:
+    """[T, K of all stages] as the codec gives them."""
+    random = np.random.default_rng(seed)
+    levels = random.integers(0, CODEC.gain_levels, (count, CODEC.bands))
+    shapes = random.integers(0, CODEC.codebook, (count, CODEC.bands * CODEC.speech_stages))
+    return torch.from_numpy(np.concatenate([levels, shapes], axis=1))
+
+
+def pair(seed: int, count: int = FRAMES) -> TokenPair:
+    frames = np.random.default_rng(seed).standard_normal((count, CONFIG.width)).astype(np.float16)
+    return TokenPair(some_codes(count, seed).numpy().astype(np.int16), frames, np.array([5, 39], np.int32), "en", 5.0)
+
+
+@torch.no_grad()
+def test_streamed_equals_whole_however_it_is_cut(model: Bridge) -> None:
+    codes = some_codes()[None, :, : CONFIG.rows(CODEC)]
+    whole = model.whole(codes)[0]
+    after = model.blank().expand(1, CONFIG.lookahead, -1)
+    stream = torch.cat([codes, after], dim=1)
+    for sizes in ([1], [2, 5], [63]):
+        state, parts, at = model.initial_state(1), [], 0
+        while at < stream.shape[1]:
+            size = sizes[len(parts) % len(sizes)]
+            frames, state = model(stream[:, at : at + size], state)
+            parts.append(frames[0])
+            at += size
+        streamed = torch.cat(parts)[CONFIG.lookahead :] + model.places(torch.arange(FRAMES))
+        torch.testing.assert_close(streamed, whole, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_frame_hears_as_far_ahead_as_it_says_and_no_further(model: Bridge) -> None:
+    codes = some_codes()[None, :, : CONFIG.rows(CODEC)]
+    other, at = codes.clone(), 30
+    other[:, at:] = some_codes(seed=9)[None, at:, : CONFIG.rows(CODEC)]
+    changed = (model.whole(codes) - model.whole(other)).abs().amax(2)[0] > 1e-6
+    assert int(changed.int().argmax()) == at - CONFIG.lookahead
+    assert not changed[: at - CONFIG.lookahead].any()
+
+
+@torch.no_grad()
+def test_what_codes_say_is_what_the_codebooks_spell(model: Bridge, bundle: Bundle) -> None:
+    codes = some_codes()
+    kept = codes.clone()
+    kept[:, CONFIG.rows(CODEC) :] = -1
+    spelled = bundle.codec.encoder.speech.decode(kept).square()
+    told = model.features(codes[:, : CONFIG.rows(CODEC)])
+    loud = 10 * torch.log10(spelled[:, :80] + 1e-9)
+    torch.testing.assert_close(told[:, CODEC.bands : CODEC.bands + 80], (loud + 50.0) / 20.0)
+    assert told.shape[1] == CODEC.bands + CODEC.hop // 2
+    silent = model.features(model.blank()[None])
+    assert float(silent[0, : CODEC.bands].max()) == -2.0
+    torch.testing.assert_close(silent[0, CODEC.bands :], torch.full((CODEC.hop // 2,), -2.0))
+
+
+def test_a_window_is_no_longer_than_its_places(model: Bridge) -> None:
+    with pytest.raises(ValueError, match="at most 200"):
+        model.whole(some_codes(201)[None, :, : CONFIG.rows(CODEC)])
+
+
+def test_the_shipped_shape_has_the_size_it_may_have() -> None:
+    assert trained_size(Bridge(BridgeConfig(), ModelConfig())) < 1_600_000
+
+
+@pytest.fixture(scope="module")
+def graph(model: Bridge, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bridge") / "bridge.onnx"
+    write(model, bundle, [pair(1), pair(2, 17)], path)
+    return path
+
+
+@torch.no_grad()
+def test_the_graph_says_what_torch_says(graph: Path, model: Bridge, bundle: Bundle) -> None:
+    bridge = TokenBridge(graph)
+    assert (bridge.rows, bridge.lookahead, bridge.width) == (CONFIG.rows(CODEC), 3, 16)
+    assert bridge.codec_id == codec_id(bundle)
+    assert bridge.blank.tolist() == model.blank().tolist()
+    np.testing.assert_allclose(bridge.places, model.places(torch.arange(200)).numpy(), atol=1e-4)
+    codes = some_codes(seed=4)[:, : bridge.rows]
+    frames, state = bridge.run(codes[:41].numpy(), bridge.first_state())
+    rest, _ = bridge.run(codes[41:].numpy(), state)
+    here, _ = model(codes[None], model.initial_state(1))
+    np.testing.assert_allclose(np.concatenate([frames, rest]), here[0].numpy(), atol=1e-3)
+
+
+def test_a_graph_that_says_something_else_is_not_written(
+    model: Bridge, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_bridge, "TOLERANCE", 0.0)
+    with pytest.raises(SottovoceError, match="not exported"):
+        write(model, bundle, [pair(1)], tmp_path / "bridge.onnx")
+
+
+@torch.no_grad()
+def test_training_goes_on_from_the_graph(graph: Path, model: Bridge) -> None:
+    again = load_shipped(graph).eval()
+    assert again.config == CONFIG
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, atol=1e-6, rtol=0.0)
+
+
+def test_large_weights_are_stored_in_eight_bits(bundle: Bundle, tmp_path: Path) -> None:
+    """At the shipped shape: what is not in eight bits is small."""
+    torch.manual_seed(0)
+    model = Bridge(BridgeConfig(), CODEC)
+    model.take_books(bundle.codec.encoder.speech)
+    snap(model)
+    wide = np.zeros((20, 512), np.float16)
+    path = tmp_path / "bridge.onnx"
+    write(model, bundle, [TokenPair(some_codes(20).numpy().astype(np.int16), wide, np.array([1]), "en", 5.0)], path)
+    stored = [numpy_helper.to_array(tensor) for tensor in onnx.load(str(path)).graph.initializer]
+    eight = sum(values.nbytes for values in stored if values.dtype == np.int8)
+    assert eight > 0.9 * (trained_size(model) - 4 * 11 * 256)
+    assert sum(values.nbytes for values in stored) < 1_350_000
+
+
+def test_what_is_no_bridge_is_refused(graph: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="missing"):
+        TokenBridge(tmp_path / "none.onnx")
+    other = onnx.load(str(graph))
+    for entry in other.metadata_props:
+        entry.value = "residue" if entry.key == "role" else entry.value
+    onnx.save(other, str(tmp_path / "other.onnx"))
+    with pytest.raises(ArtefactError, match="no bridge"):
+        TokenBridge(tmp_path / "other.onnx")
+    assert Session(tmp_path / "other.onnx").metadata["role"] == "residue"
+    with pytest.raises(SottovoceError, match="not of these networks"):
+        load_shipped(tmp_path / "none.onnx")

@@ -1,0 +1,188 @@
+"""Training the bridge: blocks that come back, batches, that a handful is learned and Whisper is left as it is."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from whisper.model import ModelDimensions, Whisper
+
+from engine.types import SottovoceError
+from models import token_pairs, train_bridge
+from models.bridge import Bridge, BridgeConfig
+from models.checkpoint import Bundle
+from models.config import ModelConfig
+from models.token_pairs import TokenPair, make_block, read_blocks, voice_codes
+from models.train_bridge import Training, batch_of, load_trained, losses, stored_pairs
+from models.train_words import IGNORED, Words
+from models.word_pairs import Pair
+from tests.test_models_bridge import filled
+from tests.test_train_words import STARTS, WIDTH, hash_of
+
+CODEC = ModelConfig(codebook=32)
+CONFIG = BridgeConfig(width=WIDTH, inner=32, hidden=48, kernel=3, dilations=(1, 2), lookahead=2, places=90, waves=8)
+END = 39
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return filled(Bundle.new(CODEC))
+
+
+@pytest.fixture
+def whisper() -> Whisper:
+    torch.manual_seed(5)
+    model = Whisper(ModelDimensions(8, 60, WIDTH, 2, 1, 40, 32, WIDTH, 2, 1)).eval()
+    torch.nn.init.normal_(model.decoder.positional_embedding, std=0.1)
+    torch.nn.init.normal_(model.decoder.token_embedding.weight, std=0.5)
+    return model
+
+
+@pytest.fixture
+def model(bundle: Bundle) -> Bridge:
+    torch.manual_seed(1)
+    made = Bridge(CONFIG, CODEC)
+    made.take_books(bundle.codec.encoder.speech)
+    return made
+
+
+def pairs(count: int = 24) -> list[TokenPair]:
+    """Sounds of four levels, five frames each, at lengths of their own; frames that go with the level."""
+    random = np.random.default_rng(1)
+    sounds, found = random.standard_normal((4, WIDTH)), list[TokenPair]()
+    for number in range(count):
+        said = random.integers(4, size=5 + number % 3).repeat(5)
+        codes = np.full((len(said), CODEC.bands * (1 + CODEC.speech_stages)), -1, np.int16)
+        codes[:, : CODEC.bands] = 20 + 10 * said[:, None]
+        tokens = np.array([10 + number % 3, END], np.int32)
+        found.append(TokenPair(codes, sounds[said].astype(np.float16), tokens, "ru" if number % 4 else "en", 5.0))
+    return found
+
+
+def test_a_batch_is_filled_up_with_silence(whisper: Whisper, model: Bridge) -> None:
+    some = pairs(3)
+    batch = batch_of(some, Words(whisper, STARTS), model.blank())
+    assert batch.codes.shape == (3, 35, CONFIG.rows(CODEC))
+    assert batch.words.clean.shape == (3, 35, WIDTH)
+    assert batch.words.there.sum(1).tolist() == [25, 30, 35]
+    assert batch.codes[0, :25].tolist() == some[0].codes[:, : CONFIG.rows(CODEC)].tolist()
+    assert batch.codes[0, 25:].tolist() == [model.blank().tolist()] * 10
+    told = [token for token in batch.words.targets[1].tolist() if token != IGNORED]
+    assert told == some[1].tokens.tolist()
+
+
+def test_a_handful_of_pairs_is_learned_and_whisper_is_left_as_it_is(
+    whisper: Whisper, model: Bridge, tmp_path: Path
+) -> None:
+    before = hash_of(whisper)
+    some = pairs(12)
+    training = Training(model, Words(whisper, STARTS), some, some, tmp_path)
+    first = training.judge()
+    for _ in range(150):
+        training.one_step(1.0, with_words=True)
+    after = training.judge()
+    assert after["distance"] < 0.3 * first["distance"]
+    assert after["distance"] < 0.5
+    assert after["beta"] < first["beta"]
+    assert hash_of(whisper) == before
+    assert not any(parameter.requires_grad for parameter in whisper.parameters())
+
+
+def test_the_words_reach_every_weight_of_the_bridge(whisper: Whisper, model: Bridge, tmp_path: Path) -> None:
+    words, some = Words(whisper, STARTS), pairs(6)
+    training = Training(model, words, some, some, tmp_path)
+    losses(model, words, batch_of(some, words, model.blank()), training.measure, 1).words.backward()
+    assert all(float(weight.grad.abs().max()) > 0.0 for weight in model.parameters() if weight.grad is not None)
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+@torch.no_grad()
+def test_the_distance_is_none_for_whisper_and_one_for_its_mean(
+    whisper: Whisper, model: Bridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, some = Words(whisper, STARTS), pairs(9)
+    training = Training(model, words, some, some, tmp_path)
+    batch = batch_of(some, words, model.blank())
+    monkeypatch.setattr(model, "whole", lambda codes: batch.words.clean)
+    assert float(losses(model, words, batch, training.measure, None).distance) == 0.0
+    mean = train_bridge.frames_of(some).mean(0)
+    monkeypatch.setattr(model, "whole", lambda codes: mean.expand_as(batch.words.clean))
+    found = losses(model, words, batch, training.measure, 1)
+    assert float(found.distance) == pytest.approx(1.0, abs=0.02)
+    assert float(found.words) > 0.0
+    assert float(found.total()) == pytest.approx(float(found.distance + train_bridge.WORDS_WEIGHT * found.words))
+
+
+@torch.no_grad()
+def test_what_reaches_the_decoder_is_the_length_of_its_keys_and_values(whisper: Whisper) -> None:
+    hearing = Words(whisper, STARTS).hearing()
+    frame = torch.randn(WIDTH)
+    made = [
+        getattr(block.cross_attn, part).weight @ frame for block in whisper.decoder.blocks for part in ("key", "value")
+    ]
+    length = float(torch.cat(made).square().sum())
+    assert float((frame @ hearing).square().sum()) == pytest.approx(length, rel=0.01)
+
+
+def test_a_run_goes_on_from_where_it_was(whisper: Whisper, model: Bridge, bundle: Bundle, tmp_path: Path) -> None:
+    words, some = Words(whisper, STARTS), pairs(6)
+    training = Training(model, words, some, some, tmp_path)
+    assert not training.resume()
+    training.one_step(1.0, with_words=False)
+    training.report(1.0)
+    again = Training(Bridge(CONFIG, CODEC), words, some, some, tmp_path)
+    assert again.resume()
+    assert again.step == 1
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+    loaded = load_trained(tmp_path / "bridge.pt", bundle)
+    assert torch.equal(loaded.enter.weight, model.enter.weight)
+    other = Training(Bridge(BridgeConfig(width=WIDTH, inner=16), CODEC), words, some, some, tmp_path)
+    with pytest.raises(SottovoceError, match="--fresh"):
+        other.resume()
+    again.run(0.0)  # judges, logs and saves
+    rows = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 2
+    assert rows[-1]["step"] >= 1
+    assert {"distance", "beta", "words"} < set(rows[-1])
+
+
+class Encoder:
+    """Stands for the frozen one: a frame for 20 ms, with the level of the sound in it."""
+
+    def frames(self, sound: np.ndarray) -> np.ndarray:
+        return np.full((-(-len(sound) // 320), 4), np.abs(sound).mean(), np.float16)
+
+    def tokens(self, text: str, language: str) -> list[int]:
+        return [len(text), END]
+
+
+def test_blocks_hold_codes_as_a_sound_alone_gives_them(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOTTOVOCE_CACHE", str(tmp_path))
+    random = np.random.default_rng(2)
+    drawn = [
+        Pair(*(0.1 * random.standard_normal((2, length))).astype(np.float32), text, "en", "rain", 3.0)
+        for length, text in ((6000, "one"), (3200, "three"), (4801, ""))
+    ]
+    with torch.no_grad():
+        block = make_block(drawn, bundle, Encoder())
+    place = token_pairs.folder("train")
+    place.mkdir(parents=True)
+    (place / "0000.npz").write_bytes(block)
+    back = list(read_blocks("train"))
+    assert [len(pair.codes) for pair in back] == [19, 10, 16]
+    for pair, each in zip(drawn, back, strict=True):
+        assert each.clean.shape == (len(each.codes), 4)
+        assert each.tokens.tolist() == [len(pair.text), END]
+        assert np.array_equal(each.codes, voice_codes(bundle, [pair.noisy])[0])
+        assert (each.language, each.snr_db) == ("en", 3.0)
+    assert np.load(io.BytesIO(block))["codes"].dtype == np.int16
+    assert len(stored_pairs("train")) == 3
+    with pytest.raises(SottovoceError, match=r"token_pairs --split validation"):
+        stored_pairs("validation")
