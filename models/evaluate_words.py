@@ -60,7 +60,8 @@ console = Console(stderr=True)
 
 
 def kinds(pairs: Sequence[Pair], reader: ResidueReader, decoder: Any) -> dict[str, Any]:
-    """Percent of pairs whose kind is told, of those told clean or not rightly, and of equal tokens; and over SNR.
+    """Percent of pairs whose kind is told, how sure that was said to be, of those told clean or not rightly, and of
+    equal tokens; and over SNR.
 
     The kind is what a live run would show at the pair's end, from two seconds at a time.
     """
@@ -68,7 +69,7 @@ def kinds(pairs: Sequence[Pair], reader: ResidueReader, decoder: Any) -> dict[st
     for pair in track(pairs, "kinds", console=console):
         noisy, clean = (reader.read(decoder.frames(sound)).codes for sound in (pair.noisy, pair.clean))
         equal = float(np.mean(noisy == clean)) if np.isfinite(pair.snr_db) else np.nan
-        rows.append((pair.snr_db, KIND_OF[pair.noise], shown_at_the_end(pair.noisy, reader, decoder), equal))
+        rows.append((pair.snr_db, KIND_OF[pair.noise], *shown_at_the_end(pair.noisy, reader, decoder), equal))
     known = [row for row in rows if row[1] != UNKNOWN]
     by_snr: dict[str, Any] = {}
     for low, high in SNR_BANDS_DB:
@@ -79,21 +80,26 @@ def kinds(pairs: Sequence[Pair], reader: ResidueReader, decoder: Any) -> dict[st
     return {"all": _shares(rows), "without unknown": _shares(known), "by_snr": by_snr, "by_kind": by_kind}
 
 
-def shown_at_the_end(sound: Samples, reader: ResidueReader, decoder: Any) -> str:
-    """The kind of noise that is shown when a sound [N] has been heard; clean where nothing was to be told."""
-    watch, told = ResidueWatch(reader), CLEAN
+def shown_at_the_end(sound: Samples, reader: ResidueReader, decoder: Any) -> tuple[str, float]:
+    """The kind of noise that is shown when a sound [N] has been heard, and how sure it is said to be, 0 to 1; clean
+    where nothing was to be told."""
+    watch, told, sure = ResidueWatch(reader), CLEAN, 1.0
     for end in range(PIECE, len(sound) + PIECE, PIECE):
         watch.feed(sound[end - PIECE : end], min(end, len(sound)))
         if (taken := watch.take(last=end >= len(sound))) is not None:
-            told = watch.look(decoder.frames(taken)).noise_class
-    return told
+            shown = watch.look(decoder.frames(taken))
+            told, sure = shown.noise_class, shown.confidence
+    return told, sure
 
 
-def _shares(rows: Sequence[tuple[float, str, str, float]]) -> dict[str, Any]:
-    right = np.mean([kind == told for _, kind, told, _ in rows])
-    parted = np.mean([(kind == CLEAN) == (told == CLEAN) for _, kind, told, _ in rows])
-    equal = [row[3] for row in rows if np.isfinite(row[3])]
-    shares = {"kind": right, "clean or not": parted} | ({"equal tokens": np.mean(equal)} if equal else {})
+def _shares(rows: Sequence[tuple[float, str, str, float, float]]) -> dict[str, Any]:
+    right = np.mean([kind == told for _, kind, told, *_ in rows])
+    parted = np.mean([(kind == CLEAN) == (told == CLEAN) for _, kind, told, *_ in rows])
+    sure = np.mean([row[3] for row in rows])
+    equal = [row[4] for row in rows if np.isfinite(row[4])]
+    shares = {"kind": right, "said to be sure": sure, "clean or not": parted} | (
+        {"equal tokens": np.mean(equal)} if equal else {}
+    )
     return {name: round(100.0 * float(value), 1) for name, value in shares.items()} | {"pairs": len(rows)}
 
 
@@ -271,7 +277,7 @@ def markdown(found: dict[str, Any]) -> str:
         groups = {"all": found["kinds"]["all"], "without unknown": found["kinds"]["without unknown"]}
         groups |= {f"noisy, {name}": row for name, row in found["kinds"]["by_snr"].items()}
         groups |= found["kinds"]["by_kind"]
-        names = ("pairs", "kind", "clean or not", "equal tokens")
+        names: tuple[str, ...] = ("pairs", "kind", "said to be sure", "clean or not", "equal tokens")
         lines = [[title, *(f"{row[name]:g}" if name in row else "" for name in names)] for title, row in groups.items()]
         text.append(table(["validation", *names], lines))
     if "streaming" in found:

@@ -24,6 +24,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from engine.artefacts import ORT_ERRORS, load_onnx
 from engine.paths import assets_dir, cache_dir
@@ -42,6 +43,7 @@ RECOGNISER = "base"  # whose frames the pairs hold
 RIDGE = 1e-3
 TOLERANCE = 2e-3
 WORDS_LOG = "words.jsonl"
+SCALES = tuple(float(scale) for scale in np.geomspace(0.25, 8.0, 81))
 LEAST_PIECES = 16  # of a kind, for its cloud to mean anything
 COMMAND = (
     "python -m models.word_pairs --blocks 72 && python -m models.word_pairs --blocks 6 --split validation"
@@ -106,6 +108,20 @@ def summaries(model: NoiseVq, pairs: Sequence[Heard]) -> tuple[NDArray[np.float3
         rows.append(model.classifier.summary(quantised.residue, half).numpy())
         kinds += [pair.kind] * len(pieces)
     return np.concatenate(rows), np.array(kinds)
+
+
+@torch.no_grad()
+def make_honest(model: NoiseVq, windows: Sequence[Heard]) -> float:
+    """Scale the logits so that the chances of windows that training never heard are as likely as they can be (Guo
+    2017); by how much. Which kind is the likeliest does not change.
+    """
+    x, kinds = summaries(model, windows)
+    logits = model.classifier.decide(torch.from_numpy(x))
+    losses = [float(functional.cross_entropy(logits * scale, torch.from_numpy(kinds))) for scale in SCALES]
+    best = SCALES[int(np.argmin(losses))]
+    for weight in model.classifier.decide.parameters():
+        weight.mul_(best)
+    return float(best)
 
 
 def fisher_plane(x: NDArray[np.float32], kinds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -235,11 +251,12 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     target = assets_dir() / f"{ROLE}.onnx"
     try:
-        model = load_trained(args.checkpoint)
-        snap(model)
-        pairs = list(read_blocks("train", windows=True))
-        if not pairs:
+        model = load_trained(args.checkpoint).eval()
+        pairs, unheard = (list(read_blocks(split, windows=True)) for split in SPLITS)
+        if not pairs or not unheard:
             raise SottovoceError("there is nothing to fit the plane on; run python -m models.word_pairs --windows")
+        print(f"logits times {make_honest(model, unheard):.2f}")
+        snap(model)
         beside = target.with_suffix(".part")
         write(model, pairs, beside)
         beside.replace(target)

@@ -55,8 +55,11 @@ def test_kinds_are_counted_and_clean_is_told_from_noisy() -> None:
     assert found["without unknown"]["kind"] == 60.0
     assert found["without unknown"]["clean or not"] == 80.0
     assert found["by_snr"]["0 to 5 dB"]["equal tokens"] == pytest.approx(50.0, abs=1.0)
+    sure = found["by_snr"]["10 to 15 dB"].pop("said to be sure")
+    assert sure == pytest.approx(100.0, abs=0.1)
     assert found["by_snr"]["10 to 15 dB"] == {"kind": 0.0, "clean or not": 100.0, "equal tokens": 100.0, "pairs": 1}
     assert found["by_snr"]["no voice"]["kind"] == 100.0
+    del found["by_kind"]["weather"]["said to be sure"]
     assert found["by_kind"]["weather"] == {"kind": 50.0, "clean or not": 75.0, "equal tokens": 83.1, "pairs": 4}
     assert set(found["by_kind"]) == {"weather", "clean"}
     assert "| no voice" in markdown({"kinds": found}).replace("noisy, no voice", "no voice")

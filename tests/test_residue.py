@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from engine import residue
 from engine.residue import ResidueReader, ResidueWatch
 from engine.types import ArtefactError, SottovoceError
 from models import export_words
-from models.export_words import clouds, fisher_plane, load_shipped, snap, summaries, write
+from models.export_words import clouds, fisher_plane, load_shipped, make_honest, snap, summaries, write
 from models.manifest import update_row
 from models.noise_vq import NoiseVq, Sampling, VqConfig
 from models.word_pairs import KINDS, Heard
@@ -190,6 +192,32 @@ def test_artefacts_without_it_are_no_failure(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "manifest.toml").write_text("artefact = []\n", encoding="utf-8")
     monkeypatch.setenv("SOTTOVOCE_ASSETS", str(tmp_path))
     assert not residue.has_residue()
+
+
+@pytest.mark.parametrize("scale", [0.3, 4.0])
+def test_chances_are_as_likely_as_they_can_be_and_no_kind_changes(
+    model: NoiseVq, pairs: list[Heard], scale: float
+) -> None:
+    ours = copy.deepcopy(model)
+    some = [
+        replace(pair, kind=(pair.kind + (number % 5 == 0)) % 3) for number, pair in enumerate(pairs)
+    ]  # not all can be told
+    x, kinds = summaries(ours, some)
+    with torch.no_grad():
+        ours.classifier.decide.weight.zero_()
+        ours.classifier.decide.bias.zero_()
+        for row in range(3):
+            ours.classifier.decide.weight[row] = torch.from_numpy(x[kinds == row].mean(0) - x.mean(0))
+        for _ in range(5):
+            make_honest(ours, some)
+        before = ours.classifier.decide(torch.from_numpy(x))
+        for weight in ours.classifier.decide.parameters():
+            weight *= scale
+        again = make_honest(ours, some)
+        after = ours.classifier.decide(torch.from_numpy(x))
+    assert again == pytest.approx(1.0 / scale, rel=0.05)
+    assert torch.equal(after.argmax(1), before.argmax(1))
+    assert torch.allclose(after, before, rtol=0.06, atol=0.01)
 
 
 @pytest.mark.parametrize("sampling", ["mean", "transformer"])
