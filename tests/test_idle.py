@@ -256,7 +256,7 @@ def test_captions_are_told_of_the_silence_and_not_fed_with_it(tiny: Models, monk
     class Listener:
         fed = left_out = 0
 
-        def feed(self, heard: Samples) -> None:
+        def feed(self, heard: Samples, codes: object = None) -> None:
             self.fed += len(heard)
 
         def watch(self, heard: Samples) -> None: ...

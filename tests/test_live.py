@@ -258,14 +258,14 @@ class Scribe:
 
     lag_s = 0.5
 
-    def __init__(self, language: str | None, model: str, residue: bool = False) -> None:
+    def __init__(self, language: str | None, model: str, residue: bool = False, codec_id: str | None = None) -> None:
         self._fed, self._told, self.running = 0, 0, False
         self.watched = 0
 
     def start(self) -> None:
         self.running = True
 
-    def feed(self, samples: Samples) -> None:
+    def feed(self, samples: Samples, codes: object = None) -> None:
         self._fed += len(samples)
 
     def watch(self, samples: Samples) -> None:
