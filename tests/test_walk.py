@@ -215,7 +215,7 @@ def choose_devices(walk: Walk) -> None:
         walk.open_list(name)
         walk.person.keys("End", "Up", "Return")
         walk.until_status(state="running", **{name: device})
-    assert MIC_NAME not in {device.name for device in list_pulse()}
+    walk.until(lambda: MIC_NAME not in {device.name for device in list_pulse()}, "the virtual microphone goes away")
 
 
 def see_tokens_move(walk: Walk) -> None:
