@@ -26,7 +26,7 @@ from app import console
 ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
 CaptionFormat = Literal["srt", "vtt", "txt", "json"]
 Tap = Literal["raw", "enhanced", "tokens"]
-TAP_HELP = "What captions are made from: the sound, raw or enhanced, or the voice's tokens, without Whisper's encoder."
+TAP_HELP = "What captions are made from: the sound, raw or enhanced, or the voice's tokens."
 SettingsAction = Literal["list", "get", "set", "reset", "path", "preset", "save-preset", "delete-preset"]
 
 BACKGROUND_HELP = "What becomes of the background: keep, drop, a gain in dB from -60 to 0, or swap:SCENE[@DB]."

@@ -11,7 +11,6 @@ import argparse
 import csv
 import hashlib
 import io
-import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -25,8 +24,7 @@ from rich.markdown import Markdown
 from rich.progress import track
 from torch import Tensor
 
-from engine.types import SottovoceError
-from models import metrics
+from models import metrics, training
 from models.checkpoint import Bundle, load_shipped
 from models.feed import through_tokens, training_clips, voices
 from models.losses import LossWeights
@@ -229,19 +227,8 @@ def as_table(rows: dict[str, dict[str, str]]) -> str:
 
 
 def status_of(out: Path, work: Callable[[], None]) -> int:
-    """Do the work, which keeps in `out` what is done -> the command's exit status; what stopped it is told."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    torch.set_num_threads(1)
-    try:
-        work()
-    except (SottovoceError, OSError) as problem:
-        print(problem, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"stopped; {out} holds the variants that are done, the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+    """As models.training has it, of work that keeps in `out` what is done."""
+    return training.status_of(work, f"stopped; {out} holds the variants that are done, the same command goes on")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,8 +22,8 @@ from rich.progress import track
 from models.ablate import FEWEST_STEPS, keep, read, status_of
 from models.noise_vq import Sampling, VqConfig, VqWeights
 from models.tables import table
-from models.train_kinds import rate_at
 from models.train_words import BATCH, SEED, Training, Words, frozen_words, stored_pairs
+from models.training import rate_at
 from models.word_pairs import KINDS, Heard
 
 FIGURES = {

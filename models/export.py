@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,21 @@ def export_part(
             custom_opsets={DOMAIN: 1} if integers else None,
             dynamo=False,
         )
+    finish(path, metadata, _simplify)
+
+
+def _simplify(graph: onnx.ModelProto) -> None:
+    in_integers(graph)
+    _prune(graph.graph)
+
+
+def finish(path: Path, metadata: Mapping[str, str], change: Callable[[onnx.ModelProto], None] | None = None) -> None:
+    """Make what the exporter wrote at `path` what is shipped: packed, changed where wanted, with its metadata."""
     graph = onnx.load(str(path))
     for initializer in list(graph.graph.initializer):
         pack(graph.graph, initializer)
-    in_integers(graph)
-    _prune(graph.graph)
+    if change is not None:
+        change(graph)
     for key, value in metadata.items():
         graph.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(graph)

@@ -32,7 +32,7 @@ from models import checkpoint
 from models.bridge import Bridge, config_from
 from models.checkpoint import Bundle, snapped, unpacked
 from models.config import FORMAT_VERSION, LOG_NAME, config_from_dict
-from models.export import OPSET, codec_id, pack
+from models.export import OPSET, codec_id, finish
 from models.manifest import update_row
 from models.quantize import GRID
 from models.shards import load
@@ -95,13 +95,7 @@ def write(model: Bridge, bundle: Bundle, pairs: Sequence[TokenPair], path: Path)
             do_constant_folding=False,  # weights would be stored turned round, off their rows' grid
             dynamo=False,
         )
-    whole = onnx.load(str(path))
-    for initializer in list(whole.graph.initializer):
-        pack(whole.graph, initializer)
-    for key, value in _metadata(model, bundle).items():
-        whole.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(whole)
-    onnx.save(whole, str(path))
+    finish(path, _metadata(model, bundle))
     _require_parity(model, path, pairs)
 
 

@@ -28,17 +28,16 @@ from torch.nn import functional
 
 from engine.artefacts import ORT_ERRORS, load_onnx
 from engine.paths import assets_dir, cache_dir
-from engine.residue import ROLE
+from engine.residue import ROLE, WINDOW_S
 from engine.types import SottovoceError
 from models.checkpoint import snapped, unpacked
 from models.config import FORMAT_VERSION, LOG_NAME
-from models.export import OPSET, pack
+from models.export import OPSET, finish
 from models.manifest import update_row
 from models.noise_vq import NoiseVq, VqConfig
 from models.shards import SPLITS, load
-from models.word_pairs import KINDS, Heard, folder, language_of, read_blocks
+from models.word_pairs import FRAMES_PER_S, KINDS, Heard, folder, language_of, read_blocks
 
-PLANE_S, FRAMES_PER_S = 2.0, 50  # pairs are looked at so long at a time, which is what the engine has of a sound
 RECOGNISER = "base"  # whose frames the pairs hold
 RIDGE = 1e-3
 TOLERANCE = 2e-3
@@ -92,11 +91,11 @@ def snap(model: NoiseVq) -> None:
 
 @torch.no_grad()
 def summaries(model: NoiseVq, pairs: Sequence[Heard]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """What the kind is decided by [N, 2 * latent] of pieces of PLANE_S of the noisy sounds, and their kinds [N].
+    """What the kind is decided by [N, 2 * latent] of pieces of WINDOW_S of the noisy sounds, and their kinds [N].
 
     Whisper heard each piece with the rest of its pair around it; in the engine it hears the piece alone.
     """
-    size = round(PLANE_S * FRAMES_PER_S)
+    size = round(WINDOW_S * FRAMES_PER_S)
     rows, kinds = [], []
     for pair in pairs:
         frames = torch.from_numpy(pair.noisy.astype(np.float32))
@@ -177,9 +176,6 @@ def write(model: NoiseVq, pairs: Sequence[Heard], path: Path) -> None:
             do_constant_folding=False,  # weights would be stored turned round, off their rows' grid
             dynamo=False,
         )
-    whole = onnx.load(str(path))
-    for initializer in list(whole.graph.initializer):
-        pack(whole.graph, initializer)
     metadata = {
         "format_version": str(FORMAT_VERSION),
         "role": ROLE,
@@ -189,10 +185,7 @@ def write(model: NoiseVq, pairs: Sequence[Heard], path: Path) -> None:
         "frames_per_s": str(FRAMES_PER_S),
         "config": json.dumps(asdict(model.config)),
     }
-    for key, value in metadata.items():
-        whole.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(whole)
-    onnx.save(whole, str(path))
+    finish(path, metadata)
     _require_parity(graph, path, pairs)
 
 

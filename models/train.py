@@ -15,7 +15,6 @@ Ctrl-C or SIGTERM saves. CPU or GPU by itself.
 from __future__ import annotations
 
 import json
-import signal
 import time
 from dataclasses import replace
 from enum import StrEnum
@@ -41,7 +40,8 @@ from models.pictures import draw_progress
 from models.quantize import fit
 from models.settings import TrainConfig, read_settings
 from models.shards import load
-from models.train_opinion import TALKERS, descend, opinion_of, train_opinion, trust_alone
+from models.train_opinion import TALKERS, opinion_of, train_opinion, trust_alone
+from models.training import descend, stop_on_signals
 
 
 def refine(bundle: Bundle, mixture: Tensor, speech: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
@@ -305,10 +305,6 @@ class Training:
         self.report(time.monotonic() - start, feed)
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(
     config: Annotated[Path, typer.Option(help="settings")] = Path(__file__).with_name("train.toml"),
     minutes: Annotated[float, typer.Option(min=0.1, help="stop after so many minutes")] = 60.0,
@@ -321,8 +317,7 @@ def main(
 ) -> None:
     """Train for `minutes`, evaluating and saving as it goes."""
     settings = read_settings(config)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)  # a shell hands its background jobs a SIGINT that is ignored
+    stop_on_signals()
     torch.set_num_threads(threads)
     torch.manual_seed(settings.seed)
     try:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -34,8 +32,8 @@ from models.config import LOG_NAME
 from models.noise_vq import beta_loss
 from models.sources import Split
 from models.token_pairs import TokenPair, read_blocks
-from models.train_kinds import GRAD_CLIP, has_bfloat16, rate_at
 from models.train_words import Batch, Words, frozen_words
+from models.training import alike, descend, has_bfloat16, log_row, rate_at, set_rate, status_of
 from models.word_pairs import Heard
 
 SEED = 4
@@ -151,20 +149,12 @@ class Training:
         beside.replace(self.path)
 
     def one_step(self, rate: float, with_words: bool) -> Losses:
-        """Pairs of about one length, so that little of a batch is not there."""
-        first = int(self._random.integers(max(1, len(self.train) - NEAR + 1)))
-        near = range(first, min(first + NEAR, len(self.train)))
-        chosen = self._random.choice(near, min(BATCH, len(near)), replace=False)
+        """A step at a share of the full rate."""
         self.model.train()
-        batch = batch_of([self.train[i] for i in chosen], self.words, self.model.blank())
+        batch = batch_of(alike(self.train, BATCH, NEAR, self._random), self.words, self.model.blank())
         found = losses(self.model, self.words, batch, self.measure, WORDS_EVERY if with_words else None)
-        self.optimizer.zero_grad()
-        found.total().backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRAD_CLIP)
-        for group in self.optimizer.param_groups:
-            group["lr"] = RATE * rate
-        if math.isfinite(norm.item()):
-            self.optimizer.step()
+        set_rate(self.optimizer, RATE * rate)
+        descend(self.optimizer, found.total())
         self.step += 1
         return found
 
@@ -195,10 +185,7 @@ class Training:
     def report(self, seconds: float) -> dict[str, float]:
         """Judge, log and save; the figures."""
         figures = {name: round(value, 4) for name, value in self.judge().items()}
-        line = json.dumps({"step": self.step, "wall_s": round(seconds), **figures})
-        print(line, flush=True)
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        log_row(self.log, {"step": self.step, "wall_s": round(seconds), **figures})
         self.save()
         return figures
 
@@ -248,21 +235,15 @@ def stored_pairs(split: Split) -> list[TokenPair]:
     return pairs
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.train_bridge", description="Train the bridge to Whisper.")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop after so many minutes")
     parser.add_argument("--fresh", action="store_true", help="begin anew; what was there is kept as bridge.before.pt")
     args = parser.parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    torch.set_num_threads(1)
     torch.manual_seed(SEED)
-    try:
+
+    def work() -> None:
         train, validation = stored_pairs("train"), stored_pairs("validation")
         bundle = load_shipped()
         training = Training(begin(bundle, args.fresh, train), frozen_words(), train, validation, cache_dir() / "bridge")
@@ -271,12 +252,8 @@ def main(arguments: list[str] | None = None) -> int:
         training.resume()
         print(json.dumps({name: round(value, 4) for name, value in training.bounds().items()}), flush=True)
         training.run(args.minutes)
-    except SottovoceError as problem:
-        print(problem, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return status_of(work)
 
 
 if __name__ == "__main__":

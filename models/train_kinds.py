@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import math
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,20 +27,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.paths import assets_dir, cache_dir
-from engine.residue import ROLE
+from engine.residue import ROLE, WINDOW_S
 from engine.types import SottovoceError
 from models.config import LOG_NAME
 from models.noise_vq import NoiseVq, alpha_loss, downsampled
 from models.shards import SPLITS
-from models.word_pairs import CLEAN, KIND_OF, KINDS, UNKNOWN, Heard, read_blocks
+from models.training import descend, has_bfloat16, log_row, rate_at, set_rate, status_of
+from models.word_pairs import CLEAN, FRAMES_PER_S, KIND_OF, KINDS, UNKNOWN, Heard, read_blocks
 
 SEED = 3
 RATE, BATCH, DECAY, ALPHA = 4e-4, 48, 0.3, 0.1
 # There are few recordings of each kind, and without these every one is known by heart in 500 steps: what is dropped of
 # the residue and of what the kind is decided by, the shortest stretch that must do, and what is left to other kinds.
 DROPPED, SUMMARY_DROPPED, LEAST_TOKENS, SMOOTHING = 0.1, 0.3, 15, 0.1
-WARMUP_STEPS, GRAD_CLIP = 100, 1.0
-FRAMES = 100  # two seconds, as live
+FRAMES = round(WINDOW_S * FRAMES_PER_S)  # as live
 MEMORY = 0.995  # of the running mean of the weights, a step
 JUDGE_EVERY = 200
 TOLD = [number for number, kind in enumerate(KINDS) if kind != KIND_OF[UNKNOWN]]
@@ -68,20 +65,15 @@ class KindTraining:
         """A step at a share of the full rate; the loss."""
         self.model.train()
         self.model.codebook.eval()
-        for group in self._optimizer.param_groups:
-            group["lr"] = RATE * rate
+        set_rate(self._optimizer, RATE * rate)
         chosen = [self.pairs[i] for i in self._random.choice(len(self.pairs), BATCH, p=self._share)]
-        loss = self.loss(chosen)
-        self._optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parts, GRAD_CLIP)
-        self._optimizer.step()
+        loss = descend(self._optimizer, self.loss(chosen))
         self.step += 1
         memory = min(MEMORY, self.step / (self.step + 10.0))
         with torch.no_grad():
             for mean, part in zip(self._mean, self._parts, strict=True):
                 mean.lerp_(part, 1.0 - memory)
-        return float(loss.detach())
+        return loss
 
     def loss(self, pairs: Sequence[Heard]) -> Tensor:
         """Of the same FRAMES from anywhere in both sounds of each pair."""
@@ -163,24 +155,19 @@ def some_of(there: Tensor, random: np.random.Generator) -> Tensor:
     """A mask of a stretch of each row's tokens that are there [B, T], LEAST_TOKENS at least."""
     counts = there.sum(1).numpy()
     lengths = random.integers(np.minimum(counts, LEAST_TOKENS), counts + 1)
-    starts = torch.from_numpy(random.integers(0, counts - lengths + 1))
-    place = torch.arange(there.shape[1])[None]
-    return there & (place >= starts[:, None]) & (place < starts[:, None] + torch.from_numpy(lengths)[:, None])
+    return stretch(there, random.integers(0, counts - lengths + 1), lengths)
+
+
+def stretch(there: Tensor, starts: NDArray[np.int64], lengths: NDArray[np.int64] | int) -> Tensor:
+    """What lies in a stretch of each row [B] of those there are [B, T]."""
+    place, first = torch.arange(there.shape[1])[None], torch.from_numpy(starts)[:, None]
+    last = first + (lengths if isinstance(lengths, int) else torch.from_numpy(lengths)[:, None])
+    return there & (place >= first) & (place < last)
 
 
 def trained_parts(model: NoiseVq) -> list[torch.nn.Parameter]:
     """What is trained here."""
     return [*model.encoder.parameters(), *model.classifier.parameters()]
-
-
-def rate_at(step: int, done: float) -> float:
-    """Share of the full rate: warm-up, and a cosine over the run (`done`: 0..1) down to a fiftieth."""
-    return min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
-
-
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies in bfloat16, so that it pays."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @torch.no_grad()
@@ -210,10 +197,8 @@ def train(
     def report(judged: NoiseVq) -> None:
         nonlocal best
         row = {name: round(value, 4) for name, value in told(judged, validation).items()}
-        line = json.dumps({"kinds_step": training.step, "wall_s": round(time.monotonic() - began), **row})
-        print(line, flush=True)
-        with (folder / LOG_NAME).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        at = {"kinds_step": training.step, "wall_s": round(time.monotonic() - began)}
+        log_row(folder / LOG_NAME, at | row)
         if row["told"] > best[0]["told"]:
             best = row, copy.deepcopy(judged.state_dict())
 
@@ -251,32 +236,22 @@ def begin() -> NoiseVq:
     return load_shipped(assets_dir() / f"{ROLE}.onnx")
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.train_kinds", description="Teach kinds of noise.")
     parser.add_argument("--minutes", type=float, default=30.0, help="stop after so many minutes")
     args = parser.parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    torch.set_num_threads(1)
     torch.manual_seed(SEED)
-    try:
+
+    def work() -> None:
         windows = {split: list(read_blocks(split, windows=True)) for split in SPLITS}
         for split in SPLITS:
             if not windows[split]:
                 wanted = f"python -m models.word_pairs --windows --split {split}"
                 raise SottovoceError(f"there are no {split} windows yet; run {wanted}")
         train(begin(), windows["train"], windows["validation"], args.minutes, cache_dir() / "words")
-    except (SottovoceError, OSError) as problem:
-        print(problem, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return status_of(work)
 
 
 if __name__ == "__main__":

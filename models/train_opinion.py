@@ -10,7 +10,6 @@ calibrate.py), and its opinion forgets to be one.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,23 +21,12 @@ from models.losses import waveform_loss
 from models.mixing import Mixer
 from models.refiner import Refiner
 from models.settings import TrainConfig
+from models.training import descend, set_rate
 
 TALKERS: dict[str, Any] = {"babble": 0.35, "babble_snr_db": (2.0, 18.0)}  # of the mixer: it is needed among them most
 WARMUP_STEPS = 50
 LAST_RATE = 0.03  # share of the full rate at the end
 DECAY_SHARE = 0.5
-
-
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor, grad_clip: float) -> float:
-    """One step down the loss, whose value is returned; a loss or a gradient that is no number changes nothing."""
-    optimizer.zero_grad()
-    loss.backward()
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
-    value = loss.item()
-    if math.isfinite(value) and math.isfinite(norm.item()):
-        optimizer.step()
-    return value
 
 
 def opinion_of(refiner: Refiner, mixture: Tensor) -> Tensor:
@@ -80,8 +68,7 @@ def train_opinion(
     while (done := (time.monotonic() - began) / (60 * minutes)) < 1.0:
         warm = min(1.0, (len(losses) + 1) / WARMUP_STEPS)
         share = warm * min(1.0, LAST_RATE + (1.0 - LAST_RATE) * (1.0 - done) / DECAY_SHARE)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.opinion_rate * share
+        set_rate(optimizer, settings.opinion_rate * share)
         mixture, voice = (torch.from_numpy(x).to(device) for x in mixer.batch(settings.batch))
         loss = opinion_loss(refiner, mixture, voice)
         losses.append(descend(optimizer, loss, settings.grad_clip))

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,13 +30,14 @@ from engine.paths import cache_dir
 from engine.types import SottovoceError
 from models.noise_vq import NoiseVq, VqConfig, VqWeights, alpha_loss, beta_loss, downsampled, noise_weight
 from models.sources import Split
-from models.train_kinds import GRAD_CLIP, KindTraining, has_bfloat16, rate_at, side_by_side
+from models.train_kinds import FRAMES, KindTraining, side_by_side, stretch
+from models.training import alike, descend, has_bfloat16, log_row, rate_at, set_rate, status_of
 from models.word_pairs import KINDS, Heard, read_blocks
 
 SEED = 3
 BATCH, NEAR = 12, 48  # pairs of a step, drawn from so many of about one length
 RATE, BETAS = 1e-3, (0.9, 0.95)
-KIND_TOKENS = 50  # two seconds, as live
+KIND_TOKENS = FRAMES // 2
 SETTLE_SHARE = 0.25  # of the minutes, at the end, for kinds and codes without words
 EVALUATE_EVERY = 200
 IGNORED = -100  # targets that count for nothing
@@ -115,12 +114,8 @@ class Losses:
 
 def stretch_of(there: Tensor, random: np.random.Generator | None) -> Tensor:
     """A mask of KIND_TOKENS in a row of those there are [B, T]: anywhere, or without `random` the last ones."""
-    counts = there.sum(1)
-    spare = (counts - KIND_TOKENS).clamp(min=0)
-    if random is not None:
-        spare = torch.from_numpy(random.integers(0, spare.numpy() + 1))
-    place = torch.arange(there.shape[1])[None]
-    return there & (place >= spare[:, None]) & (place < spare[:, None] + KIND_TOKENS)
+    spare = (there.sum(1) - KIND_TOKENS).clamp(min=0).numpy()
+    return stretch(there, spare if random is None else random.integers(0, spare + 1), KIND_TOKENS)
 
 
 def losses(model: NoiseVq, words: Words, batch: Batch, random: np.random.Generator | None = None) -> Losses:
@@ -184,19 +179,12 @@ class Training:
         beside.replace(self.path)
 
     def one_step(self, rate: float) -> Losses:
-        """Pairs of about one length, so that little of a batch is not there."""
-        first = int(self._random.integers(max(1, len(self.train) - NEAR + 1)))
-        near = range(first, min(first + NEAR, len(self.train)))
-        chosen = self._random.choice(near, min(BATCH, len(near)), replace=False)
+        """A step at a share of the full rate."""
         self.model.train()
-        found = losses(self.model, self.words, self.words.batch([self.train[i] for i in chosen]), self._random)
-        self.optimizer.zero_grad()
-        found.total(self.weights, self.told).backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRAD_CLIP)
-        for group in self.optimizer.param_groups:
-            group["lr"] = RATE * rate
-        if math.isfinite(norm.item()):
-            self.optimizer.step()
+        chosen = alike(self.train, BATCH, NEAR, self._random)
+        found = losses(self.model, self.words, self.words.batch(chosen), self._random)
+        set_rate(self.optimizer, RATE * rate)
+        descend(self.optimizer, found.total(self.weights, self.told))
         self.step += 1
         return found
 
@@ -225,10 +213,8 @@ class Training:
         """Judge, log and save."""
         figures = self.judge()
         self.told = figures["accuracy"]
-        row = {"step": self.step, "wall_s": round(seconds), **{name: round(v, 4) for name, v in figures.items()}}
-        print(json.dumps(row), flush=True)
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        figures = {name: round(value, 4) for name, value in figures.items()}
+        log_row(self.log, {"step": self.step, "wall_s": round(seconds), **figures})
         self.save()
 
     def run(self, minutes: float) -> None:
@@ -268,10 +254,6 @@ def stored_pairs(split: Split) -> Iterator[Heard]:
         raise SottovoceError(f"there are no {split} pairs yet; run python -m models.word_pairs --split {split}")
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.train_words", description="Train Whisper's quantiser.")
@@ -280,11 +262,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sampling", choices=("mean", "conv", "transformer"), default="transformer")
     parser.add_argument("--codes", type=int, default=1024)
     args = parser.parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    torch.set_num_threads(1)
     torch.manual_seed(SEED)
-    try:
+
+    def work() -> None:
         config = VqConfig(codes=args.codes, sampling=args.sampling, classes=len(KINDS))
         pairs = list(stored_pairs("train")), list(stored_pairs("validation"))
         training = Training(config, frozen_words(), *pairs, folder=cache_dir() / "words")
@@ -292,12 +272,8 @@ def main(arguments: list[str] | None = None) -> int:
             training.path.replace(training.path.with_suffix(".before.pt"))
         training.resume()
         training.run(args.minutes)
-    except SottovoceError as problem:
-        print(problem, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return status_of(work)
 
 
 if __name__ == "__main__":

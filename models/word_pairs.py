@@ -37,6 +37,7 @@ from models.shards import Clip, load, to_float, write_beside
 from models.sources import Split
 
 BLOCK_PAIRS, BLOCK_WINDOWS = 32, 128
+FRAMES_PER_S = 50  # of Whisper's encoder
 CLEAN, BABBLE, UNKNOWN = "clean", "babble", "unknown"
 NOISES = ("nature", "crowd", "water", "rain", "wind", "traffic", "music", "machine", "fire")
 SOUNDS = (CLEAN, *NOISES, BABBLE, UNKNOWN)

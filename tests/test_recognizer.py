@@ -25,14 +25,11 @@ from hypothesis import strategies as st
 
 from engine import noise_files
 from engine import recognizer as module
-from engine.artefacts import shared_models
 from engine.captions import Heard, join_words
 from engine.listener import LIVE, OFFLINE, Hypothesis, Listener, Pace, Update
 from engine.paths import assets_dir
 from engine.recognizer import BEHIND, Recognizer, known_languages, recognise_file
-from engine.token_tap import token_pieces
-from engine.token_words import has_bridge
-from engine.types import OTHERS, SPEECH, Caption, Problem, Provider, Residue, SottovoceError, UsageError
+from engine.types import OTHERS, SPEECH, Caption, Problem, Residue, SottovoceError, UsageError
 from engine.vad import SAMPLE_RATE_HZ, WINDOW
 
 WORD_S, STEP = 0.4, 0.001
@@ -428,20 +425,6 @@ def test_a_file_is_captioned(demo: tuple[np.ndarray, str]) -> None:
     assert starts == sorted(starts)
     assert words[-1].end_s <= len(sound) / SAMPLE_RATE_HZ
     assert words[0].start_s > 0.7, "the voice begins after a second of background"
-
-
-@pytest.mark.weights
-@pytest.mark.skipif(not has_bridge(), reason="the artefacts hold no bridge from tokens to words")
-def test_a_file_is_captioned_from_its_tokens(demo: tuple[np.ndarray, str]) -> None:
-    """That there are words, in their places; how many of them are right is told by models.evaluate."""
-    models = shared_models(Provider.CPU)
-    sound = demo[0][: 12 * SAMPLE_RATE_HZ]
-    words = recognise_file(token_pieces(models, [sound]), "en", codec_id=models.info.codec_id)
-    starts = [w.start_s for w in words]
-    assert starts == sorted(starts)
-    assert all(0.5 < w.end_s <= len(sound) / SAMPLE_RATE_HZ + 0.1 for w in words)
-    with pytest.raises(SottovoceError, match="another codec"):
-        recognise_file([(np.zeros(320, np.float32), np.zeros((60, 1), np.int16))], "en", codec_id="0" * 64)
 
 
 @pytest.mark.weights

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from engine.artefacts import shared_models
 from engine.captions import Heard
 from engine.listener import LIVE, Hypothesis
+from engine.livebench import demo_sound
+from engine.recognizer import recognise_file
+from engine.token_tap import token_pieces
 from engine.token_words import (
     LONG_GAP,
     OFFLINE_TOKENS,
@@ -22,7 +26,7 @@ from engine.token_words import (
     open_frames,
     open_listener,
 )
-from engine.types import ArtefactError
+from engine.types import ArtefactError, Provider, SottovoceError
 from engine.vad import SAMPLE_RATE_HZ, WINDOW
 from models.bridge import Bridge, BridgeConfig
 from models.checkpoint import Bundle
@@ -217,3 +221,17 @@ def test_places_hold_the_longest_segment_and_the_silence_after_it() -> None:
     """At the shipped shape."""
     for pace in (LIVE, OFFLINE_TOKENS):
         assert (pace.max_s + 2.0 + 0.5) * 50 <= BridgeConfig().places
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(not has_bridge(), reason="the artefacts hold no bridge from tokens to words")
+def test_a_file_is_captioned_from_its_tokens() -> None:
+    """That there are words, in their places; how many of them are right is told by models.evaluate."""
+    models = shared_models(Provider.CPU)
+    sound = demo_sound(SAMPLE_RATE_HZ)[: 12 * SAMPLE_RATE_HZ]
+    words = recognise_file(token_pieces(models, [sound]), "en", codec_id=models.info.codec_id)
+    starts = [w.start_s for w in words]
+    assert starts == sorted(starts)
+    assert all(0.5 < w.end_s <= len(sound) / SAMPLE_RATE_HZ + 0.1 for w in words)
+    with pytest.raises(SottovoceError, match="another codec"):
+        recognise_file([(np.zeros(320, np.float32), np.zeros((60, 1), np.int16))], "en", codec_id="0" * 64)

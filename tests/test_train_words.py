@@ -12,7 +12,6 @@ from whisper.model import ModelDimensions, Whisper
 
 from engine.types import SottovoceError
 from models.noise_vq import VqConfig, VqWeights
-from models.train_kinds import WARMUP_STEPS, rate_at
 from models.train_words import (
     IGNORED,
     KIND_TOKENS,
@@ -23,6 +22,7 @@ from models.train_words import (
     losses,
     stretch_of,
 )
+from models.training import WARMUP_STEPS, rate_at
 from models.word_pairs import Heard
 
 WIDTH, VOCABULARY, END = 16, 40, 39
