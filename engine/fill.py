@@ -20,7 +20,10 @@ HASTE_MS = 30.0  # so much too much is taken out at once and not after a window
 RESERVE_MS = 7.0
 GROW_MS, GROW_MAX_MS = 5.0, 40.0  # after a break, up to so much
 NEAR_MS, NEAR_PAUSE_S = 2.0, 1.0  # less than this left beyond a block was nearly a break; told once in a while
-CALM_S, CALM_MAX_S = 60.0, 900.0  # without a break for so long, the reserve shrinks by a step; every break doubles it
+# Without a break for so long, the reserve shrinks; every break doubles it. Breaks further apart than the longest do not
+# hold the reserve: a rare one is less of a nuisance than delay that does not come back.
+CALM_S, CALM_MAX_S = 60.0, 240.0
+NEXT_STEP = 0.25  # of that time until the next step, where nothing was nearly a break
 SPLICE_MAX_MS, FADE_MS = 8.0, 4.0
 TOLERANCE_MS = 1.5
 NEWEST = 3
@@ -148,8 +151,10 @@ class FillControl:
     def _relax(self) -> None:
         self._calm_s += self._hop_s
         if self._calm_s >= self._calm_needed_s and self.goal_ms > self._base_ms:
-            self._calm_s = 0.0
+            self._calm_s -= NEXT_STEP * self._calm_needed_s
             self.goal_ms = max(self._base_ms, self.goal_ms - GROW_MS)
+            if self.goal_ms == self._base_ms:
+                self._calm_needed_s = CALM_S
 
 
 def splice(x: Samples, shift: int, sample_rate_hz: int) -> tuple[Samples, int]:

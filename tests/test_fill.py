@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.fill import CALM_S, FADE_MS, NEWEST, SPLICE_MAX_MS, FillControl, Lowest, splice
+from engine.fill import CALM_S, FADE_MS, GROW_MS, NEWEST, SPLICE_MAX_MS, FillControl, Lowest, splice
 
 RATE_HZ, HOP, BLOCK = 48000, 960, 240
 
@@ -95,14 +95,56 @@ def test_what_was_nearly_a_break_asks_for_more_reserve_before_it_is_one() -> Non
 
 
 def test_after_a_calm_time_the_reserve_shrinks_again_and_later_after_every_break() -> None:
-    control = FillControl(RATE_HZ, HOP, BLOCK)
-    first, calm_hops = control.goal, round(CALM_S * 50)
+    first = FillControl(RATE_HZ, HOP, BLOCK).goal
     for breaks in (1, 2):
+        control = FillControl(RATE_HZ, HOP, BLOCK)
+        for _ in range(breaks):
+            control.ran_dry()
+        grown = control.goal
+        settle(control, grown, round(CALM_S * 50) * 2**breaks - 1)
+        assert control.goal == grown
+        settle(control, grown, 2)
+        assert first <= control.goal < grown
+
+
+def a_run(every_s: float, stall_ms: float, minutes: float) -> list[tuple[float, int]]:
+    """A device that takes nothing for a while, now and then: at the end of each minute the goal in ms, and breaks."""
+    control = FillControl(RATE_HZ, HOP, BLOCK)
+    waiting, told = control.goal, []
+    for hop in range(1, round(minutes * 3000) + 1):
+        stalled = hop % round(every_s * 50) == 0
+        seen = waiting - round(stall_ms * RATE_HZ / 1000) * stalled
+        if seen < 0:
+            control.ran_dry()
+            waiting, seen = waiting - seen, 0  # what came too late is there all the same
+        shift = control.next(seen)
+        control.applied(shift)
+        waiting -= shift
+        if hop % 3000 == 0:
+            told.append((control.goal_ms, control.breaks))
+    return told
+
+
+def test_breaks_that_come_seldom_do_not_hold_the_delay() -> None:
+    told = a_run(every_s=300, stall_ms=60, minutes=120)
+    assert told[4][1] == 1
+    assert all(goal_ms <= told[0][0] + GROW_MS for goal_ms, _ in told)
+    assert [goal_ms for goal_ms, _ in told[118:]] == pytest.approx([told[0][0]] + [told[0][0] + GROW_MS])
+
+
+def test_breaks_that_come_often_make_a_reserve_in_which_most_are_not_heard() -> None:
+    told = a_run(every_s=60, stall_ms=30, minutes=120)
+    assert told[-1][1] < 120 / 4
+    assert told[-1][0] > told[0][0] + 2 * GROW_MS
+
+
+def test_after_the_last_of_many_breaks_the_delay_is_soon_what_it_was() -> None:
+    control = FillControl(RATE_HZ, HOP, BLOCK)
+    first = control.goal
+    for _ in range(20):
         control.ran_dry()
-        settle(control, control.goal, calm_hops * 2**breaks - 1)
-        assert control.goal > first
-        settle(control, control.goal, 2)
-        assert control.goal == first
+    settle(control, control.goal, 12 * 60 * 50)
+    assert control.goal == first
 
 
 @pytest.mark.parametrize("shift", [1, 37, 384, -1, -37, -384])
