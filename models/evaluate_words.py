@@ -9,6 +9,8 @@
     coverage    public test at 0 dB: how much of the time of the words there is some word written
     silence     ten minutes of validation noise and music, nobody speaking: words made up
     tokens      public test, the same stream: words from the voice's tokens beside those from sound (evaluate_tokens)
+    unseen      public test: how the residue parts kinds of noise it was never taught, beside a plain quantiser's, and
+                how many tokens are the same in noise as without (separability)
 
 Here the recogniser is as captions run it. `models.evaluate --wer` has word errors of all systems after plain Whisper.
 """
@@ -40,12 +42,14 @@ from engine.side import LEFT_FOR_RECOGNISER
 from engine.types import Background, Provider, Samples, SottovoceError, Word
 from engine.vad import SileroVad
 from models.metrics import Listen, WordErrors, word_errors
+from models.separability import as_table as unseen_table
+from models.separability import unseen
 from models.shards import RATE_HZ, Clip, load, to_float
 from models.tables import table
 from models.testset import Mixture, build
-from models.word_pairs import CLEAN, KIND_OF, UNKNOWN, Pair, PairMaker, language_of, pairs_of
+from models.word_pairs import CLEAN, KIND_OF, KINDS, UNKNOWN, Pair, PairMaker, language_of, pairs_of
 
-PARTS = ("kinds", "streaming", "languages", "coverage", "silence", "tokens")
+PARTS = ("kinds", "streaming", "languages", "coverage", "silence", "tokens", "unseen")
 PIECE = RATE_HZ // 10
 FOREIGN, FOREIGN_PAIRS, FOREIGN_SEED, FOREIGN_SNR_DB = ("cs", "ru", "nl"), 30, 11, (0.0, 15.0)
 COVER_S = 0.3  # a word may be written so much beside its place and still cover it
@@ -298,11 +302,13 @@ def markdown(found: dict[str, Any]) -> str:
         text.append("{seconds} s without a voice: {words} words {text}\n".format(**found["silence"]))
     if "tokens" in found:
         text.append(token_table(found["tokens"]))
+    if "unseen" in found:
+        text.append(unseen_table(found["unseen"]))
     return "\n".join(text)
 
 
-def measure(parts: Sequence[str]) -> dict[str, Any]:
-    """The figures of these parts. Raises SottovoceError where something they need is missing."""
+def measure(parts: Sequence[str], out: Path) -> dict[str, Any]:
+    """The figures of these parts; a picture goes to `out`. Raises SottovoceError where something is missing."""
     found: dict[str, Any] = {}
     decoder = whisper_decoder()
     if "kinds" in parts:
@@ -325,6 +331,8 @@ def measure(parts: Sequence[str]) -> dict[str, Any]:
         from models.evaluate_tokens import from_tokens  # it takes its streams from here
 
         found["tokens"] = from_tokens(utterances(), decoder)
+    if "unseen" in parts:
+        found["unseen"] = unseen([item for item in build("mixtures") if item.noise_class not in KINDS], decoder, out)
     return found
 
 
@@ -363,7 +371,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        found = before | measure(args.parts)
+        found = before | measure(args.parts, args.out)
         path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (args.out / "recognizer.md").write_text(markdown(found), encoding="utf-8")
     except (SottovoceError, OSError, json.JSONDecodeError) as problem:

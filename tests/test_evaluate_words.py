@@ -162,7 +162,7 @@ def test_noise_without_a_voice_fills_its_time_and_every_kind_comes() -> None:
 def test_what_was_measured_before_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"silence": {"seconds": 600, "words": 0, "text": ""}}
     (tmp_path / "recognizer.json").write_text(json.dumps({"streaming": {"utterances": 1}}), encoding="utf-8")
-    monkeypatch.setattr(evaluate_words, "measure", lambda parts: found)
+    monkeypatch.setattr(evaluate_words, "measure", lambda parts, out: found)
     assert evaluate.main(["recognizer", "--out", str(tmp_path), "--parts", "silence"]) == 0
     assert set(json.loads((tmp_path / "recognizer.json").read_text(encoding="utf-8"))) == {"streaming", "silence"}
     assert "600 s without a voice: 0 words" in (tmp_path / "recognizer.md").read_text(encoding="utf-8")
@@ -172,4 +172,4 @@ def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(evaluate_words, "whisper_decoder", lambda: None)
     monkeypatch.setattr(evaluate_words, "load", lambda split, kind: [])
     with pytest.raises(SottovoceError, match=r"models\.data"):
-        evaluate_words.measure(["kinds"])
+        evaluate_words.measure(["kinds"], Path())
