@@ -9,6 +9,7 @@ from engine.types import Samples
 
 LIMIT_DBFS = -1.0
 ACTIVE_FRAME = 320
+ACTIVE_DB = 35.0
 RELEASE_DB_PER_S = 80.0
 LEVEL_WINDOW_S = 3.0
 SCENE_GAIN_MAX = 1000.0  # +60 dB: a nearly silent moment of a scene must not be blown up without end
@@ -21,7 +22,7 @@ def db(x: float) -> float:
 
 
 def active_rms(x: NDArray[np.floating]) -> float:
-    """RMS of sound [N] at 16 kHz over its 20 ms within 35 dB of the loudest: the level of speech while it lasts."""
+    """RMS of sound [N] at 16 kHz over its 20 ms within ACTIVE_DB of the loudest: the level of speech while it lasts."""
     power = frame_powers(x)
     return active_level(power if len(power) else np.array([np.mean(np.square(x)) if len(x) else 0.0]))
 
@@ -34,8 +35,14 @@ def frame_powers(x: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def active_level(power: NDArray[np.floating]) -> float:
     """`active_rms` of sound of which these are the `frame_powers`, at least one."""
-    top = power.max()
-    return float(np.sqrt(power[power > top * 10**-3.5].mean())) if top > 0 else 0.0
+    active = is_active(power)
+    return float(np.sqrt(power[active].mean())) if active.any() else 0.0
+
+
+def is_active(power: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which of these `frame_powers`, at least one, are within ACTIVE_DB of the loudest."""
+    active: NDArray[np.bool_] = power > power.max() * 10 ** (-ACTIVE_DB / 10)
+    return active
 
 
 class Ramp:

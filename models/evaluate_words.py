@@ -6,7 +6,7 @@
                 the noisy sound, of what captions hear, and of the voice alone
     languages   Czech, Russian and Dutch, clean and in validation noise: live, of what captions hear, beside plain
                 Whisper on the sound itself. The Dutch talker is a validation one; the others are the refiner's own
-    coverage    public test at 0 dB: how much of the time of the words there is some word written
+    coverage    public test at 0 dB: how much of the time of the words, where the voice sounds, a word is written about
     silence     ten minutes of validation noise and music, nobody speaking: words made up
     tokens      public test, the same stream: words from the voice's tokens beside those from sound (evaluate_tokens)
     unseen      public test: how the residue parts kinds of noise it was never taught, beside a plain quantiser's, and
@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -37,6 +38,7 @@ from engine.artefacts import shared_models
 from engine.captions import join_words
 from engine.hop import Pipeline
 from engine.listener import LIVE, OFFLINE, Listener, Pace
+from engine.mix import ACTIVE_FRAME, frame_powers, is_active
 from engine.residue import ResidueReader, ResidueWatch
 from engine.side import LEFT_FOR_RECOGNISER
 from engine.types import Background, Provider, Samples, SottovoceError, Word
@@ -219,14 +221,33 @@ def languages(noises: Sequence[Clip], decoder: Any, listen: Listen) -> dict[str,
 # Speech that is left out ----------------------------------------------------------------------------------------------
 
 
-def covered(spoken: Sequence[Word], written: Sequence[Word]) -> float:
-    """Percent of the time of the spoken words in which a word was written, COVER_S to either side of it."""
-    clock = np.zeros(round(100 * (max((word.end_s for word in [*spoken, *written]), default=0.0) + 1)), np.int8)
+def covered(spoken: Sequence[Word], written: Sequence[Word], sounding: NDArray[np.bool_]) -> float:
+    """Percent of the time of the spoken words in which a word was written, COVER_S to either side of it.
+
+    sounding: for each 20 ms whether the voice sounds there; a word's time may reach into the pause beside it, by the
+    words' own times, and that is not counted.
+    """
+    said, about = np.zeros_like(sounding), np.zeros_like(sounding)
     for word in spoken:
-        clock[round(100 * word.start_s) : round(100 * word.end_s)] |= 1
+        said[_frame(word.start_s) : _frame(word.end_s)] = True
     for word in written:
-        clock[max(0, round(100 * (word.start_s - COVER_S))) : round(100 * (word.end_s + COVER_S))] |= 2
-    return 100.0 * float(np.sum(clock == 3)) / max(1, int(np.sum(clock & 1)))
+        about[_frame(word.start_s - COVER_S) : _frame(word.end_s + COVER_S)] = True
+    said &= sounding
+    return 100.0 * float(np.sum(said & about)) / max(1, int(np.sum(said)))
+
+
+def _frame(time_s: float) -> int:
+    return max(0, round(time_s * RATE_HZ / ACTIVE_FRAME))
+
+
+def sounding_of(mixtures: Sequence[Mixture]) -> NDArray[np.bool_]:
+    """For each 20 ms of `stream_of` them whether the voice alone sounds: each is measured by its own loudest."""
+    sounds, place = np.zeros(len(stream_of(mixtures, "speech")[0]) // ACTIVE_FRAME + 1, np.bool_), 0.0
+    for mixture in mixtures:
+        active = is_active(frame_powers(mixture.speech))
+        sounds[_frame(place) : _frame(place) + len(active)] = active[: len(sounds) - _frame(place)]
+        place += len(mixture.speech) / RATE_HZ + PAUSE_S
+    return sounds
 
 
 def coverage(mixtures: Sequence[Mixture], decoder: Any) -> dict[str, Any]:
@@ -234,7 +255,8 @@ def coverage(mixtures: Sequence[Mixture], decoder: Any) -> dict[str, Any]:
     sound."""
     spoken, _ = heard_live(stream_of(mixtures, "speech")[0], OFFLINE, decoder)
     written, _ = heard_live(taps_of(stream_of(mixtures, "mixture")[0])["noisy, enhanced"], LIVE, decoder)
-    return {"utterances": len(mixtures), "words": len(spoken), "covered_percent": round(covered(spoken, written), 1)}
+    share = covered(spoken, written, sounding_of(mixtures))
+    return {"utterances": len(mixtures), "words": len(spoken), "covered_percent": round(share, 1)}
 
 
 # Nobody speaks --------------------------------------------------------------------------------------------------------

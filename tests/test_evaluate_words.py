@@ -14,7 +14,17 @@ from engine.listener import LIVE, Hypothesis
 from engine.residue import Reading
 from engine.types import SottovoceError, Word
 from models import evaluate, evaluate_words
-from models.evaluate_words import covered, kinds, languages, markdown, nobody_speaks, stream_of, talkers_of
+from models.evaluate_words import (
+    PAUSE_S,
+    covered,
+    kinds,
+    languages,
+    markdown,
+    nobody_speaks,
+    sounding_of,
+    stream_of,
+    talkers_of,
+)
 from models.shards import RATE_HZ, Clip
 from models.testset import Mixture
 from models.word_pairs import KIND_OF, KINDS, NOISES, Pair
@@ -105,10 +115,22 @@ def test_words_that_come_live_are_final_after_they_were_spoken(monkeypatch: pyte
 
 
 def test_words_that_nothing_was_written_about_are_not_covered() -> None:
-    spoken = [Word(f"w{n}", n, n + 1.0) for n in range(4)]
-    assert covered(spoken, spoken) == 100.0
-    assert covered(spoken, []) == 0.0
-    assert covered(spoken, [Word("x", 0.0, 1.0), Word("y", 2.5, 3.0)]) == pytest.approx(100 * (1.3 + 1.1) / 4, abs=1)
+    spoken, sounds = [Word(f"w{n}", n, n + 1.0) for n in range(4)], np.ones(250, np.bool_)
+    assert covered(spoken, spoken, sounds) == 100.0
+    assert covered(spoken, [], sounds) == 0.0
+    part = [Word("x", 0.0, 1.0), Word("y", 2.5, 3.0)]
+    assert covered(spoken, part, sounds) == pytest.approx(100 * (1.3 + 1.1) / 4, abs=1)
+    sounds[100:] = False  # the voice ends after two seconds
+    assert covered(spoken, part, sounds) == pytest.approx(100 * 1.3 / 2, abs=1)
+
+
+def test_the_voice_sounds_where_it_is_within_reach_of_its_own_loudest() -> None:
+    loud, quiet = np.zeros(RATE_HZ, np.float32), np.zeros(RATE_HZ, np.float32)
+    loud[: RATE_HZ // 2], quiet[RATE_HZ // 2 :] = 0.5, 0.005
+    items = [Mixture("", voice, voice, 0 * voice, 0.0, "pub", "words") for voice in (loud, quiet)]
+    sounds = sounding_of(items)
+    assert len(sounds) == round((2 + 2 * PAUSE_S) * 50) + 1
+    assert np.flatnonzero(sounds).tolist() == [*range(25), *range(135, 160)]
 
 
 @pytest.fixture
