@@ -1,4 +1,4 @@
-"""Make the demo recording: `python -m models.demo` writes assets/demo.flac and assets/demo.txt.
+"""Make the demo recording: `python -m models.demo` writes assets/demo.ogg and assets/demo.txt.
 
 No free recording of clear English may be shipped that is not also held out, so a neural voice speaks, and says so.
 The background is real: rain, then a forge (a fire and an anvil), one into the other. The speech keeps its own level;
@@ -21,6 +21,7 @@ import soxr
 from numpy.typing import NDArray
 
 from engine.paths import cache_dir
+from engine.soundfiles import SoundWriter
 from models.denylist import denylist
 from models.fetch import fetch, unpack
 from models.manifest import ASSETS, sha256_of, update_row
@@ -160,8 +161,10 @@ def main() -> None:
     peak = float(np.abs(mixture).max())
     if peak >= 1.0:
         raise SystemExit(f"the mixture clips ({peak:.2f}); lower SPEECH_DB in models/demo.py")
-    place = ASSETS / "demo.flac"
-    soundfile.write(place, mixture, RATE_HZ, subtype="PCM_16")
+    place = ASSETS / "demo.ogg"
+    writer = SoundWriter(place, RATE_HZ, channels=1)
+    writer.write(mixture)
+    writer.finish()
     (ASSETS / "demo.txt").write_text("\n".join((*RAIN_TEXT, *FORGE_TEXT)) + "\n", encoding="utf8")
     update_row(
         name="demo",

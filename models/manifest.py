@@ -2,7 +2,7 @@
 
 Every maker of an asset (export, scenes, demo) records its own rows here; rows of others are kept as they are.
 
-    update_row(name="demo", file="demo.flac", kind="demo", license="CC-BY-SA-3.0", command="python -m models.demo")
+    update_row(name="demo", file="demo.ogg", kind="demo", license="CC-BY-SA-3.0", command="python -m models.demo")
 
 Fields: name, file, kind, sha256 (computed here), license, ancestors, data, command; for models also sample_rate_hz,
 hop_samples and output_lag_samples; for scenes also title. Any further field is written as given.

@@ -43,7 +43,7 @@ class ParityReport:
 
 def real_sound(bundle: Bundle, path: Path | None) -> np.ndarray:
     """500 hops of the shipped noisy recording (or of `path`) at the model's rate, [1, N]."""
-    sound, rate = soundfile.read(path or assets_dir() / "demo.flac", dtype="float32", always_2d=True)
+    sound, rate = soundfile.read(path or assets_dir() / "demo.ogg", dtype="float32", always_2d=True)
     mono = soxr.resample(sound[:, 0], rate, bundle.config.sample_rate_hz).astype(np.float32)
     return np.resize(mono, HOPS * bundle.config.hop)[None]
 

@@ -35,7 +35,7 @@ def put_away(pictures: list[Path], manifest: Path = MANIFEST) -> list[Row]:
                 file=path.name,
                 kind="picture",
                 license="MIT",
-                data=["assets/demo.flac"],
+                data=["assets/demo.ogg"],
                 command=COMMAND,
                 manifest=manifest,
             )

@@ -219,7 +219,7 @@ def worked(job: FileJob, stop_at: float | None = None) -> list[dict[str, object]
 
 
 def test_the_process_makes_what_enhance_makes_bit_for_bit(tmp_path: Path) -> None:
-    x, rate_hz = soundfile.read(assets_dir() / "demo.flac", dtype="float32", frames=3 * 48_000)
+    x, rate_hz = soundfile.read(assets_dir() / "demo.ogg", dtype="float32", frames=3 * 48_000)
     soundfile.write(tmp_path / "a.wav", x, rate_hz)
     job = FileJob.plan(tmp_path / "a.wav", background="swap:rain@-6", provider="cpu")
     assert worked(job)[-1]["outcome"]["stopped"] is False  # type: ignore[index]

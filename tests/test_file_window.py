@@ -367,7 +367,7 @@ def test_words_of_every_state() -> None:
 
 def test_a_real_file_from_beginning_to_end(qtbot: QtBot, tmp_path: Path) -> None:
     """Through the very process that is used, the time left told on the way."""
-    x, rate_hz = soundfile.read(assets_dir() / "demo.flac", dtype="float32", frames=8 * 48_000)
+    x, rate_hz = soundfile.read(assets_dir() / "demo.ogg", dtype="float32", frames=8 * 48_000)
     soundfile.write(tmp_path / "a.wav", x, rate_hz)
     window = FileWindow(lambda: [SimpleNamespace(name="rain", title="rain")], lambda: None, lambda: CONFIG)
     try:

@@ -29,7 +29,7 @@ __all__ = ["pulse_server", "stage", "tiny"]
 
 def test_noisy_speech_comes_out_clean(stage: Stage) -> None:
     """The trained models, a voice over rain from one sink into another: the voice keeps its level, its pauses fall."""
-    sound, rate_hz = soundfile.read(assets_dir() / "demo.flac", dtype="float32", frames=20 * RATE_HZ)
+    sound, rate_hz = soundfile.read(assets_dir() / "demo.ogg", dtype="float32", frames=20 * RATE_HZ)
     assert rate_hz == RATE_HZ
     stage.play(np.concatenate([sound] * 3))
     with Engine(EngineConfig(MIC_SOURCE, HEARD_SINK, DROP), shared_models(Provider.CPU)) as engine:

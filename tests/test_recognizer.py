@@ -396,7 +396,7 @@ def plain(text: str) -> str:
 @pytest.fixture(scope="module")
 def demo() -> tuple[np.ndarray, str]:
     """The shipped demo recording at 16 kHz, and what is said in it."""
-    sound, rate_hz = soundfile.read(assets_dir() / "demo.flac", dtype="float32", always_2d=True)
+    sound, rate_hz = soundfile.read(assets_dir() / "demo.ogg", dtype="float32", always_2d=True)
     said = (assets_dir() / "demo.txt").read_text(encoding="utf-8")
     return soxr.resample(sound[:, 0], rate_hz, SAMPLE_RATE_HZ).astype(np.float32), plain(said)
 

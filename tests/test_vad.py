@@ -17,7 +17,7 @@ from engine.vad import SAMPLE_RATE_HZ, WINDOW, SileroVad, probabilities
 
 def demo_speech(seconds: float) -> np.ndarray:
     """The beginning of the shipped demo recording at 16 kHz: a second of rain, then a voice in it."""
-    sound, rate_hz = soundfile.read(assets_dir() / "demo.flac", dtype="float32", always_2d=True)
+    sound, rate_hz = soundfile.read(assets_dir() / "demo.ogg", dtype="float32", always_2d=True)
     return soxr.resample(sound[:, 0], rate_hz, SAMPLE_RATE_HZ)[: int(seconds * SAMPLE_RATE_HZ)].astype(np.float32)
 
 

@@ -181,7 +181,7 @@ def walk(screen: Screen, stage: Stage, tmp_path: Path, monkeypatch: pytest.Monke
             monkeypatch.delenv(name)
     own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "SOTTOVOCE_CACHE": str(cache)}
     places = where_things_are(screen)
-    sound, _ = soundfile.read(assets_dir() / "demo.flac", dtype="float32", frames=round(RAIN_S * RATE_HZ))
+    sound, _ = soundfile.read(assets_dir() / "demo.ogg", dtype="float32", frames=round(RAIN_S * RATE_HZ))
     stage.play(np.tile(sound, 60))
     with program(["gui"], env=own | {"DISPLAY": screen.display, "QT_QPA_PLATFORM": "xcb"}) as process:
         try:
@@ -293,7 +293,7 @@ def save_captions(walk: Walk, said: set[str]) -> None:
 def clean_a_file(walk: Walk) -> None:
     """Open files, choose one, press Clean."""
     source = walk.home / "talk.wav"
-    sound, _ = soundfile.read(assets_dir() / "demo.flac", dtype="float32", frames=2 * RATE_HZ)
+    sound, _ = soundfile.read(assets_dir() / "demo.ogg", dtype="float32", frames=2 * RATE_HZ)
     soundfile.write(source, sound, RATE_HZ)
     walk.person.keys("ctrl+o")
     walk.person.go_to("Sound files to clean")
