@@ -327,13 +327,15 @@ class Listener:
 
     def _close(self, segment: _Segment, end: int, keep_from: int | None = None) -> Update:
         """The last answer about a segment: all of it is final."""
-        end = min(end, self.fed_to)
-        final = self._agreement.finish(segment.tail if self._is_told(segment) else self._ask(segment, end))
+        end, whole = min(end, self.fed_to), keep_from is None  # else the last answer goes beyond the cut
+        final = self._agreement.finish(segment.tail if whole and self._is_told(segment) else self._ask(segment, end))
         self._hold(segment, final)
         self._segment = None
-        self.detector.reset() if keep_from is None else None
-        done = self._seen if keep_from is None else keep_from
-        self._forget(done - (int(PRE_ROLL_S * SAMPLE_RATE_HZ) if keep_from is None else 0))
+        if keep_from is None:
+            self.detector.reset()
+            self._forget(self._seen - int(PRE_ROLL_S * SAMPLE_RATE_HZ))
+        else:
+            self._forget(keep_from)
         return self._update(final, [], self._seen, self._at, segment.language)
 
     def _is_told(self, segment: _Segment) -> bool:

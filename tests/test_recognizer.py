@@ -1,17 +1,14 @@
-"""The recogniser: every word once, in order, on one clock, whatever the chunks; silence stays silent.
+"""The recogniser's process: words in order, again after it died, told when it cannot.
 
-Most of it runs on stand-ins: a sound in which each word is 0.4 s of its own level, a recogniser that reads the levels,
-and a process that speaks the protocol without Whisper. What is marked `weights` runs the real thing.
+Most of it runs on a stand-in that speaks the protocol without Whisper. What is marked `weights` runs the real thing.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,170 +17,14 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from engine import noise_files
 from engine import recognizer as module
-from engine.captions import Heard, join_words
-from engine.listener import LIVE, OFFLINE, Hypothesis, Listener, Pace, Update
+from engine.captions import join_words
 from engine.paths import assets_dir
 from engine.recognizer import BEHIND, Recognizer, known_languages, recognise_file
 from engine.types import OTHERS, SPEECH, Caption, Problem, Residue, SottovoceError, UsageError
-from engine.vad import SAMPLE_RATE_HZ, WINDOW
-
-WORD_S, STEP = 0.4, 0.001
-pauses = st.lists(st.sampled_from([0.0, 0.05, 0.2, 0.3, 0.8, 1.5, 3.0]), min_size=1, max_size=60)
-paces = {"live": LIVE, "at once": replace(LIVE, sure_s=0.0), "offline": OFFLINE}
-
-
-def spoken(before_s: Sequence[float]) -> tuple[np.ndarray, list[float]]:
-    """A sound with one word after each pause: word k is 0.4 s at level (k + 1) / 1000. And when each begins."""
-    parts, starts, at = [], [], 0
-    for index, pause_s in enumerate(before_s):
-        pause, word = int(pause_s * SAMPLE_RATE_HZ), int(WORD_S * SAMPLE_RATE_HZ)
-        parts += [np.zeros(pause), np.full(word, STEP * (index + 2))]
-        starts.append((at + pause) / SAMPLE_RATE_HZ)
-        at += pause + word
-    return np.concatenate(parts).astype(np.float32), starts
-
-
-class LevelDetector:
-    """Hears a voice wherever there is any sound."""
-
-    def __call__(self, window: np.ndarray) -> float:
-        assert len(window) == WINDOW
-        return 0.9 if np.abs(window).mean() > STEP / 4 else 0.0
-
-    def reset(self) -> None:
-        pass
-
-
-class LevelReader:
-    """Reads words off the levels; a word that is not all there is misheard. Checks what it is asked."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def transcribe(
-        self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
-    ) -> Hypothesis:
-        self.asked += 1
-        assert len(samples) <= 29 * SAMPLE_RATE_HZ
-        levels = np.round(samples / STEP).astype(int)
-        edges = np.flatnonzero(np.diff(levels, prepend=0, append=0))
-        words = []
-        for start, end in itertools.pairwise(edges):
-            if levels[start] and end - start > 0.1 * SAMPLE_RATE_HZ:
-                whole = end - start > 0.35 * SAMPLE_RATE_HZ
-                text = f"w{levels[start] - 2}" if whole else f"misheard{end - start}"
-                words.append(Heard(text, start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ, 0.9, (int(levels[start]) - 2,)))
-        told = [token for word in words for token in word.tokens]
-        assert told[: len(prefix)] == list(prefix), "the forced prefix is not what is said in the sound"
-        return Hypothesis(tuple(words[len(prefix) :]), "en")
-
-
-def listen(sound: np.ndarray, pace: Pace, sizes: Sequence[int], start: int = 0) -> tuple[list[Update], LevelReader]:
-    """All updates for a sound fed in pieces of these sizes, over and over."""
-    reader = LevelReader()
-    listener = Listener(reader, LevelDetector(), "en", pace, start)
-    updates: list[Update] = []
-    at = turn = 0
-    while at < len(sound):
-        listener.feed(sound[at : at + sizes[turn % len(sizes)]])
-        at, turn = at + sizes[turn % len(sizes)], turn + 1
-        while (update := listener.advance()) is not None:
-            updates.append(update)
-    listener.finish()
-    while (update := listener.advance()) is not None:
-        updates.append(update)
-    return updates, reader
-
-
-# Listener -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("pace", paces)
-@settings(max_examples=25, deadline=None)
-@given(before_s=pauses, sizes=st.lists(st.sampled_from([1, 320, 1600, 20_000, 300_000]), min_size=1, max_size=3))
-def test_every_word_once_in_order_and_in_its_place(pace: str, before_s: list[float], sizes: list[int]) -> None:
-    """Final words are the spoken ones, each once, at their times; what is tentative never comes before them."""
-    if pace == "offline":
-        before_s = [max(pause_s, 0.2) for pause_s in before_s]  # else every place to cut would hurt a word
-    if sizes == [1]:
-        sizes = [1, 1600]
-    sound, starts = spoken(before_s)
-    updates, _ = listen(sound, paces[pace], sizes)
-    final = [word for update in updates for word in update.final]
-    assert [w.text for w in final] == [f"w{i}" for i in range(len(before_s))]
-    assert all(abs(w.start_s - s) < 0.05 for w, s in zip(final, starts, strict=True))
-    last_s, final_to = 0.0, 0
-    for update in updates:
-        last_s = max([last_s, *(w.start_s for w in update.final)])
-        assert all(w.start_s >= last_s for w in update.tentative)
-        assert final_to <= update.final_to <= update.heard_to <= len(sound)
-        final_to = update.final_to
-
-
-def test_live_words_are_final_two_looks_after_they_were_said() -> None:
-    sound, _ = spoken([0.5, *[0.1] * 30])
-    reader, now = LevelReader(), 0
-    listener = Listener(reader, LevelDetector(), "en", LIVE)
-    waits = []
-    for at in range(0, len(sound), 1600):
-        listener.feed(sound[at : at + 1600])
-        now = at + 1600
-        while (update := listener.advance()) is not None:
-            waits += [now / SAMPLE_RATE_HZ - word.end_s for word in update.final]
-    assert LIVE.step_s is not None
-    assert len(waits) > 20
-    assert max(waits) < 2 * LIVE.step_s + LIVE.margin_s + WORD_S + 0.2
-
-
-def test_only_a_short_tail_is_asked_about_however_long_the_speech() -> None:
-    longest = 0
-
-    class Measuring(LevelReader):
-        def transcribe(self, samples: np.ndarray, *rest: object) -> Hypothesis:
-            nonlocal longest
-            longest = max(longest, len(samples))
-            return super().transcribe(samples, *rest)  # type: ignore[arg-type]
-
-    sound, _ = spoken([0.05] * 150)
-    listener = Listener(Measuring(), LevelDetector(), "en", LIVE)
-    for at in range(0, len(sound), 1600):
-        listener.feed(sound[at : at + 1600])
-        while listener.advance() is not None:
-            pass
-        assert len(listener._sound) < 12 * SAMPLE_RATE_HZ
-    assert 5 * SAMPLE_RATE_HZ < longest <= 10.5 * SAMPLE_RATE_HZ
-
-
-def test_nobody_is_asked_about_silence(rng: np.random.Generator) -> None:
-    for level in (0.0, STEP / 10):
-        noise = (level * rng.standard_normal(20 * SAMPLE_RATE_HZ)).astype(np.float32)
-        updates, reader = listen(noise, LIVE, [1600])
-        assert (updates, reader.asked) == ([], 0)
-
-
-def test_the_clock_goes_on_over_a_gap() -> None:
-    sound, _ = spoken([0.5])
-    listener = Listener(LevelReader(), LevelDetector(), "en", LIVE)
-    listener.feed(sound)
-    listener.gap(7 * SAMPLE_RATE_HZ)
-    listener.feed(sound)
-    listener.finish()
-    words = []
-    while (update := listener.advance()) is not None:
-        words += update.final
-    assert [round(w.start_s, 2) for w in words] == [0.5, 0.5 + len(sound) / SAMPLE_RATE_HZ + 7.0]
-
-
-def test_a_listener_that_starts_later_keeps_the_same_clock() -> None:
-    sound, _ = spoken([0.5, 0.1])
-    updates, _ = listen(sound, LIVE, [1600], start=100 * SAMPLE_RATE_HZ)
-    assert [round(w.start_s, 1) for u in updates for w in u.final] == [100.5, 101.0]
-
+from engine.vad import SAMPLE_RATE_HZ
 
 # The process, played by a script that speaks the protocol -------------------------------------------------------------
 
