@@ -47,9 +47,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 LanguageOption = Annotated[
     str | None, typer.Option("--language", metavar="XX", help="What is spoken, as a two-letter code.")
 ]
-WhisperOption = Annotated[
-    str | None, typer.Option("--whisper", metavar="SIZE", help="The Whisper of captions; see sottovoce models.")
-]
+WHISPER_OPTION = typer.Option("--whisper", metavar="SIZE", help="The Whisper of captions; see sottovoce models.")
+WhisperOption = Annotated[str | None, WHISPER_OPTION]
 InFile = Annotated[Path, typer.Argument(metavar="IN", show_default=False)]
 OutFile = Annotated[Path, typer.Argument(metavar="OUT", show_default=False)]
 
@@ -215,6 +214,7 @@ def caption(
     ] = None,
     language: LanguageOption = "en",
     tap: Annotated[Tap, typer.Option("--from", help=TAP_HELP)] = "raw",
+    whisper: Annotated[str, WHISPER_OPTION] = "base",
     force: ForceOption = False,
     provider: ProviderOption = "auto",
 ) -> None:
@@ -222,7 +222,8 @@ def caption(
     from app.commands_files import CaptionRequest
     from app.commands_files import caption as run
 
-    raise typer.Exit(run(CaptionRequest(source, out, form, language, tap, force, provider)))
+    request = CaptionRequest(source, out, form, language, tap, force, provider, whisper)
+    raise typer.Exit(run(request))
 
 
 @cli.command()

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 from app import console
 from engine.file_jobs import mono_pieces
 from engine.files import decode_file, encode_file, enhance_file
-from engine.types import LEFT_FOR_RECOGNISER_DB, Background, CaptionTap, Provider, Samples, UsageError, Word
+from engine.types import (
+    DEFAULT_WHISPER,
+    LEFT_FOR_RECOGNISER_DB,
+    TOKENS_WANT_DEFAULT,
+    Background,
+    CaptionTap,
+    Provider,
+    Samples,
+    UsageError,
+    Word,
+)
 
 if TYPE_CHECKING:
     from engine.soundfiles import SoundReader
@@ -132,6 +142,7 @@ class CaptionRequest:
     tap: str
     force: bool
     provider: str
+    whisper: str = DEFAULT_WHISPER
 
 
 def caption(request: CaptionRequest) -> int:
@@ -150,6 +161,7 @@ def caption(request: CaptionRequest) -> int:
                 recognise_file(
                     heard.pieces,
                     request.language,
+                    model=request.whisper,
                     codec_id=heard.codec_id,
                     progress=lambda seconds: progress(seconds, heard.duration_s),
                     found=spoken.append,
@@ -189,6 +201,8 @@ def _opened(request: CaptionRequest) -> Iterator[_Heard]:
 
     tap, stored = CaptionTap(request.tap), request.source.suffix.lower() == TOKEN_FILE
     bridged = tap is CaptionTap.TOKENS and has_bridge()
+    if bridged and request.whisper != DEFAULT_WHISPER:
+        raise UsageError(TOKENS_WANT_DEFAULT.format("raw"))
     if stored and tap is not CaptionTap.TOKENS:
         raise UsageError(f"{request.source} holds tokens and no sound; add --from tokens")
     if tap is CaptionTap.TOKENS and not bridged:

@@ -31,6 +31,7 @@ from engine.types import (
     LEFT_FOR_RECOGNISER_DB,
     NO_CAPTIONS,
     NO_WHISPER,
+    TOKENS_WANT_DEFAULT,
     ArtefactError,
     Caption,
     CaptionTap,
@@ -98,9 +99,7 @@ class Side:
         c = self._config
         self._from_tokens = c.tap is CaptionTap.TOKENS and has_bridge()
         if self._from_tokens and c.whisper != DEFAULT_WHISPER:
-            raise UsageError(
-                f"words from tokens come with Whisper {DEFAULT_WHISPER} alone; choose it, or --from enhanced"
-            )
+            raise UsageError(TOKENS_WANT_DEFAULT.format("enhanced"))
         if c.tap is CaptionTap.TOKENS and not self._from_tokens and not c.tokens_only:
             raise UsageError("there is no bridge from tokens to words among the artefacts; choose --from enhanced")
         codec_id = self._info.codec_id if self._from_tokens else None

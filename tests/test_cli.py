@@ -171,6 +171,7 @@ def fake_recogniser(monkeypatch: pytest.MonkeyPatch, interrupted: bool = False) 
         progress: Callable[[float], None],
         found,
         words: list[Word],
+        model: str = "base",
         codec_id: str | None = None,
     ) -> None:
         for piece in sound:
@@ -228,6 +229,21 @@ def test_where_there_is_a_bridge_the_recogniser_is_given_tokens(
     assert asked == [tiny_models.CODEC_ID]
     assert sum(codes.shape[1] for _, codes in given) == 51  # and what is late of the last
     assert all(len(voice) == tiny_models.HOP * codes.shape[1] for voice, codes in given)
+
+
+def test_a_recording_is_captioned_by_the_whisper_that_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("engine.recognizer.recognise_file", lambda *_, model, **__: asked.append(model))
+    monkeypatch.setattr("engine.token_words.has_bridge", lambda: True)
+    write("in.wav", noise(0.5))
+    assert cli.run(["caption", "in.wav"]) == 0
+    assert cli.run(["caption", "in.wav", "--whisper", "small"]) == 0
+    assert asked == ["base", "small"]
+    capsys.readouterr()
+    assert cli.run(["caption", "in.wav", "--from", "tokens", "--whisper", "small"]) == 2
+    assert "Whisper base alone" in told(capsys)
 
 
 @pytest.mark.parametrize("bridge", [True, False])
