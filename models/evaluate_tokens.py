@@ -24,7 +24,7 @@ from engine.token_words import OFFLINE_TOKENS, STEP, TokenBridge, TokenFrames, T
 from engine.types import Codes, Provider, Samples, Word
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
 from models.evaluate_words import heard_by, stream_of
-from models.metrics import word_errors
+from models.metrics import word_error_rate, word_errors_in_parts
 from models.testset import Mixture
 
 SOUND, DECODED, TOKENS = "sound", "sound of the tokens", "tokens"
@@ -126,8 +126,7 @@ def from_tokens(mixtures: Sequence[Mixture], decoder: Any) -> dict[str, Any]:
             began = time.process_time()
             words, frames_s = heard_as(way, sound, spoken, PACES[how], decoder, bridge)
             cpu_s = time.process_time() - began
-            errors = word_errors(join_words(words), text)
-            share = round(100.0 * errors.errors / max(errors.words, 1), 2)
-            row = {"word_errors_percent": share, "words": errors.words, "written": len(words)}
+            rate = word_error_rate(word_errors_in_parts(join_words(words), text))
+            row = rate.row() | {"written": len(words)}
             found[f"{name}, {way}, {how}"] = row | {"cpu_s": round(cpu_s, 1), "frames_cpu_s": round(frames_s, 1)}
     return found

@@ -43,7 +43,7 @@ from engine.residue import ResidueReader, ResidueWatch
 from engine.side import LEFT_FOR_RECOGNISER
 from engine.types import Background, Provider, Samples, SottovoceError, Word
 from engine.vad import SileroVad
-from models.metrics import Listen, WordErrors, word_errors
+from models.metrics import Listen, WordErrors, word_error_rate, word_errors, word_errors_in_parts
 from models.separability import as_table as unseen_table
 from models.separability import unseen
 from models.shards import RATE_HZ, Clip, load, to_float
@@ -54,9 +54,11 @@ from models.word_pairs import CLEAN, KIND_OF, KINDS, UNKNOWN, Pair, PairMaker, l
 PARTS = ("kinds", "streaming", "languages", "coverage", "silence", "tokens", "unseen")
 PIECE = RATE_HZ // 10
 FOREIGN, FOREIGN_PAIRS, FOREIGN_SEED, FOREIGN_SNR_DB = ("cs", "ru", "nl"), 30, 11, (0.0, 15.0)
+PLAIN_WHISPER = "plain Whisper"
 COVER_S = 0.3  # a word may be written so much beside its place and still cover it
 BLOCKS = 6  # of validation pairs
 PAUSE_S, UTTERANCES = 1.2, 40
+SILENCE = "silence"  # as a kind of what is heard while nobody speaks
 SILENT_S, STRETCH_S = 600.0, 20.0
 SNR_BANDS_DB = ((-np.inf, -100.0), (-100.0, 0.0), (0.0, 5.0), (5.0, 10.0), (10.0, 15.0), (15.0, 100.0))
 console = Console(stderr=True)
@@ -163,16 +165,22 @@ def taps_of(mixture: Samples) -> dict[str, Samples]:
     return {"noisy": mixture, "noisy, enhanced": voice + LEFT_FOR_RECOGNISER * rest, "noisy, voice alone": voice}
 
 
-def streaming(mixtures: Sequence[Mixture], decoder: Any) -> dict[str, Any]:
-    """Word errors in percent of one stream, live and offline, clean and noisy; and the words' delays in seconds."""
+def streaming(mixtures: Sequence[Mixture], decoder: Any, listen: Listen) -> dict[str, Any]:
+    """Word errors in percent of one stream, live and offline, clean and noisy; and the words' delays in seconds.
+
+    listen: plain Whisper, which is given each utterance by itself.
+    """
     found: dict[str, Any] = {"utterances": len(mixtures)}
+    for title, part in (("clean", "speech"), ("noisy", "mixture")):
+        said = track(mixtures, f"plain Whisper, {title}", console=console)
+        errors = [word_errors(listen(getattr(item, part)), item.transcript) for item in said]
+        found[f"{title}, {PLAIN_WHISPER}"] = word_error_rate(errors).row()
     clean, text = stream_of(mixtures, "speech")
     for title, sound in ({"clean": clean} | taps_of(stream_of(mixtures, "mixture")[0])).items():
         for pace, how in ((LIVE, "live"), (OFFLINE, "offline")):
             console.print(f"streaming: {title}, {how}", highlight=False)
             words, delays_s = heard_live(sound, pace, decoder)
-            errors = word_errors(join_words(words), text)
-            row = {"word_errors_percent": round(100.0 * errors.errors / max(errors.words, 1), 2), "words": errors.words}
+            row = word_error_rate(word_errors_in_parts(join_words(words), text)).row()
             if how == "live" and delays_s:
                 row |= {"final_s_median": round(float(np.median(delays_s)), 2)}
                 row |= {"final_s_p95": round(float(np.percentile(delays_s, 95)), 2)}
@@ -209,12 +217,10 @@ def languages(noises: Sequence[Clip], decoder: Any, listen: Listen) -> dict[str,
         for pair in track(in_noise(maker, language), language, FOREIGN_PAIRS, console=console):
             for name, sound in (("clean", pair.clean), ("noisy", pair.noisy)):
                 words, _ = heard_live(taps_of(sound)["noisy, enhanced"], LIVE, decoder, language)
-                for how, text in (("captions", join_words(words)), ("plain Whisper", listen(sound, language))):
+                for how, text in (("captions", join_words(words)), (PLAIN_WHISPER, listen(sound, language))):
                     counts[f"{language}, {name}, {how}"].append(word_errors(text, pair.text, language))
         for title, errors in counts.items():
-            total = sum(each.words for each in errors)
-            share = sum(each.errors for each in errors) / max(total, 1)
-            found[title] = {"word_errors_percent": round(100.0 * share, 1), "words": total}
+            found[title] = word_error_rate(errors).row()
     return found
 
 
@@ -263,18 +269,21 @@ def coverage(mixtures: Sequence[Mixture], decoder: Any) -> dict[str, Any]:
 
 
 def nobody_speaks(clips: Sequence[Clip], seconds: float, seed: int = 5) -> Iterator[Samples]:
-    """Stretches of every kind of noise in turn, at many levels, until so many seconds are full."""
+    """Stretches of every kind of noise in turn, at many levels, and of silence, until so many seconds are full."""
     random = np.random.default_rng(seed)
-    names = sorted({clip.class_name for clip in clips})
-    left, turn = round(seconds * RATE_HZ), 0
+    names = itertools.cycle([*sorted({clip.class_name for clip in clips}), SILENCE])
+    left = round(seconds * RATE_HZ)
     while left > 0:
-        own = [clip for clip in clips if clip.class_name == names[turn % len(names)]]
-        sound = to_float(own[int(random.integers(len(own)))].samples)
-        start = int(random.integers(max(1, len(sound) - round(STRETCH_S * RATE_HZ) + 1)))
-        piece = sound[start : start + min(left, round(STRETCH_S * RATE_HZ))]
-        rms = float(np.sqrt(np.square(piece).mean()))
-        yield (piece * np.float32(10 ** (random.uniform(-45.0, -20.0) / 20) / max(rms, 1e-5))).clip(-1.0, 1.0)
-        left, turn = left - len(piece), turn + 1
+        name, longest = next(names), min(left, round(STRETCH_S * RATE_HZ))
+        piece = np.zeros(longest, np.float32)
+        if own := [clip for clip in clips if clip.class_name == name]:
+            sound = to_float(own[int(random.integers(len(own)))].samples)
+            start = int(random.integers(max(1, len(sound) - round(STRETCH_S * RATE_HZ) + 1)))
+            part = sound[start : start + longest]
+            rms = float(np.sqrt(np.square(part).mean()))
+            piece = (part * np.float32(10 ** (random.uniform(-45.0, -20.0) / 20) / max(rms, 1e-5))).clip(-1.0, 1.0)
+        yield piece
+        left -= len(piece)
 
 
 def silence(clips: Sequence[Clip], decoder: Any) -> dict[str, Any]:
@@ -308,14 +317,15 @@ def markdown(found: dict[str, Any]) -> str:
         text.append(table(["validation", *names], lines))
     if "streaming" in found:
         rows = {name: row for name, row in found["streaming"].items() if isinstance(row, dict)}
-        names = ("word_errors_percent", "words", "final_s_median", "final_s_p95")
+        names = ("word_errors_percent", "interval", "words", "final_s_median", "final_s_p95")
         lines = [[title, *(str(row.get(name, "")) for name in names)] for title, row in rows.items()]
         text.append(table(["stream", *names], lines))
     if "languages" in found:
         lines = [
-            [name, f"{row['word_errors_percent']:g}", str(row["words"])] for name, row in found["languages"].items()
+            [name, f"{row['word_errors_percent']:g}", str(row["interval"]), str(row["words"])]
+            for name, row in found["languages"].items()
         ]
-        text.append(table(["language", "word_errors_percent", "words"], lines))
+        text.append(table(["language", "word_errors_percent", "interval", "words"], lines))
     if "coverage" in found:
         text.append(
             "at 0 dB {covered_percent} % of the time of {words} words is written about\n".format(**found["coverage"])
@@ -338,11 +348,9 @@ def measure(parts: Sequence[str], out: Path) -> dict[str, Any]:
         pairs = [pair for number in range(BLOCKS) for pair in pairs_of(maker, number)]
         found["kinds"] = kinds(pairs, ResidueReader(), decoder)
     if "streaming" in parts:
-        found["streaming"] = streaming(utterances(), decoder)
+        found["streaming"] = streaming(utterances(), decoder, plain_whisper())
     if "languages" in parts:
-        from models.evaluate import whisper_listener  # it comes here for its subcommand
-
-        found["languages"] = languages(load("validation", "background"), decoder, whisper_listener())
+        found["languages"] = languages(load("validation", "background"), decoder, plain_whisper())
     if "coverage" in parts:
         at_zero = [mixture for mixture in build("mixtures") if mixture.transcript and mixture.snr_db == 0.0]
         found["coverage"] = coverage(at_zero, decoder)
@@ -358,6 +366,13 @@ def measure(parts: Sequence[str], out: Path) -> dict[str, Any]:
     return found
 
 
+def plain_whisper() -> Listen:
+    """Whisper base as it comes, on 30 s windows, greedy."""
+    from models.evaluate import whisper_listener  # it comes here for its subcommand
+
+    return whisper_listener()
+
+
 def utterances() -> list[Mixture]:
     """UTTERANCES of the public test whose words are known, from all over it."""
     said = [mixture for mixture in build("mixtures") if mixture.transcript]
@@ -367,11 +382,9 @@ def utterances() -> list[Mixture]:
 
 def token_table(found: dict[str, Any]) -> str:
     """The figures of the part `tokens`."""
-    names = ("word_errors_percent", "words", "written", "cpu_s", "frames_cpu_s")
+    names = ("word_errors_percent", "interval", "words", "written", "cpu_s", "frames_cpu_s")
     rows = {title: row for title, row in found.items() if isinstance(row, dict)}
-    return table(
-        ["words from", *names], [[title, *(f"{row[name]:g}" for name in names)] for title, row in rows.items()]
-    )
+    return table(["words from", *names], [[title, *(str(row[name]) for name in names)] for title, row in rows.items()])
 
 
 def _parts(text: str) -> list[str]:

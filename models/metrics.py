@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ SPEECHMOS = Weights(
     ),
     ("speechmos/dnsmos_models/sig_bak_ovr.onnx",),
 )
+PART_WORDS = 10  # of a stream's reference, when errors are counted part by part
 DNSMOS_WINDOW = 144_160  # 9.01 s, what the network was made for
 DNSMOS_POLYNOMIALS = (  # from the network's raw SIG, BAK, OVRL to the scale of P.835, highest power first
     (-0.08397278, 1.22083953, 0.0052439),
@@ -185,16 +186,52 @@ class WordErrors:
 
 def word_errors(text: str, reference: str, language: str = "en") -> WordErrors:
     """Word errors after Whisper's normaliser, English or of any other language; an empty text misses every word."""
+    parts = word_errors_in_parts(text, reference, language)
+    return WordErrors(sum(part.errors for part in parts), sum(part.words for part in parts))
+
+
+def word_errors_in_parts(text: str, reference: str, language: str = "en") -> list[WordErrors]:
+    """The same of each PART_WORDS of the reference; a word too many counts where it stands."""
     import jiwer
 
     normalise = _normaliser(language == "en")
     wanted, heard = normalise(reference), normalise(text)
     if not wanted:
-        return WordErrors(len(heard.split()), 0)
-    counts = jiwer.process_words(wanted, heard)
-    return WordErrors(
-        counts.substitutions + counts.deletions + counts.insertions,
-        counts.hits + counts.substitutions + counts.deletions,
+        return [WordErrors(len(heard.split()), 0)]
+    aligned = jiwer.process_words(wanted, heard)
+    errors = np.zeros(len(aligned.references[0]), int)
+    for chunk in aligned.alignments[0]:
+        if chunk.type == "insert":
+            errors[min(chunk.ref_start_idx, len(errors) - 1)] += chunk.hyp_end_idx - chunk.hyp_start_idx
+        elif chunk.type != "equal":
+            errors[chunk.ref_start_idx : chunk.ref_end_idx] += 1
+    parts = np.split(errors, range(PART_WORDS, len(errors), PART_WORDS))
+    return [WordErrors(int(part.sum()), len(part)) for part in parts]
+
+
+@dataclass(frozen=True)
+class WordErrorRate:
+    """Percent of the words that were wrong, and its 2.5 and 97.5 % points."""
+
+    percent: float
+    low: float
+    high: float
+    words: int
+
+    def row(self) -> dict[str, Any]:
+        """As it is written in tables."""
+        interval = [round(self.low, 1), round(self.high, 1)]
+        return {"word_errors_percent": round(self.percent, 2), "interval": interval, "words": self.words}
+
+
+def word_error_rate(parts: Sequence[WordErrors], draws: int = 2_000, seed: int = 1) -> WordErrorRate:
+    """All errors over all words of files, or of parts of a stream; the interval is of `draws` resamplings of them."""
+    errors, words = (np.array([getattr(part, name) for part in parts]) for name in ("errors", "words"))
+    picks = np.random.default_rng(seed).integers(0, len(parts), (draws, len(parts)))
+    rates = 100.0 * errors[picks].sum(axis=1) / np.maximum(words[picks].sum(axis=1), 1)
+    low, high = np.percentile(rates, (2.5, 97.5))
+    return WordErrorRate(
+        100.0 * float(errors.sum()) / max(1, int(words.sum())), float(low), float(high), int(words.sum())
     )
 
 

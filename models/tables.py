@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.metrics import bootstrap
+from models.metrics import WordErrors, bootstrap, word_error_rate
 
 Row = dict[str, Any]
 FIGURES = (
@@ -59,10 +59,11 @@ def statistics(rows: Sequence[Row]) -> dict[str, Any]:
         if interval.count:
             found[figure] = [round(interval.mean, 4), round(interval.low, 4), round(interval.high, 4), interval.count]
     words = [(number(row.get("wer_errors")), number(row.get("wer_words"))) for row in rows]
-    words = [pair for pair in words if math.isfinite(pair[0])]
-    if sum(pair[1] for pair in words):
-        found["wer_percent"] = round(100.0 * sum(pair[0] for pair in words) / sum(pair[1] for pair in words), 2)
-        found["wer_words"] = int(sum(pair[1] for pair in words))
+    files = [WordErrors(int(errors), int(count)) for errors, count in words if math.isfinite(errors)]
+    if sum(file.words for file in files):
+        rate = word_error_rate(files)
+        found["wer_percent"], found["wer_words"] = round(rate.percent, 2), rate.words
+        found["wer_interval"] = [round(rate.low, 1), round(rate.high, 1)]
     return found
 
 
@@ -129,7 +130,8 @@ def _cell(found: dict[str, Any], figure: str, interval: bool = True) -> str:
     if figure not in found:
         return ""
     if figure == "wer_percent":
-        return f"{found[figure]:.1f}"
+        low, high = found["wer_interval"]
+        return f"{found[figure]:.1f}" + (f" ({low:g} to {high:g})" if interval else "")
     mean, low, high, _ = found[figure]
     digits = DECIMALS.get(figure, 1)
     return f"{mean:.{digits}f}" + (f" ±{(high - low) / 2:.{digits}f}" if interval else "")
@@ -143,7 +145,7 @@ def _overall(systems: dict[str, Any], known: dict[str, Any]) -> str:
         if name == "probes":
             continue
         about = known.get(name, {})
-        tail = [f"{found['all'].get('wer_percent', '')}", f"{about.get('latency_ms', '')}", f"{about.get('rtf', '')}"]
+        tail = [_cell(found["all"], "wer_percent"), f"{about.get('latency_ms', '')}", f"{about.get('rtf', '')}"]
         tail += [f"{about.get('parameters', '')}", f"{about.get('kbps', '')}"]
         lines.append([name, *(_cell(found["all"], f) for f in figures), *tail])
     return table(header, lines)

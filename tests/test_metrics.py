@@ -117,6 +117,28 @@ def test_word_errors_after_normalising() -> None:
     assert metrics.word_errors("", "two words") == metrics.WordErrors(2, 2)
 
 
+def test_errors_are_counted_in_the_part_of_the_text_where_they_are() -> None:
+    pytest.importorskip("jiwer")
+    said = "bread river cloud stone apple chair green horse table music paper light grass wheel sugar".split()
+    said += "glass smoke field house water train brush night plant sheep".split()
+    heard = ["before", *said[:3], "other", *said[4:12], *said[13:], "after", "all"]
+    parts = metrics.word_errors_in_parts(" ".join(heard), " ".join(said))
+    assert [(part.errors, part.words) for part in parts] == [(2, 10), (1, 10), (2, 5)]
+    assert metrics.word_errors(" ".join(heard), " ".join(said)) == metrics.WordErrors(5, 25)
+    assert metrics.word_errors_in_parts("too much", "") == [metrics.WordErrors(2, 0)]
+
+
+def test_an_error_rate_is_that_of_all_words_and_lies_in_its_interval() -> None:
+    random = np.random.default_rng(1)
+    files = [metrics.WordErrors(int(random.binomial(10, 0.2)), 10) for _ in range(200)]
+    rate = metrics.word_error_rate(files)
+    assert rate.words == 2000
+    assert rate.percent == pytest.approx(100 * sum(file.errors for file in files) / 2000)
+    assert rate.low < rate.percent < rate.high
+    assert 2 < rate.high - rate.low < 6  # a binomial's is 3.5
+    assert metrics.word_error_rate(files[:1]).low == metrics.word_error_rate(files[:1]).high
+
+
 @pytest.mark.skipif(not (cache_dir() / "peers" / "dnsmos").is_dir(), reason="DNSMOS has not been fetched")
 @pytest.mark.parametrize(
     ("seconds", "sig", "bak", "ovrl"), [(3.0, 2.889449, 1.706737, 1.613151), (12.5, 2.983677, 1.781514, 1.633475)]
