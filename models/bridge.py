@@ -36,10 +36,10 @@ class BridgeConfig:
     width: int = 512
     inner: int = 256
     hidden: int = 384
-    kernel: int = 11
+    kernel: int = 21
     dilations: tuple[int, ...] = (1, 2, 4, 8)
     stages: int = 2
-    lookahead: int = 8
+    lookahead: int = 20
     places: int = 900
     waves: int = 64
     place_hidden: int = 128

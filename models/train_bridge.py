@@ -38,7 +38,7 @@ from models.word_pairs import Heard
 
 SEED = 4
 BATCH, NEAR = 6, 48  # pairs of a step, drawn from so many of about one length
-RATE, BETAS, DECAY = 2e-3, (0.9, 0.95), 1e-2
+RATE, BETAS, DECAY = 8e-3, (0.9, 0.95), 1e-2
 WORDS_FROM = 0.4  # share of the minutes after which words count
 WORDS_WEIGHT, WORDS_EVERY = 0.05, 3  # words are asked of each so many pairs: the decoder is most of what a step costs
 EVALUATE_EVERY = 200
