@@ -99,7 +99,10 @@ class Bridge(nn.Module):
     def initial_state(self, batch: int) -> State:
         """{"past_N": [B, inner, frames of block N]}: zeros."""
         pasts = [(self.config.kernel - 1) * dilation for dilation in self.config.dilations]
-        return {f"past_{n}": torch.zeros(batch, self.config.inner, past) for n, past in enumerate(pasts)}
+        return {
+            f"past_{n}": torch.zeros(batch, self.config.inner, past, device=self.scale.device)
+            for n, past in enumerate(pasts)
+        }
 
     def blank(self) -> Tensor:
         """Codes [K] of digital silence."""

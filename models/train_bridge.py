@@ -33,7 +33,7 @@ from models.noise_vq import beta_loss
 from models.sources import Split
 from models.token_pairs import TokenPair, read_blocks
 from models.train_words import Batch, Words, frozen_words
-from models.training import alike, descend, has_bfloat16, log_row, rate_at, set_rate, status_of
+from models.training import alike, descend, in_bfloat16, log_row, rate_at, set_rate, status_of
 from models.word_pairs import Heard
 
 SEED = 4
@@ -89,13 +89,13 @@ def batch_of(pairs: Sequence[TokenPair], words: Words, blank: Tensor) -> TokenBa
     codes = blank.expand(len(pairs), batch.clean.shape[1], -1).clone()
     for row, pair in zip(codes, pairs, strict=True):
         row[: len(pair.codes)] = torch.from_numpy(pair.codes[:, : len(blank)].astype(np.int64))
-    return TokenBatch(codes, batch)
+    return TokenBatch(codes.to(words.device), batch)
 
 
 def losses(model: Bridge, words: Words, batch: TokenBatch, measure: Measure, every: int | None) -> Losses:
     """All of a batch; every: words are asked of each so many pairs, of none where it is None."""
     told = batch.words
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bfloat16()):
+    with in_bfloat16(words.device):
         frames = model.whole(batch.codes)
         written = torch.zeros(()) if every is None else words.loss(frames, told, every)
     frames = frames.float()
@@ -115,10 +115,10 @@ class Training:
     def __init__(
         self, model: Bridge, words: Words, train: Sequence[TokenPair], validation: Sequence[TokenPair], folder: Path
     ) -> None:
-        self.model, self.words = model, words
+        self.model, self.words = model.to(words.device), words
         self.train, self.validation = sorted(train, key=lambda pair: len(pair.clean)), validation
         hearing = words.hearing()
-        unit = float((frames_of(train) @ hearing).var(0).sum())
+        unit = float((frames_of(train).to(words.device) @ hearing).var(0).sum())
         self.measure = Measure(hearing, unit)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=BETAS, weight_decay=DECAY)
         self.step = 0
@@ -173,7 +173,7 @@ class Training:
     @torch.no_grad()
     def bounds(self) -> dict[str, float]:
         """Nats a token on validation from Whisper's own frames of the clean sound, and from its mean frame alone."""
-        mean = frames_of(self.train).mean(0)
+        mean = frames_of(self.train).mean(0).to(self.words.device)
         found = {"whisper_clean": 0.0, "mean_frame": 0.0}
         said = [pair for pair in self.validation if len(pair.tokens) > 1][:BOUNDING]
         for pair in said:

@@ -32,7 +32,7 @@ from engine.types import SottovoceError
 from models.config import LOG_NAME
 from models.noise_vq import NoiseVq, alpha_loss, downsampled
 from models.shards import SPLITS
-from models.training import descend, has_bfloat16, log_row, rate_at, set_rate, status_of
+from models.training import best_device, descend, in_bfloat16, log_row, rate_at, set_rate, status_of
 from models.word_pairs import CLEAN, FRAMES_PER_S, KIND_OF, KINDS, UNKNOWN, Heard, read_blocks
 
 SEED = 3
@@ -56,6 +56,7 @@ class KindTraining:
     def __init__(self, model: NoiseVq, pairs: Sequence[Heard], random: np.random.Generator) -> None:
         self.model, self.pairs = model, pairs
         self._random, self._share = random, shares(pairs)
+        self.device = next(model.parameters()).device
         self._parts = trained_parts(model)
         self._optimizer = torch.optim.AdamW(self._parts, lr=RATE, weight_decay=DECAY)
         self._mean = [part.detach().clone() for part in self._parts]
@@ -77,8 +78,8 @@ class KindTraining:
 
     def loss(self, pairs: Sequence[Heard]) -> Tensor:
         """Of the same FRAMES from anywhere in both sounds of each pair."""
-        clean, noisy, there = pieces(pairs, self._random)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bfloat16()):
+        clean, noisy, there = (part.to(self.device) for part in pieces(pairs, self._random))
+        with in_bfloat16(self.device):
             quantised = self.model.quantise(noisy, there)
             said = downsampled(there)
             summary = self.model.classifier.summary(
@@ -88,7 +89,7 @@ class KindTraining:
             with torch.no_grad():
                 target = self.model.encoder(clean, there)
         held = ALPHA * alpha_loss(target, quantised, said)
-        kinds = torch.tensor([pair.kind for pair in pairs])
+        kinds = torch.tensor([pair.kind for pair in pairs], device=self.device)
         return held + functional.cross_entropy(logits.float(), kinds, label_smoothing=SMOOTHING)
 
     @torch.no_grad()
@@ -153,15 +154,16 @@ def pieces(pairs: Sequence[Heard], random: np.random.Generator) -> tuple[Tensor,
 
 def some_of(there: Tensor, random: np.random.Generator) -> Tensor:
     """A mask of a stretch of each row's tokens that are there [B, T], LEAST_TOKENS at least."""
-    counts = there.sum(1).numpy()
+    counts = there.sum(1).cpu().numpy()
     lengths = random.integers(np.minimum(counts, LEAST_TOKENS), counts + 1)
     return stretch(there, random.integers(0, counts - lengths + 1), lengths)
 
 
 def stretch(there: Tensor, starts: NDArray[np.int64], lengths: NDArray[np.int64] | int) -> Tensor:
     """What lies in a stretch of each row [B] of those there are [B, T]."""
-    place, first = torch.arange(there.shape[1])[None], torch.from_numpy(starts)[:, None]
-    last = first + (lengths if isinstance(lengths, int) else torch.from_numpy(lengths)[:, None])
+    place = torch.arange(there.shape[1], device=there.device)[None]
+    first = torch.from_numpy(starts).to(there.device)[:, None]
+    last = first + (lengths if isinstance(lengths, int) else torch.from_numpy(lengths).to(there.device)[:, None])
     return there & (place >= first) & (place < last)
 
 
@@ -176,7 +178,8 @@ def told(model: NoiseVq, windows: Sequence[Heard]) -> dict[str, float]:
     asked = [window for window in windows if window.kind in TOLD]
     found = list[int]()
     for at in range(0, len(asked), BATCH):
-        _, noisy, there = pieces(asked[at : at + BATCH], np.random.default_rng(0))
+        cut = pieces(asked[at : at + BATCH], np.random.default_rng(0))
+        _, noisy, there = (part.to(next(model.parameters()).device) for part in cut)
         logits = model.classifier(model.quantise(noisy, there).residue, downsampled(there))
         found += logits.argmax(1).tolist()
     kinds, clean = np.array([window.kind for window in asked]), KINDS.index(CLEAN)
@@ -249,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
             if not windows[split]:
                 wanted = f"python -m models.word_pairs --windows --split {split}"
                 raise SottovoceError(f"there are no {split} windows yet; run {wanted}")
-        train(begin(), windows["train"], windows["validation"], args.minutes, cache_dir() / "words")
+        train(begin().to(best_device()), windows["train"], windows["validation"], args.minutes, cache_dir() / "words")
 
     return status_of(work)
 

@@ -48,6 +48,16 @@ def has_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def best_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def in_bfloat16(device: torch.device) -> torch.autocast:
+    """What is computed there within it is in bfloat16, where that pays."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type != "cpu" or has_bfloat16())
+
+
 def alike(ordered: Sequence[T], count: int, near: int, random: np.random.Generator) -> list[T]:
     """So many of `near` that lie side by side in what is ordered by length: little of a batch is not there then."""
     first = int(random.integers(max(1, len(ordered) - near + 1)))
