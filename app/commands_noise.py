@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from engine.types import RESIDUE_STEP_S, Provider, Residue, Samples
 
 PICTURE_S = 60.0  # of a longer recording, the distances are of its beginning
 PLACES_SNR_DB = 5.0
+PAUSE_S = 3  # before each, so that nothing of the one before is still looked at
 HOLD_S = 1.5  # a longer pause between two events is told as one
 
 
@@ -133,18 +134,31 @@ def _distances(sound: Samples, codebook: Samples, provider: str) -> dict[str, Sa
     from engine.artefacts import shared_models
     from engine.noise_files import placed, residue_of
     from engine.scenes import list_scenes
+    from engine.vad import SAMPLE_RATE_HZ
 
     models = shared_models(Provider(provider))
-    own = _codes(list(residue_of([sound])))
-    rows = {}
     scenes = [scene for scene in list_scenes() if scene.codec_id == models.info.codec_id]
-    for number, scene in enumerate(scenes):
-        with working(f"in {scene.title.lower()}", None) as progress:
-            progress(number, len(scenes))
-            other = _codes(list(residue_of([placed(sound, scene.name, models, PLACES_SNR_DB)])))
-        both = min(len(own), len(other))
-        rows[scene.title] = np.linalg.norm(codebook[own[:both]] - codebook[other[:both]], axis=1)
-        rows[scene.title][(own[:both] < 0) | (other[:both] < 0)] = np.nan
+    pause = np.zeros(PAUSE_S * SAMPLE_RATE_HZ, np.float32)
+    rest = pause[: -len(sound) % SAMPLE_RATE_HZ]  # up to a whole second, as it is listened to
+
+    def spoken() -> Iterator[Samples]:
+        """The recording, and it in every place, in a row: one recogniser hears them all."""
+        yield from (pause, sound, rest)
+        for scene in scenes:
+            yield from (pause, placed(sound, scene.name, models, PLACES_SNR_DB), rest)
+
+    one_s = PAUSE_S + (len(sound) + len(rest)) // SAMPLE_RATE_HZ
+    with working("in other places", None) as progress:
+        events = list(residue_of(spoken(), lambda seconds: progress(seconds, one_s * (1 + len(scenes)))))
+    size, first = round(one_s / RESIDUE_STEP_S), round(PAUSE_S / RESIDUE_STEP_S)
+    codes = np.full((1 + len(scenes)) * size, -1, np.int64)
+    found = _codes(events)[: len(codes)]
+    codes[: len(found)] = found
+    own, *others = codes.reshape(-1, size)[:, first : first + round(len(sound) / SAMPLE_RATE_HZ / RESIDUE_STEP_S)]
+    rows = {}
+    for scene, other in zip(scenes, others, strict=True):
+        rows[scene.title] = np.linalg.norm(codebook[own] - codebook[other], axis=1)
+        rows[scene.title][(own < 0) | (other < 0)] = np.nan
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from app.noise_report import NoiseReport, build_noise_figure, draw_noise_report
 from engine import noise_files
 from engine.artefacts import shared_models
 from engine.mix import active_rms
+from engine.paths import assets_dir
 from engine.residue import Cloud
+from engine.scenes import list_scenes
 from engine.types import AudioFileError, Provider, Residue
 
 
@@ -97,6 +100,39 @@ def test_a_report_that_cannot_be_is_told_before_the_work_and_nothing_is_lost(
     assert name.split("/")[0] in capsys.readouterr().err
     assert source.read_bytes() == before
     assert (source.parent / "kept.png").read_bytes() == b"mine"
+
+
+def heard(sound: Iterable[np.ndarray], progress: object = None) -> Iterator[Residue]:
+    """Events whose codes follow the sound: what is added to it changes them."""
+    whole = np.concatenate(list(sound))
+    for end in range(16_000, len(whole) + 1, 16_000):
+        tokens = whole[end - 16_000 : end].reshape(25, 640)
+        yield event(end / 16_000, codes=tuple((np.abs(tokens).sum(1) * 1000).astype(int) % 1024))
+
+
+def test_a_report_shows_how_far_tokens_lie_in_every_shipped_place(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[NoiseReport] = []
+    monkeypatch.setattr(noise_files, "residue_of", heard)
+    monkeypatch.setattr("app.noise_report.draw_noise_report", lambda told, path: drawn.append(told))
+    picture = source.parent / "out.png"
+    assert cli.run(["residue", str(source), "--report", str(picture)]) == 0
+    (told,) = drawn
+    assert {scene.title for scene in list_scenes()} == set(told.distances)
+    assert all(len(row) == 50 and 0 < row.mean() <= 2 for row in told.distances.values())
+    assert len(told.sound) == 32_000
+    assert len(told.events) == 2
+    assert f"wrote {picture}" in capsys.readouterr().err
+
+
+@pytest.mark.weights
+def test_a_report_of_the_shipped_recording_is_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound, rate_hz = soundfile.read(assets_dir() / "demo.ogg", frames=4 * 48_000)
+    soundfile.write(tmp_path / "in.wav", sound, rate_hz)
+    assert cli.run(["residue", str(tmp_path / "in.wav"), "--report", str(tmp_path / "out.png")]) == 0
+    assert "% sure" in capsys.readouterr().out
+    assert (tmp_path / "out.png").stat().st_size > 50_000
 
 
 def test_a_voice_is_put_in_a_place_at_its_level() -> None:
