@@ -9,6 +9,7 @@
     coverage    public test at 0 dB: how much of the time of the words, where the voice sounds, a word is written about
     silence     ten minutes of validation noise and music, nobody speaking: words made up
     tokens      public test, the same stream: words from the voice's tokens beside those from sound (evaluate_tokens)
+    adapter     public test, the same stream: words through the quantiser that training left (evaluate_adapter)
     unseen      public test: how the residue parts kinds of noise it was never taught, beside a plain quantiser's, and
                 how many tokens are the same in noise as without (separability)
 
@@ -51,7 +52,7 @@ from models.tables import table
 from models.testset import Mixture, build
 from models.word_pairs import CLEAN, KIND_OF, KINDS, UNKNOWN, Pair, PairMaker, language_of, pairs_of
 
-PARTS = ("kinds", "streaming", "languages", "coverage", "silence", "tokens", "unseen")
+PARTS = ("kinds", "streaming", "languages", "coverage", "silence", "tokens", "adapter", "unseen")
 PIECE = RATE_HZ // 10
 FOREIGN, FOREIGN_PAIRS, FOREIGN_SEED, FOREIGN_SNR_DB = ("cs", "ru", "nl"), 30, 11, (0.0, 15.0)
 PLAIN_WHISPER = "plain Whisper"
@@ -333,7 +334,9 @@ def markdown(found: dict[str, Any]) -> str:
     if "silence" in found:
         text.append("{seconds} s without a voice: {words} words {text}\n".format(**found["silence"]))
     if "tokens" in found:
-        text.append(token_table(found["tokens"]))
+        text.append(word_table(found["tokens"], ("written", "cpu_s", "frames_cpu_s")))
+    if "adapter" in found:
+        text.append(word_table(found["adapter"], ("written",)))
     if "unseen" in found:
         text.append(unseen_table(found["unseen"]))
     return "\n".join(text)
@@ -361,6 +364,10 @@ def measure(parts: Sequence[str], out: Path) -> dict[str, Any]:
         from models.evaluate_tokens import from_tokens  # it takes its streams from here
 
         found["tokens"] = from_tokens(utterances(), decoder)
+    if "adapter" in parts:
+        from models.evaluate_adapter import with_adapter  # it takes its streams from here
+
+        found["adapter"] = with_adapter(utterances(), decoder)
     if "unseen" in parts:
         found["unseen"] = unseen([item for item in build("mixtures") if item.noise_class not in KINDS], decoder, out)
     return found
@@ -380,9 +387,9 @@ def utterances() -> list[Mixture]:
     return [said[number] for number in chosen]
 
 
-def token_table(found: dict[str, Any]) -> str:
-    """The figures of the part `tokens`."""
-    names = ("word_errors_percent", "interval", "words", "written", "cpu_s", "frames_cpu_s")
+def word_table(found: dict[str, Any], more: Sequence[str]) -> str:
+    """Word errors of the parts `tokens` and `adapter`, and these figures beside them."""
+    names = ("word_errors_percent", "interval", "words", *more)
     rows = {title: row for title, row in found.items() if isinstance(row, dict)}
     return table(["words from", *names], [[title, *(str(row[name]) for name in names)] for title, row in rows.items()])
 
