@@ -68,7 +68,7 @@ class Plain:
         _, _, directions = np.linalg.svd(np.cov((halved - self._mean).T), hermitian=True)
         self._directions = directions[:latent].T
         random = np.random.default_rng(SEED)
-        self.vectors, _ = kmeans2(self._latents(halved), codes, iter=ROUNDS, minit="points", rng=random)
+        self.vectors, _ = kmeans2(self._latents(halved), codes, iter=ROUNDS, minit="++", rng=random)
 
     def _latents(self, halved: Samples) -> Samples:
         z = (halved - self._mean) @ self._directions
