@@ -8,6 +8,7 @@ parts the kinds (silhouette, Rousseeuw 1987: 1 apart, 0 one heap), and how many 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -68,7 +69,9 @@ class Plain:
         _, _, directions = np.linalg.svd(np.cov((halved - self._mean).T), hermitian=True)
         self._directions = directions[:latent].T
         random = np.random.default_rng(SEED)
-        self.vectors, _ = kmeans2(self._latents(halved), codes, iter=ROUNDS, minit="++", rng=random)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a code that nothing is near is as good as none
+            self.vectors, _ = kmeans2(self._latents(halved), codes, iter=ROUNDS, minit="points", rng=random)
 
     def _latents(self, halved: Samples) -> Samples:
         z = (halved - self._mean) @ self._directions
