@@ -26,6 +26,7 @@ from engine.types import Samples, SottovoceError, UsageError
 RUNS = 3
 DEVICE_RATE_HZ = 48_000
 BLOCK_MS = 10
+MIN_BLOCK_MS, MAX_BLOCK_MS = 1.0, 50.0
 CODEC_SECONDS = 20.0
 MEMORY_SECONDS = (10.0, 600.0)
 SOAK_MINUTES, OVERLOAD_SECONDS, IDLE_SECONDS, START_SECONDS, WINDOW_SECONDS = 10.0, 30.0, 20.0, 8.0, 600.0
@@ -33,8 +34,20 @@ LIST_CHARS = 100  # a longer list has a line for each of its figures
 VERSIONS = ("sottovoce", "numpy", "onnxruntime-gpu", "onnxruntime", "soxr", "sounddevice")
 
 
-def bench(what: str, seconds: float | None, as_json: bool, provider: str, minutes: float | None = None) -> int:
-    """Measure and print; `seconds` replaces the usual length, and `minutes` that of the soak."""
+def bench(
+    what: str,
+    seconds: float | None,
+    as_json: bool,
+    provider: str,
+    minutes: float | None = None,
+    block_ms: float | None = None,
+) -> int:
+    """Measure and print; `seconds` replaces the usual length, `minutes` that of the soak, `block_ms` live's block.
+
+    Raises UsageError or SottovoceError.
+    """
+    if block_ms is not None and (what != "live" or not MIN_BLOCK_MS <= block_ms <= MAX_BLOCK_MS):
+        raise UsageError(f"--block-ms is for `bench live`, and from {MIN_BLOCK_MS:g} to {MAX_BLOCK_MS:g}")
     figures: dict[str, Any]
     if what == "codec":
         figures = {"codec": measure_codec(seconds or CODEC_SECONDS, provider)}
@@ -61,9 +74,10 @@ def bench(what: str, seconds: float | None, as_json: bool, provider: str, minute
 
         figures = {"start": measure_start(seconds or START_SECONDS, provider)}
     else:
+        from engine.livebench import BLOCK_MS as LIVE_BLOCK_MS
         from engine.livebench import measure_live
 
-        figures = {"live": measure_live(seconds or 20.0, provider=provider)}
+        figures = {"live": measure_live(seconds or 20.0, provider=provider, block_ms=block_ms or LIVE_BLOCK_MS)}
     result = {"machine": machine(), "artefacts": artefact_ids(), **figures}
     if as_json:
         console.print_json(result)

@@ -315,13 +315,16 @@ def bench(
         float | None, typer.Option("--seconds", metavar="N", help="Length of the sound measured with.")
     ] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", metavar="N", help="Simulated length of a soak.")] = None,
+    block_ms: Annotated[
+        float | None, typer.Option("--block-ms", metavar="N", help="What the devices of `live` move at once.")
+    ] = None,
     as_json: JsonOption = False,
     provider: ProviderOption = "cpu",
 ) -> None:
     """Measure speed, delay, memory, the window, rest, start, and how overload and many hours are borne."""
     from app.bench import bench as run
 
-    raise typer.Exit(run(what, seconds, as_json, provider, minutes))
+    raise typer.Exit(run(what, seconds, as_json, provider, minutes, block_ms))
 
 
 @cli.command()

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from app.boxes import DeviceBox
 from app.controls import BackgroundControl, LevelMeter, PowerSwitch, quiet_button, section_label
+from app.known_devices import VIRTUAL_OUTPUT, KnownDevices
 from app.noise_view import NoiseView
 from app.theme import Theme, scaled_font
 from engine.ports import NO_OUTPUT
 from engine.types import Background
 
 DEMO_INPUT = "demo:"  # no device's id: the shipped recording
-VIRTUAL_OUTPUT = "virtual:"  # no device's id: our own microphone for other programs
-HAS_VIRTUAL = sys.platform.startswith("linux")
 COLUMN_WIDTH = 300
 DEFAULT_NAME = "System default"
 
@@ -85,18 +82,19 @@ class ControlColumn(QScrollArea):
         for widget in (self.power, self.level_in, self.level_out, self.background, self.noise):
             widget.set_theme(theme)
 
-    def show_devices(self, devices: list[Any], input_id: str | None, output_id: str | None) -> None:
-        """Offer what was listed (DeviceInfo), and what is no device, with these two chosen."""
-        defaults = {d.kind: f"{d.name} (default)" for d in devices if d.default and not d.is_own}
+    def show_devices(self, known: KnownDevices, input_id: str | None, output_id: str | None) -> None:
+        """Offer what was listed, and what is no device, with these two chosen. An input that hears the output is not
+        offered."""
+        howling = known.hearing(output_id) - {input_id}
+        devices = [d for d in known.listed if not d.is_own and not (d.kind == "input" and d.id in howling)]
+        defaults = {d.kind: f"{d.name} (default)" for d in devices if d.default}
         inputs: list[tuple[str, object]] = [(defaults.get("input", DEFAULT_NAME), None)]
         outputs: list[tuple[str, object]] = [(defaults.get("output", DEFAULT_NAME), None)]
-        if HAS_VIRTUAL:
-            outputs.insert(0, ("Sottovoce microphone, for calls", VIRTUAL_OUTPUT))
+        if known.virtual_mic is not None:
+            outputs.insert(0, (f"{known.virtual_mic} microphone, for calls", VIRTUAL_OUTPUT))
         named = Counter((d.kind, d.name) for d in devices)
         for d in devices:
             name = d.name if named[d.kind, d.name] == 1 else f"{d.name}, {d.id}"
-            if d.is_own:
-                continue
             if d.kind == "input":
                 inputs.append((f"{name} (what it plays)" if d.is_monitor else name, d.id))
             else:

@@ -11,7 +11,6 @@ from PySide6.QtGui import QDragEnterEvent, QDragMoveEvent, QDropEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton
 
 from app.bridge import CommandThread
-from app.column import VIRTUAL_OUTPUT
 from app.console import clock
 from app.record_bar import RecordBar, open_folder, short
 from app.shortcut_keys import bind, keys_of
@@ -117,7 +116,7 @@ class Desk(QObject):
     def listening_output(self) -> str | None:
         """Where both sounds are compared: never into a call."""
         chosen = self._window.choices.output
-        return None if chosen in (VIRTUAL_OUTPUT, NO_OUTPUT) else chosen
+        return None if chosen == NO_OUTPUT or self._window.devices.reaches_calls(chosen) else chosen
 
     def _look(self) -> None:
         if self._search is not None and not self._search.answers.empty():

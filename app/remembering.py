@@ -15,9 +15,10 @@ from PySide6.QtGui import QGuiApplication
 
 from app import desktop
 from app.bridge import RunState
-from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT
+from app.column import DEMO_INPUT
 from app.controls import quiet_button
 from app.fitting import fit_to_screen
+from app.known_devices import VIRTUAL_OUTPUT
 from app.settings import Microphone, Settings
 from app.settings_controls import Offers
 from app.settings_dialog import SettingsDialog
@@ -30,24 +31,22 @@ from app.theme import ThemeChoice, system_theme
 from app.tray import NO_TRAY, Tray, has_tray
 from app.window import Choices, MainWindow
 from engine.types import Background, Provider, SottovoceError
-from engine.virtual_mic import MIC_TITLE
 
 SOUND = ("background", "level")  # remembered for each microphone
 FOLLOWS = dict.fromkeys(SOUND, SOUND) | {"output": ("output", "virtual_microphone")}  # what a setting may change
-WELCOME = f"Choose {MIC_TITLE} as the microphone in your calls, and the others hear you clean. "
+WELCOME = "Choose {microphone} as the microphone in your calls, and the others hear you clean. "
 WELCOME += "Everything else goes on hearing your own microphone as it is."
 NO_ENTRIES = "This system has no autostart folder; use its own login items."
-NO_VIRTUAL = "Here it needs a virtual cable: install one and choose it as the output."
+NO_VIRTUAL = "Here it needs a virtual cable: install BlackHole (macOS) or VB-CABLE (Windows)."
 
 
 def first_choices(settings: Settings, demo: bool = False) -> Choices:
     """The devices to begin with, as they were left; the window puts a default in place of one that has gone."""
     if demo:
         return Choices(DEMO_INPUT)
-    if HAS_VIRTUAL and settings.virtual_microphone:
-        return Choices(settings.input or None)
-    settled = HAS_VIRTUAL or "output" in settings.model_fields_set
-    return Choices(settings.input or None, settings.output or None, settled=settled)
+    for_calls = settings.virtual_microphone
+    settled = not for_calls or "output" in settings.model_fields_set
+    return Choices(settings.input or None, settings.output or None, settled=settled, for_calls=for_calls)
 
 
 class Remembering(QObject):
@@ -106,7 +105,7 @@ class Remembering(QObject):
             )
             window.closing.connect(self._dialog.close)
         self._dialog.set_theme(system_theme(ThemeChoice(self._store.settings.theme)))
-        self._dialog.show_all()
+        self._dialog.set_unavailable(self._unavailable())
         self._dialog.open_in_front()
 
     @property
@@ -119,7 +118,7 @@ class Remembering(QObject):
         reasons = (
             ("keep_in_tray", self._tray_there(), NO_TRAY),
             ("autostart", desktop.HAS_ENTRIES, NO_ENTRIES),
-            ("virtual_microphone", HAS_VIRTUAL, NO_VIRTUAL),
+            ("virtual_microphone", self._window.devices.virtual_mic is not None, NO_VIRTUAL),
         )
         return {name: why for name, there, why in reasons if not there}
 
@@ -178,7 +177,7 @@ class Remembering(QObject):
             self._listed = True
             self._use_microphone()
         if self._dialog is not None:
-            self._dialog.show_all()
+            self._dialog.set_unavailable(self._unavailable())
 
     def _check_place(self, scenes: list[Any]) -> None:
         """A place that is remembered and no longer shipped would keep the engine from starting."""
@@ -194,7 +193,7 @@ class Remembering(QObject):
         choices, message = self._window.choices, self._window.message
         for_calls = choices.output == VIRTUAL_OUTPUT and choices.input != DEMO_INPUT
         if self._store.settings.welcome and state is RunState.ON and for_calls and not message.text():
-            message.say(WELCOME, offer_retry=False)
+            message.say(WELCOME.format(microphone=self._window.devices.virtual_mic), offer_retry=False)
             self._store.set(welcome=False)
 
     def _take_up(self, name: str) -> None:
@@ -209,7 +208,7 @@ class Remembering(QObject):
         if name == "input":
             window.choose("input", settings.input or None)
         elif name in ("output", "virtual_microphone"):
-            virtual = settings.virtual_microphone and HAS_VIRTUAL
+            virtual = settings.virtual_microphone and window.devices.virtual_mic is not None
             window.choose("output", VIRTUAL_OUTPUT if virtual else settings.output or None)
         elif name in ("background", "level"):
             self._set_sound(settings.background, settings.level)

@@ -52,6 +52,7 @@ class SettingsDialog(QDialog):
         self.setWindowTitle("Settings")
         self.setObjectName("settings")
         self.controls: dict[str, Control] = {}
+        self.sentences: dict[str, QLabel] = {}
         self.resets: dict[str, QToolButton] = {}
         self.line = QLabel()
         self.line.setWordWrap(True)
@@ -153,7 +154,7 @@ class SettingsDialog(QDialog):
         label = QLabel(row.label)
         label.setContentsMargins(0, 6, 0, 0)
         label.setBuddy(control.focus)
-        sentence = QLabel(self._unavailable.get(row.name, row.sentence))
+        sentence = self.sentences[row.name] = QLabel(self._unavailable.get(row.name, row.sentence))
         sentence.setProperty("tone", "muted")
         sentence.setFont(scaled_font(0.9))
         sentence.setWordWrap(True)
@@ -192,6 +193,13 @@ class SettingsDialog(QDialog):
         """Every control as the settings are, and what may be chosen as it is now."""
         for name in ROWS:
             self._show(name)
+
+    def set_unavailable(self, unavailable: dict[str, str]) -> None:
+        """Show all anew, now that other settings do nothing here."""
+        self._unavailable = unavailable
+        for name, sentence in self.sentences.items():
+            sentence.setText(unavailable.get(name, ROWS[name].sentence))
+        self.show_all()
 
     def say(self, text: str) -> None:
         """A line that stays until the next change."""

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.livebench import HEARD_SINK, MIC_SOURCE, RATE_HZ, Stage
+from engine.ears import RATE_HZ
+from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage
 from engine.paths import assets_dir
 from engine.types import Samples, SottovoceError
 

@@ -15,9 +15,9 @@ from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QSplitter, QVBoxLayout, 
 from app.bridge import Bridge, RunState
 from app.caption_lack import CaptionLack
 from app.caption_view import CaptionView
-from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT, ControlColumn
+from app.column import DEMO_INPUT, ControlColumn
 from app.desk import Desk
-from app.known_devices import KnownDevices
+from app.known_devices import VIRTUAL_OUTPUT, KnownDevices
 from app.message_bar import MessageBar
 from app.models_button import Models
 from app.moments import Moments
@@ -39,6 +39,7 @@ class Choices:
     output: str | None = None
     on: bool = True
     settled: bool = False  # the output was chosen by a person, in this run or an earlier one
+    for_calls: bool = False  # who wants the microphone for calls rather than that output, wherever there can be one
 
 
 class MainWindow(QMainWindow):
@@ -180,19 +181,30 @@ class MainWindow(QMainWindow):
         self.desk.begin()
 
     def _first_choices(self) -> None:
-        """The default microphone into our own for calls; never by itself into a loudspeaker, it would howl."""
+        """The default microphone into that for calls; never by itself into a loudspeaker, it would howl."""
+        can_virtual = self.devices.virtual_mic is not None
+        if self.choices.for_calls and can_virtual:
+            self.choices = dataclasses.replace(self.choices, output=None, settled=False)
         self._forget_gone()
         if self.choices.input is None and not self.devices.has_microphone:
             self.choices = dataclasses.replace(self.choices, input=DEMO_INPUT)
             self.message.say("No microphone was found: the demo recording plays. Plug one in and choose it.", False)
         if self.choices.input == DEMO_INPUT or self.choices.settled:
             pass  # to the loudspeaker: a recording cannot howl
-        elif HAS_VIRTUAL:
+        elif can_virtual:
             self.choices = dataclasses.replace(self.choices, output=VIRTUAL_OUTPUT)
         else:
             self.message.say("Choose where the clean sound goes, then switch on; headphones avoid an echo.", False)
             return
+        self._avoid_howl()
         self.start()
+
+    def _avoid_howl(self) -> None:
+        """In place of an input that hears the output, the default; a person learns of it."""
+        heard = self.choices.input
+        if heard is not None and heard in self.devices.hearing(self.choices.output):
+            self.choices = dataclasses.replace(self.choices, input=None)
+            self.message.say(f"{self.devices.name(heard)} hears that output; the default microphone is used.", False)
 
     def _forget_gone(self) -> None:
         """In place of a remembered device that is not there, the default; a person learns of it."""
@@ -206,16 +218,10 @@ class MainWindow(QMainWindow):
 
     def start(self) -> None:
         """Bring the engine up with what is chosen now."""
-        output = None if self.choices.output == VIRTUAL_OUTPUT else self.choices.output
-        self.bridge.start(
-            dataclasses.replace(
-                self.config,
-                input=self.choices.input,
-                output=output,
-                virtual_mic=self.choices.output == VIRTUAL_OUTPUT,
-                muted=self._muted,
-            )
-        )
+        virtual = self.choices.output == VIRTUAL_OUTPUT
+        output = None if virtual else self.choices.output
+        config = dataclasses.replace(self.config, input=self.choices.input, output=output, virtual_mic=virtual)
+        self.bridge.start(dataclasses.replace(config, muted=self._muted))
 
     def _switch(self) -> None:
         """On or bypass; from a standstill it starts."""
@@ -259,10 +265,12 @@ class MainWindow(QMainWindow):
         if before == device:
             return
         changes: dict[str, Any] = {end: device}
-        self.choices = dataclasses.replace(self.choices, **changes)
+        self.choices = asked = dataclasses.replace(self.choices, **changes)
+        if end == "output":
+            self._avoid_howl()
         self._show_choices()
         special = {DEMO_INPUT, VIRTUAL_OUTPUT, None}  # None, the default, means "no change" to a running engine
-        if self.bridge.state is not RunState.ON or before in special or device in special:
+        if self.bridge.state is not RunState.ON or before in special or device in special or self.choices != asked:
             self.start()
         else:
             self.bridge.set(**changes)
@@ -405,7 +413,7 @@ class MainWindow(QMainWindow):
 
     def _show_choices(self) -> None:
         """Fill the device boxes from the last listing."""
-        self.column.show_devices(self.devices.listed, self.choices.input, self.choices.output)
+        self.column.show_devices(self.devices, self.choices.input, self.choices.output)
         source = "from the demo recording" if self.choices.input == DEMO_INPUT else "from the microphone"
         self.inside.set_source_note(source)
 

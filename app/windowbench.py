@@ -14,7 +14,8 @@ from typing import Any
 
 from app.settings_file import write
 from engine.control import Request, ask
-from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage, Usage, delays_ms, gaps, newest, stimulus
+from engine.delays import delays_ms, gaps
+from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage, Usage, newest, stimulus
 from engine.soak import per_hour
 from engine.types import SottovoceError
 

@@ -29,6 +29,7 @@ from engine.types import DeviceError, UsageError
 
 INPUT, OUTPUT = "input", "output"
 CABLES = {"BlackHole": None, "CABLE Input": "CABLE Output"}  # virtual cables: an output's name, and its other end's
+CUT_NAME = 31  # characters; so much of a name is told by the oldest of the ways to a device that Windows has
 _opening = threading.Lock()  # the environment and PortAudio's own lists belong to the process
 _open_streams = 0
 
@@ -56,6 +57,19 @@ def cable_in(name: str) -> str | None:
     return None
 
 
+def hears(microphone: DeviceInfo, output: DeviceInfo) -> bool:
+    """Whether an input gives what is played to an output: it is its monitor, or the other end of a virtual cable.
+
+    Windows lists both ends of a cable once for each of its ways to a device.
+    """
+    other_end = cable_in(output.name)
+    return microphone.monitor_of == output.id or (other_end is not None and _same_name(microphone.name, other_end))
+
+
+def _same_name(a: str, b: str) -> bool:
+    return a[:CUT_NAME] == b[:CUT_NAME]
+
+
 def on_pulse() -> bool:
     """Whether ids are Pulse names here."""
     return sys.platform.startswith("linux") and pulse.available()
@@ -76,19 +90,21 @@ def list_devices() -> list[DeviceInfo]:
 
 
 def choose_input(wanted: str | None, output: str | None = None, monitors: bool = True) -> DeviceInfo:
-    """The input called `wanted`, or the default one. Never our own, nor a monitor of `output`: that would howl.
+    """The input called `wanted`, or the default one. Never our own, nor one that hears `output`: that would howl.
 
     monitors: what an output plays may be the default. Raises UsageError for those, DeviceError when there is none.
     """
-    inputs = [d for d in list_devices() if d.kind == INPUT]
+    devices = list_devices()
+    inputs = [d for d in devices if d.kind == INPUT]
+    played = [d for d in devices if d.kind == OUTPUT and d.id == output]
     if wanted is not None:
         found = _named(inputs, wanted, "microphone")
         if found.is_own:
             raise UsageError("Sottovoce's own microphone cannot be its input; choose another with --input")
-        if output is not None and found.monitor_of == output:
+        if any(hears(found, d) for d in played):
             raise UsageError(f"{wanted} hears what is played to {output}, which would howl; choose another output")
         return found
-    usable = [d for d in inputs if not d.is_own and (output is None or d.monitor_of != output)]
+    usable = [d for d in inputs if not d.is_own and not any(hears(d, out) for out in played)]
     usable = [d for d in usable if monitors or not d.is_monitor]
     if not usable:
         raise DeviceError("no microphone was found; plug one in, or run: sottovoce demo")
@@ -152,11 +168,11 @@ def _portaudio_devices() -> Iterator[DeviceInfo]:
     _refresh(sd)
     apis = sd.query_hostapis()
     defaults = {(kind, api[f"default_{kind}_device"]) for api in apis for kind in (INPUT, OUTPUT)}
-    hears = {
-        (cable_in(d["name"]), d["hostapi"]): f"{d['name']}, {apis[d['hostapi']]['name']}"
+    cables = [
+        (other_end, d["hostapi"], f"{d['name']}, {apis[d['hostapi']]['name']}")
         for d in sd.query_devices()
-        if d["max_output_channels"] and cable_in(d["name"]) is not None
-    }
+        if d["max_output_channels"] and (other_end := cable_in(d["name"])) is not None
+    ]
     for kind in (INPUT, OUTPUT):
         for d in sd.query_devices():
             channels = d[f"max_{kind}_channels"]
@@ -164,7 +180,8 @@ def _portaudio_devices() -> Iterator[DeviceInfo]:
                 name = f"{d['name']}, {apis[d['hostapi']]['name']}"
                 rate = _live_rate(int(d["default_samplerate"]))
                 default = (kind, d["index"]) in defaults
-                of = hears.get((d["name"], d["hostapi"])) if kind == INPUT else None
+                ends = [id for other, api, id in cables if api == d["hostapi"] and _same_name(other, d["name"])]
+                of = ends[0] if kind == INPUT and ends else None
                 yield DeviceInfo(name, d["name"], kind, default, of is not None, False, rate, channels, of)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.ears import RATE_HZ
 from engine.live import Engine
-from engine.livebench import HEARD_SINK, MIC_SOURCE, RATE_HZ, Stage, Usage
+from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage, Usage
 from engine.types import Background, EngineConfig, Provider, Samples, Stats
 from engine.virtual_mic import MIC_NAME
 

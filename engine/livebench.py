@@ -1,10 +1,13 @@
 """Measures a live run as a person would hear it, over a PulseAudio server of its own with null sinks.
 
-    recording ─► noise ─► stage, left ─► mic ─► [ engine ] ─► heard ─► stage, right
+    recording ─► noise ─► stage, left ─► mic ─► [ engine ] ─► virtual microphone          measure_live
+                                                           └► heard ─► stage, right      the others
 
-`stage` is one sink of two channels, and its monitor is recorded as one stream: left is what the microphone gave, right
-what came out, on the same clock. The delay is where the two match best. The same is measured with nothing but the two
-device ports in the engine's place; the path is the difference.
+measure_live records `mic` and the virtual microphone side by side (engine.ears), as a call would record either: the
+delay is how much later the same sound comes from the virtual one. The same is measured with nothing but the two device
+ports in the engine's place, over the same virtual microphone, so that both went through as many parts of the server;
+the path is the difference. The others play into `stage`, one sink of two channels, whose monitor is recorded as one
+stream: left is what the microphone gave, right what came out.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,9 @@ import numpy as np
 import psutil
 
 from engine.artefacts import checked_file
+from engine.delays import WINDOW_S, delays_heard, delays_over_time, gaps
 from engine.devices import choose_input, choose_output
+from engine.ears import RATE_HZ, Ears
 from engine.live import Engine
 from engine.paths import assets_dir
 from engine.port_choice import port_for
@@ -42,13 +48,14 @@ from engine.types import (
     DeviceChange,
     DeviceError,
     EngineConfig,
+    Event,
     Problem,
     Provider,
     Samples,
     Stats,
 )
+from engine.virtual_mic import MIC_NAME, MIC_SINK, PulseMic
 
-RATE_HZ = 48000
 STAGE_SINK, NOISE_SINK, HEARD_SINK, MIC_SOURCE = "stage", "noise", "heard", "mic"
 MODULES = (
     f"module-null-sink sink_name={STAGE_SINK} rate={RATE_HZ} channels=2",
@@ -62,14 +69,13 @@ MIC_ARGUMENTS = (
     f"source_name={MIC_SOURCE} master={STAGE_SINK}.monitor remix=no channels=1"
     " channel_map=mono master_channel_map=front-left"
 )
+BLOCK_MS = EngineConfig().block_ms
 SETTLE_S = 2.0
 DIRECT_S = 4.0
-WINDOW_S, MAX_DELAY_S = 0.5, 0.5
-GAP_MS = 1.0  # so much of nothing in the midst of sound is a gap that can be heard
+LOOK_S = 0.4
 CALM_S, AFTER_S = 15.0, 20.0  # before and after a load
 BACK_MS = 3.0
 DRAIN_S = 1.0  # what is still to be captioned at the end is not waited for
-LIKENESS = 0.6  # a window counts when left and right match at least so well
 
 
 class Stage:
@@ -156,60 +162,58 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait(timeout=5.0)
 
 
-def delays_ms(both: Samples) -> list[float]:
-    """Delay of the right channel behind the left in each window of both [N, 2] in which the two match, in ms."""
-    return [delay_ms for _, delay_ms in delays_over_time(both)]
+class _Direct(threading.Thread):
+    """The two device ports alone, one ring between them, looked at every millisecond.
 
+    What came while the sink was still waking would wait in front of it for ever. The engine leaves such sound out, so
+    this does as well for the first SETTLE_S; else the baseline would be too long, and the engine's path too short.
+    """
 
-def delays_over_time(both: Samples) -> list[tuple[float, float]]:
-    """The same with the time in s at which each window begins."""
-    size, reach = round(WINDOW_S * RATE_HZ), round(MAX_DELAY_S * RATE_HZ)
-    found = []
-    for start in range(0, len(both) - size - reach, size):
-        part = both[start : start + size, 0].astype(np.float64)
-        later = both[start : start + size + reach, 1].astype(np.float64)
-        length = 1 << (len(later) + size).bit_length()
-        spectrum = np.conj(np.fft.rfft(part, length)) * np.fft.rfft(later, length)
-        match = np.fft.irfft(spectrum, length)[:reach]
-        power = np.concatenate([[0.0], np.cumsum(later**2)])
-        energy = np.sqrt((power[size : size + reach] - power[:reach]) * np.sum(part**2)) + 1e-9
-        best = int(np.argmax(match / energy))
-        if match[best] / energy[best] >= LIKENESS:
-            found.append((start / RATE_HZ, 1000.0 * best / RATE_HZ))
-    return found
+    def __init__(self, block_ms: float) -> None:
+        super().__init__(name="sottovoce direct", daemon=True)
+        self._in = port_for(choose_input(MIC_SOURCE, MIC_SINK), RATE_HZ, block_ms)
+        self._out = port_for(choose_output(MIC_SINK), RATE_HZ, block_ms)
+        self._ring, self._halt = Ring(RATE_HZ), threading.Event()
 
+    def __enter__(self) -> _Direct:
+        wake = Wake()
+        self._out.start(self._ring, wake)
+        try:
+            self._in.start(self._ring, wake)
+        except DeviceError:
+            self._out.stop()
+            raise
+        self.start()
+        return self
 
-def gaps(x: Samples) -> int:
-    """How often x [N] at RATE_HZ is exactly nothing for GAP_MS or longer, its beginning and its end left out."""
-    sounding = np.flatnonzero(x)
-    return int(np.count_nonzero(np.diff(sounding) > GAP_MS * RATE_HZ / 1000.0))
+    def __exit__(self, *failure: object) -> None:
+        self._halt.set()
+        self.join()
+        self._in.stop()
+        self._out.stop()
 
-
-def _direct_ms(stage: Stage, block_ms: float) -> list[float]:
-    """Delays through the two device ports alone, one ring between them and a thread that looks every millisecond."""
-    ring, wake, halt = Ring(RATE_HZ), Wake(), threading.Event()
-    microphone = port_for(choose_input(MIC_SOURCE, HEARD_SINK), RATE_HZ, block_ms)
-    heard = port_for(choose_output(HEARD_SINK), RATE_HZ, block_ms)
-
-    def move() -> None:
+    def run(self) -> None:
         hurry()
-        while not halt.wait(0.001):
-            microphone.pump()
-            heard.pump()
+        began_s = looked_s = time.monotonic()
+        least, too_much = RATE_HZ, 0
+        while not self._halt.wait(0.001):
+            self._in.pump()
+            too_much -= self._ring.skip(too_much)
+            self._out.pump()
+            least = min(least, self._ring.fill + self._out.pending)
+            now_s = time.monotonic()
+            if now_s > looked_s + LOOK_S and now_s < began_s + SETTLE_S:
+                looked_s, least, too_much = now_s, RATE_HZ, least
 
-    mover = threading.Thread(target=move, name="sottovoce direct", daemon=True)
-    try:
-        heard.start(ring, wake)
-        microphone.start(ring, wake)
-        mover.start()
+
+def _direct_ms(block_ms: float) -> list[float]:
+    """Delays without the engine, in ms."""
+    with PulseMic(), Ears(MIC_SOURCE, MIC_NAME) as ears, _Direct(block_ms):
         time.sleep(SETTLE_S)
-        return delays_ms(stage.record(DIRECT_S))
-    finally:
-        halt.set()
-        if mover.ident is not None:
-            mover.join()
-        microphone.stop()
-        heard.stop()
+        began_s = time.monotonic()
+        time.sleep(DIRECT_S)
+        played, came = ears.stop()
+    return delays_heard(played, came, began_s)
 
 
 def demo_sound(rate_hz: int) -> Samples:
@@ -253,7 +257,7 @@ class _Load(threading.Thread):
         while time.monotonic() < until:
             time.sleep(0.1)
             self.events += [e for e in self._engine.poll() if isinstance(e, Stats | Problem | DeviceChange)]
-        self.dropouts.append(max((e.dropouts for e in self.events if isinstance(e, Stats)), default=0))
+        self.dropouts.append(_dropouts(self.events))
 
 
 def measure_overload(seconds: float = 30.0, provider: str = "auto") -> dict[str, Any]:
@@ -268,13 +272,13 @@ def measure_overload(seconds: float = 30.0, provider: str = "auto") -> dict[str,
     with Stage() as stage:
         stage.play(stimulus(whole_s + 60.0))
         with Engine(config) as engine:
-            ready = _wait_settled(engine)
+            begun = _wait_settled(engine)
             load = _Load(engine, seconds)
             load.start()
             both = stage.record(whole_s)
             load.join()
             engine.stop(DRAIN_S)
-    before, during, after = np.diff([ready.dropouts if ready is not None else 0, *load.dropouts]).tolist()
+    before, during, after = np.diff([_dropouts(begun), *load.dropouts]).tolist()
     told = [
         e.text if isinstance(e, Problem) else f"{e.what}: {e.device}" for e in load.events if not isinstance(e, Stats)
     ]
@@ -339,43 +343,50 @@ class Usage:
         return self._own.memory_info().rss / 1e6, sum(c.memory_info().rss for c in self._recogniser()) / 1e6
 
 
-def measure_live(seconds: float = 20.0, captions: bool = True, provider: str = "auto") -> dict[str, Any]:
-    """Run the engine for `seconds` over null sinks and tell what it cost. Times in ms, memory in MB.
+def measure_live(
+    seconds: float = 20.0, captions: bool = True, provider: str = "auto", block_ms: float = BLOCK_MS
+) -> dict[str, Any]:
+    """Run the engine for `seconds` into its virtual microphone and tell what it cost. Times in ms, memory in MB.
 
-    delay: from microphone to output; direct: the same without the engine; path: the difference. dropouts: as the engine
-    counts them; dropouts_why: a line about each; gaps_heard: in what came out, where what went in had none. percentages
-    are of one core.
+    block_ms: what the devices move at once. delay: from the microphone until it comes from the virtual one; direct: the
+    same without the engine; path: the difference. dropouts: as the engine counts them; dropouts_why: a line about each;
+    gaps_heard: in what came out, where what went in had none. percentages are of one core.
     Raises DeviceError where PulseAudio is not installed, and when no window of the sound could be matched.
     """
     background = Background.parse("keep")  # what comes out is what went in, so that the two can be matched
-    config = EngineConfig(MIC_SOURCE, HEARD_SINK, background, provider=Provider(provider), captions=captions)
+    wanted = Provider(provider)
+    config = EngineConfig(MIC_SOURCE, None, background, provider=wanted, captions=captions, virtual_mic=True)
+    config = replace(config, block_ms=block_ms)
     with Stage() as stage:
         stage.play(stimulus(seconds + DIRECT_S + 60.0))
-        direct = _direct_ms(stage, config.block_ms)
-        with Engine(config) as engine:
-            ready = _wait_settled(engine)
+        direct = _direct_ms(block_ms)
+        with Engine(config) as engine, Ears(MIC_SOURCE, MIC_NAME) as ears:
+            begun = _wait_settled(engine)
             usage = Usage()
-            dropouts = ready.dropouts if ready is not None else 0
-            both = stage.record(seconds)
+            began_s = time.monotonic()
+            time.sleep(seconds)
             cpu, rss = usage.percent(), usage.rss_mb()
             events = engine.poll()
+            played, came = ears.stop()
             engine.stop(DRAIN_S)
     stats = next(e for e in reversed(events) if isinstance(e, Stats))
-    problems = [e for e in events if isinstance(e, Problem)]
+    dropouts = stats.dropouts - _dropouts(begun)
+    problems = [e for e in [*begun, *events] if isinstance(e, Problem)]
     return {
         "seconds": seconds,
         "captions": captions and not any(problem.state in (NO_CAPTIONS, NO_WHISPER) for problem in problems),
         "provider": stats.provider,
-        **path_figures(delays_ms(both), direct),
+        "block_ms": block_ms,
+        **path_figures(delays_heard(played, came, began_s), direct),
         "algorithmic_latency_ms": stats.algorithmic_latency_ms,
         "delay_parts_ms": dict(stats.delay_parts_ms),
         "hop_ms_median": stats.hop_ms_median,
         "hop_ms_p99": stats.hop_ms_p99,
         "hop_ms_max": stats.hop_ms_max,
-        "dropouts": stats.dropouts - dropouts,
-        "dropouts_why": newest(stats.dropouts_why, stats.dropouts - dropouts),
+        "dropouts": dropouts,
+        "dropouts_why": newest(stats.dropouts_why, dropouts),
         "closest": stats.closest or None,
-        "gaps_heard": max(0, gaps(both[:, 1]) - gaps(both[:, 0])),
+        "gaps_heard": max(0, gaps(came.since(began_s)) - gaps(played.since(began_s))),
         "problems": [problem.text for problem in problems],
         "cpu_percent_sound": cpu[0],
         "cpu_percent_captions": cpu[1],
@@ -405,13 +416,18 @@ def path_figures(delays: list[float], direct: list[float]) -> dict[str, float]:
     }
 
 
-def _wait_settled(engine: Engine) -> Stats | None:
-    """Until the start is over: models warm, Whisper loaded, the reserve found. The last Stats by then."""
-    last: Stats | None = None
+def _wait_settled(engine: Engine) -> list[Event]:
+    """Until the start is over: models warm, Whisper loaded, the reserve found. What was told by then."""
+    told: list[Event] = []
     engine.wait_captions()
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
         time.sleep(0.1)
-        last = next((e for e in reversed(engine.poll()) if isinstance(e, Stats)), last)
+        told += engine.poll()
     engine.clear_times()
-    return last
+    return told
+
+
+def _dropouts(told: Sequence[Event]) -> int:
+    """How many there were when it was last told."""
+    return max((event.dropouts for event in told if isinstance(event, Stats)), default=0)

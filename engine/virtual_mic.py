@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import psutil
 
-from engine.devices import OUTPUT, cable_in, list_devices
+from engine.devices import OUTPUT, DeviceInfo, cable_in, list_devices
 from engine.pulse import OWN_PREFIX, connection, unload_module
 from engine.types import DeviceError
 
@@ -43,9 +44,26 @@ class VirtualMic(Protocol):
     def remove(self) -> None: ...
 
 
+def makes_its_own() -> bool:
+    """Whether this system lets us make a microphone; else it takes a virtual cable."""
+    return sys.platform.startswith("linux")
+
+
 def make_virtual_mic() -> VirtualMic:
     """What this system has for it; nothing is made yet."""
-    return PulseMic() if sys.platform.startswith("linux") else CableMic()
+    return PulseMic() if makes_its_own() else CableMic()
+
+
+def offered(devices: Iterable[DeviceInfo]) -> tuple[str, str] | None:
+    """Which microphone there could be with these devices: the output to play into, by id, and what other programs call
+    the microphone. None where it takes a cable and there is none."""
+    return (MIC_SINK, MIC_TITLE) if makes_its_own() else _cable(devices)
+
+
+def _cable(devices: Iterable[DeviceInfo]) -> tuple[str, str] | None:
+    """The first of the cables: its sink's id, and the name of its other end."""
+    ends = ((device, cable_in(device.name)) for device in devices if device.kind == OUTPUT)
+    return next(((device.id, other_end) for device, other_end in ends if other_end is not None), None)
 
 
 def remove_leftovers() -> None:
@@ -107,13 +125,11 @@ class CableMic:
 
     def create(self) -> None:
         """Raises DeviceError, with what to install, when there is none."""
-        for device in list_devices():
-            other_end = cable_in(device.name)
-            if device.kind == OUTPUT and other_end is not None:
-                self.sink, self.name = device.id, other_end
-                return
-        how = HOW_TO_GET.get(sys.platform, "install one")
-        raise DeviceError(f"a virtual microphone needs a virtual cable here, and there is none; {how}")
+        found = _cable(list_devices())
+        if found is None:
+            how = HOW_TO_GET.get(sys.platform, "install one")
+            raise DeviceError(f"a virtual microphone needs a virtual cable here, and there is none; {how}")
+        self.sink, self.name = found
 
     def remove(self) -> None:
         pass

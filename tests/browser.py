@@ -27,18 +27,18 @@ OPTIONS = (
 
 
 class Browser:
-    """One tab. `says` is what the page wrote to its console, complaints of its policy included."""
+    """One tab. `says` is what the page wrote to its console, complaints of its policy included; more: its options."""
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, *more: str) -> None:
         self.says: list[str] = []
         self.asked: list[str] = []  # addresses of all that it fetched
-        self._program, self._folder = program, folder
+        self._program, self._folder, self._more = program, folder, more
         self._number = 0
         self._at_end = contextlib.ExitStack()
 
     def __enter__(self) -> Browser:
         with contextlib.ExitStack() as at_end:
-            arguments = [self._program, *OPTIONS, f"--user-data-dir={self._folder}"]
+            arguments = [self._program, *self._more, *OPTIONS, f"--user-data-dir={self._folder}"]
             own = dict(os.environ) | {"HOME": str(self._folder.parent)}  # not the person's
             process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=own)
             at_end.callback(_end, process)
@@ -111,10 +111,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def program() -> str:
+    """Where Chromium is; the test is skipped where there is none."""
+    found = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if found is None:
+        pytest.skip("no Chromium here: sudo apt install chromium")
+    return found
+
+
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        pytest.skip("no Chromium here: sudo apt install chromium")
-    with Browser(program, tmp_path / "profile") as made:
+    with Browser(program(), tmp_path / "profile") as made:
         yield made

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.livebench import HEARD_SINK, MIC_SOURCE, RATE_HZ, STAGE_SINK, Stage
+from engine.ears import RATE_HZ
+from engine.livebench import HEARD_SINK, MIC_SOURCE, STAGE_SINK, Stage
 from engine.pulse import PrivateServer
 
 __all__ = ["HEARD_SINK", "MIC_SOURCE", "RATE_HZ", "STAGE_SINK", "pulse_server", "stage"]

@@ -11,17 +11,16 @@ from pytestqt.qtbot import QtBot
 from app.bridge import Bridge, RunState
 from app.theme import ThemeChoice
 from app.window import Choices, MainWindow
+from engine.devices import INPUT, OUTPUT, DeviceInfo
 from engine.types import EngineConfig
 from tests.fake_engine import FakeEngine
 
 WAIT_MS = 5000
 REPAINT_MS = 12.0
-MICROPHONE = SimpleNamespace(
-    id="mic", name="Desk microphone", kind="input", default=True, is_monitor=False, is_own=False
-)
-OTHER = SimpleNamespace(id="other", name="Headset", kind="input", default=False, is_monitor=False, is_own=False)
-OWN = SimpleNamespace(id="sottovoce", name="Sottovoce", kind="input", default=False, is_monitor=False, is_own=True)
-SPEAKER = SimpleNamespace(id="spk", name="Loudspeaker", kind="output", default=True, is_monitor=False, is_own=False)
+MICROPHONE = DeviceInfo("mic", "Desk microphone", INPUT, default=True)
+OTHER = DeviceInfo("other", "Headset", INPUT, default=False)
+OWN = DeviceInfo("sottovoce", "Sottovoce", INPUT, default=False, is_own=True)
+SPEAKER = DeviceInfo("spk", "Loudspeaker", OUTPUT, default=True)
 RAIN = SimpleNamespace(name="rain", title="steady rain")
 
 

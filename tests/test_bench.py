@@ -12,9 +12,11 @@ import soundfile
 from app import bench, cli
 from app.startbench import first_sound_s
 from engine.artefacts import shared_models
-from engine.livebench import gaps, load_figures
+from engine.delays import gaps
+from engine.livebench import load_figures
 from engine.types import SottovoceError
 from tests import tiny_models
+from tests.live_run import noise
 
 
 def test_peak_memory_grows_by_what_is_used() -> None:
@@ -69,6 +71,37 @@ def test_speed_and_memory_come_with_machine_and_artefacts(
     assert sorted(codec["real_time_factor_runs"])[1] == codec["real_time_factor"] > 0
     assert [row["seconds"] for row in figures["memory"]] == [10.0, 1.0]
     assert all(30 < row["peak_memory_mb"] < 400 for row in figures["memory"])
+
+
+NAMED = {
+    "delay_ms_median", "delay_ms_p99", "path_ms_median", "path_ms_p99", "algorithmic_latency_ms", "hop_ms_median",
+    "hop_ms_p99", "hop_ms_max", "dropouts", "cpu_percent_sound", "cpu_percent_captions", "rss_mb", "provider",
+}  # fmt: skip
+
+
+def test_a_live_run_is_measured_through_the_virtual_microphone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOTTOVOCE_ASSETS", str(tiny_models.build(tmp_path / "assets")))
+    monkeypatch.setenv("SOTTOVOCE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # without Whisper
+    monkeypatch.setattr("engine.livebench.stimulus", noise)
+    shared_models.cache_clear()
+    assert cli.run(["bench", "live", "--seconds", "3", "--block-ms", "10", "--json"]) == 0
+    live = json.loads(capsys.readouterr().out)["live"]
+    shared_models.cache_clear()
+    assert live.keys() >= NAMED
+    assert (live["block_ms"], live["captions"], live["provider"]) == (10.0, False, "cpu")
+    assert live["windows"] >= 4
+    assert 0 < live["direct_ms_median"] < live["delay_ms_median"] <= live["delay_ms_p99"]
+    assert live["path_ms_median"] == live["delay_ms_median"] - live["direct_ms_median"]
+    assert live["path_ms_median"] > live["algorithmic_latency_ms"]  # no sound comes before its hop is full
+
+
+@pytest.mark.parametrize("arguments", [["live", "--block-ms", "0"], ["codec", "--block-ms", "10"]])
+def test_a_block_is_for_live_and_has_a_length(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["bench", *arguments]) == 2
+    assert "--block-ms is for `bench live`, and from 1 to 50" in capsys.readouterr().err
 
 
 def test_gaps_are_counted_between_the_first_sound_and_the_last() -> None:

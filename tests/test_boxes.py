@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QApplication
@@ -11,7 +9,9 @@ from pytestqt.qtbot import QtBot
 
 from app.boxes import DeviceBox, QuietComboBox
 from app.column import ControlColumn
+from app.known_devices import KnownDevices
 from app.theme import DARK, LIGHT, apply_theme
+from engine.devices import INPUT, DeviceInfo
 from engine.types import Background
 
 DESK, HEADSET = ("Desk microphone", "desk"), ("Headset", "alsa_input.usb-7f")
@@ -86,10 +86,11 @@ def test_a_device_that_has_gone_keeps_its_name(qtbot: QtBot) -> None:
 
 
 def test_two_devices_of_one_name_are_told_apart(qtbot: QtBot) -> None:
-    def device(id: str, name: str) -> SimpleNamespace:
-        return SimpleNamespace(id=id, name=name, kind="input", default=False, is_monitor=False, is_own=False)
-
+    known = KnownDevices()
+    known.take(
+        [DeviceInfo(id, name, INPUT, False) for id, name in (("a", "USB audio"), ("b", "USB audio"), ("c", "Desk"))]
+    )
     column = ControlColumn(Background())
     qtbot.addWidget(column)
-    column.show_devices([device("a", "USB audio"), device("b", "USB audio"), device("c", "Desk")], None, None)
+    column.show_devices(known, None, None)
     assert offered(column.input)[1:4] == ["USB audio, a", "USB audio, b", "Desk"]

@@ -11,9 +11,10 @@ import pytest
 
 from engine.artefacts import Models, load_models
 from engine.devices import OUTPUT
+from engine.ears import RATE_HZ
 from engine.endpoints import STALL_S, _End
 from engine.live import Engine
-from engine.livebench import HEARD_SINK, MIC_SOURCE, MODULES, NOISE_SINK, RATE_HZ, Stage
+from engine.livebench import HEARD_SINK, MIC_SOURCE, MODULES, NOISE_SINK, Stage
 from engine.ports import MemoryInput, MemoryOutput
 from engine.pulse import PrivateServer
 from engine.types import Background, DeviceChange, EngineConfig, Event, Problem, Provider, Stats

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from app.known_devices import KnownDevices
+import pytest
+
+from app.known_devices import VIRTUAL_OUTPUT, KnownDevices
 from engine.devices import INPUT, OUTPUT, DeviceInfo
 
 DESK = DeviceInfo("desk", "Desk microphone", INPUT, default=True)
@@ -42,3 +44,36 @@ def test_the_default_is_the_systems_unless_it_is_ours() -> None:
     assert known.default_input == "desk"
     known.take([DeviceInfo("sottovoce", "Sottovoce", INPUT, default=True, is_own=True)])
     assert known.default_input == ""
+
+
+# Where a virtual cable stands for a microphone of ours ----------------------------------------------------------------
+
+CABLE, OTHER_END = (DeviceInfo("hole", "BlackHole 2ch", kind, default=False) for kind in (OUTPUT, INPUT))
+
+
+def test_on_linux_there_is_always_a_microphone_for_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.virtual_mic.makes_its_own", lambda: True)
+    assert KnownDevices().virtual_mic == "Sottovoce"
+    assert KnownDevices().reaches_calls(VIRTUAL_OUTPUT)
+
+
+def test_elsewhere_it_is_the_cable_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.virtual_mic.makes_its_own", lambda: False)
+    known = KnownDevices()
+    known.take([DESK, SPEAKERS])
+    assert known.virtual_mic is None
+    assert known.hearing(VIRTUAL_OUTPUT) == set()
+    known.take([DESK, OTHER_END, SPEAKERS, CABLE])
+    assert known.virtual_mic == "BlackHole 2ch"
+    assert known.hearing(VIRTUAL_OUTPUT) == known.hearing("hole") == {"hole"}
+    assert known.hearing("speakers") == known.hearing(None) == set()
+    assert known.reaches_calls("hole")
+    assert not known.reaches_calls("speakers") and not known.reaches_calls(None)
+
+
+def test_a_monitor_hears_its_output_and_no_other() -> None:
+    known = KnownDevices()
+    played = DeviceInfo("speakers.monitor", "What the speakers play", INPUT, False, True, monitor_of="speakers")
+    known.take([DESK, played, SPEAKERS, DeviceInfo("headset", "Headset", OUTPUT, default=False)])
+    assert known.hearing("speakers") == known.hearing(None) == {"speakers.monitor"}
+    assert known.hearing("headset") == set()

@@ -9,8 +9,9 @@ import pytest
 import soundfile
 
 from engine.artefacts import Models, shared_models
+from engine.delays import delays_ms
 from engine.live import Engine
-from engine.livebench import NOISE_SINK, Stage, delays_ms
+from engine.livebench import NOISE_SINK, Stage
 from engine.paths import assets_dir
 from engine.ports import MemoryInput
 from engine.types import (

@@ -137,7 +137,7 @@ def fitted(window: QWidget, size: tuple[int, int], qtbot: QtBot) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_window_fits_as_it_opens(stage: Stage, qtbot: QtBot, size: tuple[int, int]) -> None:
-    stage.window.message.say(WELCOME, offer_retry=False)
+    stage.window.message.say(WELCOME.format(microphone="Sottovoce"), offer_retry=False)
     fitted(stage.window, size, qtbot)
 
 

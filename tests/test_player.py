@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from engine.delays import gaps
 from engine.devices import DeviceInfo
-from engine.livebench import Stage, gaps
+from engine.livebench import Stage
 from engine.mix import active_rms, db
 from engine.player import Player, Recorded
 from engine.ports import MemoryOutput

@@ -16,17 +16,20 @@ from pytestqt.qtbot import QtBot
 from app import commands_settings, console, desktop
 from app.bridge import RunState
 from app.caption_text import ZOOM_STEP
-from app.column import DEMO_INPUT, HAS_VIRTUAL, VIRTUAL_OUTPUT
+from app.column import DEMO_INPUT
+from app.known_devices import VIRTUAL_OUTPUT
 from app.remembering import Remembering, first_choices
 from app.settings import Microphone, Remembered, Settings, preset
 from app.settings_file import load, write
 from app.settings_store import SettingsStore
 from app.settings_use import window_config
 from app.theme import DARK, LIGHT
+from engine.devices import OUTPUT, DeviceInfo
 from engine.types import Background, Provider
+from engine.virtual_mic import makes_its_own
 from tests.stage import MICROPHONE, OTHER, OWN, SPEAKER, WAIT_MS, Stage, to_front
 
-pytestmark = pytest.mark.skipif(not HAS_VIRTUAL, reason="the first output is another where there is no virtual one")
+pytestmark = pytest.mark.skipif(not makes_its_own(), reason="the first output is another where there is no virtual one")
 
 
 class Run:
@@ -99,6 +102,28 @@ def test_devices_that_are_gone_fall_back_calmly_and_stay_remembered(runs: Any) -
     assert (config.input, config.virtual_mic) == (None, True)
     assert "is not there" in run.window.message.text()
     assert run.close().input == "usb-headset"
+
+
+def test_where_it_takes_a_cable_the_switch_for_calls_is_there_once_one_is(
+    runs: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.virtual_mic.makes_its_own", lambda: False)
+    devices = [MICROPHONE, SPEAKER]
+    write({("output",): "spk"})
+    run = runs(devices=devices)
+    assert (run.stage.engine.config.output, run.stage.engine.config.virtual_mic) == ("spk", False)
+    run.kept.open_dialog()
+    dialog = run.kept.dialog
+    switch, sentence = dialog.controls["virtual_microphone"].widget, dialog.sentences["virtual_microphone"]
+    assert not switch.isEnabled() and "BlackHole" in sentence.text()
+    devices.append(DeviceInfo("hole", "BlackHole 2ch", OUTPUT, default=False))
+    run.window.bridge.refresh_devices()
+    qtbot.waitUntil(switch.isEnabled, timeout=WAIT_MS)
+    assert "BlackHole" not in sentence.text() and not dialog.controls["output"].widget.isEnabled()
+    run.close()
+    second = runs(devices=devices)
+    assert second.stage.engine.config.virtual_mic
+    qtbot.waitUntil(lambda: "Choose BlackHole 2ch as the microphone" in second.window.message.text(), timeout=WAIT_MS)
 
 
 def test_the_loudspeaker_is_taken_again_only_where_it_was_chosen(runs: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,22 +118,23 @@ def test_a_server_that_came_back_gets_the_microphone_again() -> None:
 
 
 class FakePortAudio:
-    """The parts of sounddevice that list devices."""
+    """The parts of sounddevice that list devices: name, channels in and out, and which of the host APIs has it."""
 
-    def __init__(self, *devices: tuple[str, int, int]) -> None:
+    def __init__(self, *devices: tuple[str, int, int] | tuple[str, int, int, int], apis: Sequence[str] = ("Core",)):
+        self._apis = apis
         self._devices = [
             {
-                "name": name, "index": index, "hostapi": 0, "default_samplerate": 48000.0,
+                "name": name, "index": index, "hostapi": api[0] if api else 0, "default_samplerate": 48000.0,
                 "max_input_channels": inputs, "max_output_channels": outputs,
             }
-            for index, (name, inputs, outputs) in enumerate(devices)
+            for index, (name, inputs, outputs, *api) in enumerate(devices)
         ]  # fmt: skip
 
     def query_devices(self) -> list[dict[str, Any]]:
         return self._devices
 
     def query_hostapis(self) -> list[dict[str, Any]]:
-        return [{"name": "Core", "default_input_device": 0, "default_output_device": 1}]
+        return [{"name": name, "default_input_device": 0, "default_output_device": 1} for name in self._apis]
 
     def _terminate(self) -> None: ...
     def _initialize(self) -> None: ...
@@ -174,6 +176,23 @@ def test_a_cable_is_found_named_and_not_listened_to(
     with pytest.raises(UsageError, match="howl"):
         choose_input(other_end.id, mic.sink)
     mic.remove()
+
+
+def test_the_other_end_is_not_listened_to_in_whatever_way_windows_lists_it(elsewhere: pytest.MonkeyPatch) -> None:
+    apis = ("MME", "Windows WASAPI")
+    cut = [(name[:31], *channels) for name, *channels in WINDOWS]
+    twice = [(*device, api) for api, devices in enumerate((cut, WINDOWS)) for device in devices]
+    elsewhere.setattr("engine.devices._sounddevice", lambda: FakePortAudio(*twice, apis=apis))  # type: ignore[arg-type]
+    mic = CableMic()
+    mic.create()
+    assert mic.sink == "CABLE Input (VB-Audio Virtual C, MME"
+    assert choose_input(None, mic.sink).name == "Mic"
+    ends = [d for d in list_devices() if d.kind == INPUT and d.name.startswith("CABLE")]
+    assert [d.monitor_of for d in ends] == [mic.sink, "CABLE Input (VB-Audio Virtual Cable), Windows WASAPI"]
+    for end in ends:
+        with pytest.raises(UsageError, match="howl"):
+            choose_input(end.id, mic.sink)
+        assert choose_input(end.id, "Speakers, MME").id == end.id  # what goes elsewhere may be heard
 
 
 @pytest.mark.parametrize(("system", "cable"), [("darwin", "BlackHole"), ("win32", "VB-CABLE")])

@@ -21,7 +21,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from engine.control import Request, ask
-from engine.livebench import HEARD_SINK, MIC_SOURCE, RATE_HZ, Stage
+from engine.ears import RATE_HZ
+from engine.livebench import HEARD_SINK, MIC_SOURCE, Stage
 from engine.paths import assets_dir, cache_dir
 from engine.pulse import list_pulse
 from engine.types import Samples, SottovoceError

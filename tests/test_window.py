@@ -18,10 +18,12 @@ from app.bridge import RunState
 from app.caption_text import CaptionText
 from app.column import DEMO_INPUT
 from app.controls import METER_FLOOR_DB
+from app.known_devices import VIRTUAL_OUTPUT
 from app.status_line import StatusLine
 from app.theme import ThemeChoice, system_theme
 from app.timeline import BANDS
 from app.window import Choices
+from engine.devices import INPUT, OUTPUT, DeviceInfo
 from engine.types import DeviceChange, EngineConfig, Problem
 from tests.fake_engine import FakeEngine
 from tests.stage import MICROPHONE, OTHER, OWN, SPEAKER, WAIT_MS
@@ -41,6 +43,57 @@ def test_it_starts_with_the_microphone_into_the_microphone_for_calls(stages: Any
     assert stage.engine.config.virtual_mic
     assert texts(stage.window.input) == ["Desk microphone (default)", "Desk microphone", "Headset", "Demo recording"]
     assert "Loudspeaker" in texts(stage.window.output)
+
+
+HOLE = [
+    DeviceInfo("hole", "BlackHole 2ch", kind, default=kind == INPUT, is_monitor=kind == INPUT)
+    for kind in (INPUT, OUTPUT)
+]
+
+
+def test_where_there_is_a_cable_calls_get_the_sound_through_it(
+    stages: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.virtual_mic.makes_its_own", lambda: False)
+    stage = stages(devices=[OTHER, *HOLE, SPEAKER])
+    stage.until_on()
+    window = stage.window
+    assert stage.engine.config.virtual_mic and stage.engine.config.output is None
+    assert window.output.currentText() == "BlackHole 2ch microphone, for calls"
+    assert texts(window.input) == ["System default", "Headset", "Demo recording"]  # though the cable is the default
+    window.choose("output", "spk")
+    qtbot.waitUntil(lambda: len(stage.made) == 2 and stage.bridge.state is RunState.ON, timeout=WAIT_MS)
+    assert "BlackHole 2ch (what it plays)" in texts(window.input)
+    window.choose("input", "hole")
+    qtbot.waitUntil(lambda: stage.bridge.state is RunState.ON, timeout=WAIT_MS)
+    window.choose("output", VIRTUAL_OUTPUT)
+    assert window.choices.input is None and not any("plays" in text for text in texts(window.input))
+    assert "BlackHole 2ch hears that output" in window.message.text()
+    qtbot.waitUntil(lambda: stage.engine.config.virtual_mic and stage.bridge.state is RunState.ON, timeout=WAIT_MS)
+    assert stage.engine.config.input is None
+
+
+def test_a_microphone_that_hears_the_cable_is_not_taken_up_again(stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.virtual_mic.makes_its_own", lambda: False)
+    stage = stages(devices=[OTHER, *HOLE, SPEAKER], choices=Choices("hole", "spk", settled=True, for_calls=True))
+    stage.until_on()
+    assert (stage.engine.config.input, stage.engine.config.virtual_mic) == (None, True)
+    assert "BlackHole 2ch hears that output" in stage.window.message.text()
+
+
+@pytest.mark.parametrize(("settled", "says"), [(False, "Choose where the clean sound goes"), (True, "")])
+def test_without_a_cable_it_is_asked_where_the_sound_goes_unless_that_is_known(
+    stages: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, settled: bool, says: str
+) -> None:
+    monkeypatch.setattr("engine.virtual_mic.makes_its_own", lambda: False)
+    stage = stages(choices=Choices(None, "spk" if settled else None, settled=settled, for_calls=True))
+    qtbot.waitUntil(lambda: bool(stage.window.devices.listed), timeout=WAIT_MS)
+    assert not any("for calls" in text for text in texts(stage.window.output))
+    assert says in stage.window.message.text()
+    assert bool(stage.made) == settled
+    if settled:
+        stage.until_on()
+        assert (stage.engine.config.output, stage.engine.config.virtual_mic) == ("spk", False)
 
 
 def test_without_a_microphone_the_demo_plays_and_says_why(stages: Any) -> None:
