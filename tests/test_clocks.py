@@ -21,7 +21,7 @@ __all__ = ["tiny"]
 
 HOP, BLOCK = RATE_HZ // 50, RATE_HZ // 200
 HOURS = 3.0
-PPM, REAL_S = 500.0, 28.0
+PPM, REAL_S, LITTLE_S = 500.0, 28.0, 0.002
 NEAR_GOAL_MS = 1000.0 * BLOCK / RATE_HZ + TOLERANCE_MS + 1.0  # what waits changes by whole blocks
 LATE_MS, LATEST_MS = 4.0, 12.0  # of a hop: exponential with this mean, up to that
 
@@ -82,51 +82,62 @@ def test_without_control_three_minutes_are_enough_to_break(monkeypatch: pytest.M
 
 
 class World:
-    """Real time, but for what another program took from us: more than was allowed between two looks is left out."""
+    """Real time, but for what other programs took from us: between two looks it does not go beyond a limit."""
 
     def __init__(self) -> None:
-        self._seen_s, self._left_out_s = time.perf_counter(), 0.0
+        self.now_s, self._left_out_s = 0.0, time.perf_counter()
 
-    def look(self, most_s: float) -> float:
-        now_s = time.perf_counter()
-        self._left_out_s += max(0.0, now_s - self._seen_s - most_s)
-        self._seen_s = now_s
-        return now_s - self._left_out_s
+    def look(self, limit_s: float) -> float:
+        """Seconds since the beginning, `limit_s` at the most; never less than before."""
+        real_s = time.perf_counter()
+        self.now_s = max(self.now_s, min(real_s - self._left_out_s, limit_s))
+        self._left_out_s = real_s - self.now_s
+        return self.now_s
 
 
 class Device(PacedPort):
     """A device in C as Python sees it: what it has moved is what its clock says, seen whenever it is pumped.
 
-    pace: so many times as fast as it should be; most_s: more than that does not pass from one look to the next.
+    pace: so many times as fast as it should be.
     """
 
     rings, begun, alive = False, True, True
-    most_s = 0.020  # until the next hop is there, and a little more
 
     def __init__(self, device: str, world: World, pace: float) -> None:
         super().__init__(device, RATE_HZ, 5.0)
-        self._world, self._pace, self._ring = world, pace, Ring(1)
-        self._sound = noise(self.block / RATE_HZ)[:, None]
+        self._world, self._block_s, self._ring = world, BLOCK / RATE_HZ / pace, Ring(1)
+        self._sound = noise(BLOCK / RATE_HZ)[:, None]
 
     def start(self, ring: Ring, wake: Wake) -> None:
-        self._ring, self._begin_s = ring, self._world.look(0.0)
+        self._ring = ring
 
     def stop(self) -> None: ...
 
+    def _limit_s(self) -> float:
+        """How far the time may go in one look."""
+        raise NotImplementedError
+
     def pump(self) -> None:
-        passed_s = self._world.look(self.most_s) - self._begin_s
-        while (self.blocks + 1) * self.block <= passed_s * self._pace * RATE_HZ:
+        now_s = self._world.look(self._limit_s())
+        while (self.blocks + 1) * self._block_s <= now_s:
             self.blocks += 1
             self._move(self._ring)
+
+
+class Input(Device):
+    def _limit_s(self) -> float:
+        """When the next hop is there, and a little more."""
+        missing = max(0, HOP - self._ring.fill) // BLOCK
+        return (self.blocks + missing) * self._block_s + LITTLE_S
 
     def _move(self, ring: Ring) -> bool:
         return ring.write(self._sound) > 0
 
 
 class Output(Device):
-    """What it plays is forgotten."""
-
-    most_s = 0.004  # to work on a hop, and a little more
+    def _limit_s(self) -> float:
+        """What working on a hop takes."""
+        return self._world.now_s + LITTLE_S
 
     def _move(self, ring: Ring) -> bool:
         return ring.read_into(self._sound) > 0
@@ -136,8 +147,9 @@ class Run:
     """The real engine between two such devices. waits: before each hop, in samples; taken: out of all hops."""
 
     def __init__(self, tiny: Models, ppm: float) -> None:
-        world = World()
-        self.input, self.output = Device("in", world, 1.0 - 5e-7 * ppm), Output("out", world, 1.0 + 5e-7 * ppm)
+        self.world = World()
+        self.input = Input("in", self.world, 1.0 - 5e-7 * ppm)
+        self.output = Output("out", self.world, 1.0 + 5e-7 * ppm)
         self.engine = Engine(EngineConfig(background=DROP), tiny, self.input, self.output)
         self.engine.start()
         assert self.engine._loop is not None
@@ -173,8 +185,11 @@ def test_half_a_minute_of_real_clocks_that_differ(tiny: Models) -> None:
     loose = {ppm: Run(tiny, ppm) for ppm in (PPM, -PPM)}
     for run in loose.values():
         run.fill.next = lambda waiting, run=run: run.waits.append(waiting) or 0  # type: ignore[method-assign, misc]
-    time.sleep(REAL_S)
-    for run in (*held.values(), *loose.values()):
+    runs, deadline_s = [*held.values(), *loose.values()], time.monotonic() + 5 * REAL_S
+    while min(run.world.now_s for run in runs) < REAL_S:
+        assert time.monotonic() < deadline_s, "the machine is far too busy"
+        time.sleep(0.1)
+    for run in runs:
         run.end()
     for run in held.values():
         assert (run.loop.dropouts, run.fill.breaks) == (0, 0), run.loop.drops.lines
