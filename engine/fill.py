@@ -133,7 +133,7 @@ class FillControl:
         elif settled and self._lows.window == RESYNC_HOPS:
             self._lows.window = self._window
         limit = round(SPLICE_MAX_MS * self._per_ms)
-        return int(np.clip(shift, -limit, limit))
+        return max(-limit, min(shift, limit))
 
     def applied(self, shift: int) -> None:
         """A hop was made shorter by so many samples: what was seen before is read as if it had been so all along."""

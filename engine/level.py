@@ -68,26 +68,40 @@ class LevelControl:
     """Brings the voice to TARGET_DBFS, by RANGE_DB at most and slowly; what lies under the voice moves with it.
 
     In pauses the gain stays where it is, so that no noise is pulled up. `wanted` switches it; off, it goes back to
-    one, and sound then passes bit for bit.
+    one, and sound then passes bit for bit. gain: of the last hop, [hop] while it moves, one number while it rests.
     """
 
     def __init__(self, hop: int, hop_s: float) -> None:
         self._ramp, self._hop_s = Ramp(1.0, hop), hop_s
         self._voice_db: float | None = None
+        self.gain: Samples | np.float32 = np.float32(1.0)
         self.gain_db = 0.0
         self.wanted = False
 
     def process(self, y: Samples, hop: HopOutput) -> Samples:
         """y [hop] at the caller's rate, made of `hop` -> [hop]."""
-        level_db = voice_db(hop) if self.wanted else None
+        self.next(hop)
+        return self.apply(y)
+
+    def next(self, hop: HopOutput | None) -> None:
+        """Go on by a hop; None where the models were not asked: then nobody is known to speak."""
+        level_db = voice_db(hop) if self.wanted and hop is not None else None
         if level_db is not None:
             before = self._voice_db if self._voice_db is not None else level_db
             self._voice_db = before + self._hop_s / SMOOTHING_S * (level_db - before)
         goal_db = self._goal_db(level_db is not None)
         step_db = SPEED_DB_PER_S * self._hop_s
         self.gain_db += float(np.clip(goal_db - self.gain_db, -step_db, step_db))
-        gain = self._ramp.next(10.0 ** (self.gain_db / 20.0) if self.gain_db else 1.0)
-        return y if np.isscalar(gain) and gain == 1.0 else (y * gain).astype(np.float32)
+        self.gain = self._ramp.next(10.0 ** (self.gain_db / 20.0) if self.gain_db else 1.0)
+
+    def apply(self, x: Samples) -> Samples:
+        """Another sound of the last hop [hop] at the same gain; x itself where that is one."""
+        return x if self.is_one else (x * self.gain).astype(np.float32)
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the last hop passed bit for bit."""
+        return not isinstance(self.gain, np.ndarray) and self.gain == 1.0
 
     def _goal_db(self, spoken: bool) -> float:
         if not self.wanted:

@@ -115,7 +115,8 @@ class Engine:
     ) -> None:
         """Change what is given, without a click. Raises UsageError or DeviceError, and then nothing has changed.
 
-        scene: swap the background for it, at the level of the last swap. bypass=False also restarts models that failed.
+        scene: swap the background for it, at the level of the last swap. bypass: the original, at the gain that the
+        level control has; False also restarts models that failed.
         Devices change a moment later; how that went is a DeviceChange or a Problem. watched: somebody looks on, so that
         the sound runs though no program listens to the virtual microphone, and the noise around is told. level: bring
         the voice to a steady level.

@@ -24,6 +24,7 @@ from engine.resample import LIVE_DELAY_S, LIVE_RATES_HZ, FileResampler, LiveResa
 from engine.ring import DelayLine, Fifo
 from engine.types import ArtefactError, Background, Samples, UsageError
 
+FULL_SCALE_DBFS = 0.0
 OnHop = Callable[[HopOutput], None]
 
 
@@ -44,6 +45,8 @@ class LiveStream:
 
     `process_hop` takes exactly `hop_native` samples and is `lag_hop_native` late; `process` takes any number and is
     later by one hop, because it has to wait for a whole one. `on_hop` hears every hop at the models' rate.
+
+    bypass: the original instead, at the gain that the level control has, so that sounds are compared and not loudness.
     """
 
     def __init__(self, models: Models, sample_rate_hz: int, on_hop: OnHop | None = None, **options: Any) -> None:
@@ -67,6 +70,7 @@ class LiveStream:
         self._bypass = Ramp(0.0, self.hop_native)
         self.level = LevelControl(self.hop_native, self.hop_native / sample_rate_hz)
         self.limiter = Limiter(sample_rate_hz)
+        self._original_limiter = Limiter(sample_rate_hz, FULL_SCALE_DBFS)
         self.bypass = False
         self._in, self._out = Fifo(), Fifo()
         self._out.push(np.zeros(self.hop_native, dtype=np.float32))
@@ -108,15 +112,28 @@ class LiveStream:
         return self._bypass.value == 1.0
 
     def bypass_hop(self, x: Samples) -> Samples:
-        """x [hop_native] -> the delayed original [hop_native], without touching the models: for when they have died."""
-        return self._original.process(x)
+        """x [hop_native] -> the delayed original [hop_native] as `process_hop` gives it in bypass.
+
+        The models are not touched: for when they rest, or have died.
+        """
+        self.level.next(None)
+        return self._levelled(self._original.process(x))
 
     def _choose(self, original: Samples, y: Samples) -> Samples:
-        """The original bit for bit in bypass, the output otherwise, and a ramp over a hop between the two."""
+        """The original in bypass, the output otherwise, and a ramp over a hop between the two."""
         share = self._bypass.next(1.0 if self.bypass else 0.0)
         if isinstance(share, np.ndarray):
-            return y + share * (original - y)
-        return original if share else y
+            return y + share * (self._levelled(original) - y)
+        if share:
+            return self._levelled(original)
+        self._original_limiter.gain_db = 0.0
+        return y
+
+    def _levelled(self, original: Samples) -> Samples:
+        """The original as loud as the output would be: bit for bit, where there is no level control."""
+        if self.level.is_one and self._original_limiter.gain_db == 0.0:
+            return original
+        return self._original_limiter.process(self.level.apply(original))
 
     def process(self, x: Samples) -> Samples:
         """x [N] -> [N], for any N."""

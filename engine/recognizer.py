@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -51,6 +52,7 @@ RESTARTS = 1
 DRAIN_TIMEOUT_S = 120.0
 POLL_S = 0.02
 JOIN_S = 2.0
+QUOTED = re.compile(r"""'[^']*'?|"[^"]*"?""")  # in a complaint: may be words that were said, and it goes into the log
 BEHIND = "captions cannot keep up with this machine and leave some speech out; close other programs"
 
 
@@ -267,7 +269,8 @@ class Recognizer:
         assert process.stderr is not None
         with process.stderr:
             for line in process.stderr:
-                self._complaint = line.decode(errors="replace").strip()[:120] or self._complaint
+                said = QUOTED.sub("...", line.decode(errors="replace").strip())
+                self._complaint = said[:120] or self._complaint
 
     def _take(self, message: dict[str, Any]) -> None:
         kind = message["kind"]

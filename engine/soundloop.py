@@ -123,7 +123,8 @@ class SoundLoop:
         return self.output_ring.fill + (port.pending if port is not None else 0)
 
     def revive(self, stream: LiveStream) -> None:
-        """Go on with fresh models."""
+        """Go on with fresh models, as loud as before."""
+        stream.level = self.stream.level
         self.stream, self.dead = stream, False
         self._spare.reset()
         self._watch_stream()

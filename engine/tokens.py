@@ -163,6 +163,7 @@ class SvtWriter:
     """Writes a token file as frames come in. Every whole block is safe on disk; `close` completes the header.
 
     Raises TokenFileError when the file cannot be written; `name` is what it says then, where the path is a passing one.
+    What was written before then is kept, and frames that found no room wait for the next try.
     """
 
     def __init__(self, path: str | Path, header: SvtHeader, name: str | Path | None = None) -> None:
@@ -172,9 +173,12 @@ class SvtWriter:
         self._waiting: list[list[NDArray[np.int64]]] = [[] for _ in range(header.channels)]
         self._done = [0] * header.channels
         try:
-            self._file: BinaryIO = self.path.open("wb")
-            self._file.write(MAGIC)
-            self._write_header(header)
+            self._file: BinaryIO = self.path.open("wb", buffering=0)  # a full disk leaves nothing in a buffer
+            try:
+                self._append(MAGIC + self._header_blocks())
+            except OSError:
+                self._file.close()
+                raise
         except OSError as error:
             raise self._failed(error) from error
 
@@ -194,18 +198,23 @@ class SvtWriter:
         self._put(_block(WORDS_KIND, 0, 0, len(rows), json.dumps(rows, ensure_ascii=False).encode()))
 
     def close(self, source_samples: int | None = None) -> None:
-        """Write what is waiting and the final header; further calls do nothing."""
+        """Write what is waiting and the final header, and close the file whatever comes of it; once only.
+
+        On a full disk the header is completed all the same: its room is taken already.
+        """
         if self._file.closed:
             return
-        for channel, waiting in enumerate(self._waiting):
-            if waiting:
-                self._flush(channel)
         samples = self.header.source_samples if source_samples is None else source_samples
-        self.header = replace(self.header, frames=max(self._done, default=0), source_samples=samples)
         try:
-            self._file.seek(len(MAGIC))
-            self._write_header(self.header)
-            self._file.close()
+            with self._file:
+                try:
+                    for channel, waiting in enumerate(self._waiting):
+                        while waiting:
+                            self._flush(channel)
+                finally:
+                    self.header = replace(self.header, frames=max(self._done, default=0), source_samples=samples)
+                    self._file.seek(len(MAGIC))
+                    self._file.write(self._header_blocks())
         except OSError as error:
             raise self._failed(error) from error
 
@@ -216,26 +225,36 @@ class SvtWriter:
 
     def _flush(self, channel: int) -> None:
         frames = self._waiting[channel][:BLOCK_FRAMES]
-        del self._waiting[channel][:BLOCK_FRAMES]
         payload = pack(np.stack(frames, axis=1), self._bits)
         self._put(_block(FRAMES_KIND, channel, self._done[channel], len(frames), payload))
+        del self._waiting[channel][:BLOCK_FRAMES]
         self._done[channel] += len(frames)
 
     def _put(self, block: bytes) -> None:
         try:
-            self._file.write(block)
-            self._file.flush()
+            self._append(block)
         except OSError as error:
             raise self._failed(error) from error
+
+    def _append(self, data: bytes) -> None:
+        """All of data at the end of the file, or nothing: a disk that fills up may take a part first."""
+        end = self._file.tell()
+        try:
+            while data:
+                data = data[self._file.write(data) or 0 :]
+        except OSError:
+            with contextlib.suppress(OSError):  # the disk itself may have gone
+                self._file.truncate(end)
+                self._file.seek(end)
+            raise
 
     @staticmethod
     def _header_json(header: SvtHeader) -> bytes:
         return json.dumps(asdict(header), ensure_ascii=False, separators=(",", ":")).encode()
 
-    def _write_header(self, header: SvtHeader) -> None:
-        block = _block(HEADER_KIND, 0, 0, 1, self._header_json(header).ljust(self._room))
-        self._file.write(block + block)
-        self._file.flush()
+    def _header_blocks(self) -> bytes:
+        """The header as it is now, twice."""
+        return 2 * _block(HEADER_KIND, 0, 0, 1, self._header_json(self.header).ljust(self._room))
 
     def _failed(self, error: OSError) -> TokenFileError:
         return TokenFileError(f"{self._name} cannot be written ({error.strerror}); choose another place or make room")

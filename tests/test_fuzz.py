@@ -1,6 +1,7 @@
 """What comes from outside, broken in every way: it is read, or refused in one line; nothing hangs or eats memory.
 
-SOTTOVOCE_FUZZ=100000 runs that many inputs of each kind instead of a few.
+What each may cost, and how many there are, says tests/fuzzing.py. The settings' file, the control socket and the
+captions' page have theirs beside their other tests.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ import io
 import json
 import os
 import random
-import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,50 +27,9 @@ from engine.control import COMMANDS, parse_request
 from engine.paths import assets_dir
 from engine.soundfiles import SoundReader
 from engine.tokens import FRAMES_KIND, HEADER_KIND, MAGIC, WORDS_KIND, SvtHeader, SvtReader, _block
-from engine.types import Background, SottovoceError
-
-COUNT = int(os.environ.get("SOTTOVOCE_FUZZ", "150"))
-SLOWEST_S = 5.0
-MOST_MEMORY_MB = 400.0  # more than before, over all inputs of a kind
-ODD: tuple[Any, ...] = (
-    None, True, -1, 0, 1, 255, 2**31, 2**63, -(2**70), 1.5, float("nan"), float("inf"), "", "x", "9" * 5000, [], [[]],
-    {}, [1, "a"], [2**40] * 3, "\x00", "é\u2028",
-)  # fmt: skip
-
-
-def mutated(data: bytes, draw: random.Random) -> bytes:
-    """A few bytes changed, taken out, put in or doubled, or the end cut off."""
-    out = bytearray(data)
-    for _ in range(draw.choice((1, 1, 2, 4, 16))):
-        at = draw.randrange(len(out) + 1)
-        kind = draw.randrange(5)
-        if kind == 0 and at < len(out):
-            out[at] = draw.choice((0, 1, 0x7F, 0x80, 0xFF, draw.randrange(256)))
-        elif kind == 1:
-            del out[at : at + draw.choice((1, 4, 64))]
-        elif kind == 2:
-            out[at:at] = draw.randbytes(draw.choice((1, 4, 64)))
-        elif kind == 3:
-            out[at:at] = out[at : at + draw.choice((4, 64))]
-        else:
-            del out[at:]
-    return bytes(out)
-
-
-def run(one: Callable[[random.Random], object]) -> None:
-    """COUNT inputs: each is taken or refused in one line, in time; memory stays where it was."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for seed in range(COUNT):
-        began = time.monotonic()
-        try:
-            one(random.Random(seed))
-        except SottovoceError as refusal:
-            said = str(refusal)
-        else:
-            said = "taken"
-        assert said and "\n" not in said, (seed, said)
-        assert time.monotonic() - began < SLOWEST_S, seed
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < MOST_MEMORY_MB
+from engine.types import Background, UsageError
+from tests import fuzzing
+from tests.fuzzing import ODD, PeakMemory, mutated, run
 
 
 @pytest.fixture
@@ -86,8 +45,9 @@ def header() -> SvtHeader:
     return SvtHeader("c" * 64, 16_000, 320, (64, 1024), (64, 256), 2, 2, gain_rows=1, frames=40)
 
 
-def token_file(fields: dict[str, Any], words: Any, first: int = 0, count: int = 10) -> bytes:
-    payload = bytes(-(-30 * max(0, min(count, 10**6)) // 8))
+def token_file(fields: dict[str, Any], words: Any, first: int = 0, count: int = 10, most: int = 1000) -> bytes:
+    """count: frames that the block claims; there are `most` at the most."""
+    payload = bytes(-(-30 * max(0, min(count, most)) // 8))
     return (
         MAGIC
         + _block(HEADER_KIND, 0, 0, 1, json.dumps(fields).encode())
@@ -122,7 +82,8 @@ def test_token_files_with_right_checksums_and_odd_fields(file: Path) -> None:
             fields[name] = draw.choice(ODD)
         words = draw.choice(([["a", 0.0, 0.5, 1.0]], [["a"]], [[1, "b", None, []]], draw.choice(ODD)))
         first, count = draw.choice((0, 40, 2**31, 2**32 - 1)), draw.choice((0, 1, 10, 2**20, 2**32 - 1))
-        file.write_bytes(token_file(fields, words, first, count))
+        most = draw.choice((*[1000] * 30, 10**6))  # large ones take their time
+        file.write_bytes(token_file(fields, words, first, count, most))
         read_all(file)
 
     run(one)
@@ -206,3 +167,46 @@ def test_what_is_written_for_a_background() -> None:
         Background.parse(mutated(text.encode(), draw).decode("utf-8", "replace"))
 
     run(one)
+
+
+# The bounds themselves ------------------------------------------------------------------------------------------------
+
+
+def hold(size_mb: float) -> None:
+    """So much memory, written to, and let go again after a moment."""
+    held = np.ones(round(size_mb * 1e6), np.uint8)
+    time.sleep(0.05)
+    del held
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_memory_that_is_held_for_a_moment_is_seen_whatever_was_held_before(sampled: bool) -> None:
+    hold(150.0)
+    with PeakMemory(sampled) as memory:
+        pass
+    assert memory.grown_mb < 20.0
+    with PeakMemory(sampled) as memory:
+        hold(80.0)
+    assert 60.0 < memory.grown_mb < 120.0
+
+
+def test_one_input_that_eats_memory_fails_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOTTOVOCE_FUZZ", "20")
+    monkeypatch.setattr(fuzzing, "MOST_MEMORY_MB", 50.0)
+    hold(150.0)  # an earlier test's peak
+    run(lambda draw: hold(1.0))
+    sizes_mb = [1.0] * 15 + [80.0] + [1.0] * 4
+    with pytest.raises(AssertionError, match="MB more were held"):
+        run(lambda draw: hold(sizes_mb.pop()))
+    assert sizes_mb == []
+
+
+def test_an_input_that_takes_too_long_or_is_refused_in_two_lines_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(draw: random.Random) -> None:
+        raise UsageError("one\ntwo")
+
+    with pytest.raises(AssertionError, match="two"):
+        run(refuse)
+    monkeypatch.setattr(fuzzing, "SLOWEST_S", 0.01)
+    with pytest.raises(AssertionError, match="input 0 took"):
+        run(lambda draw: time.sleep(0.02))

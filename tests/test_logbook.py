@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,13 @@ import pytest
 
 from app import cli, logbook
 from app.logbook import NAME, Logbook, last_lines
+from engine import recognizer
+from engine.artefacts import shared_models
 from engine.paths import log_dir
 from engine.types import Caption, DeviceChange, Problem, Stats, Word
+from engine.weights import Weights
+from tests import tiny_models
+from tests.fake_sound import plugged_in
 
 PARTS = (("device in", 20.0), ("compute", 3.0))
 
@@ -89,3 +95,63 @@ def test_a_report_holds_checks_and_log_and_no_home_folder(
     assert "~/x cannot be written" in text and "somebody" not in text and "processor" in text
     assert cli.run(["doctor", "--report", str(path)]) == 2
     assert "already" in capsys.readouterr().err
+
+
+# A whole run ----------------------------------------------------------------------------------------------------------
+
+SECRETS = ("quixotic", "marmalade", "zeppelin")  # final, tentative, and in the recogniser's last words
+SAMPLE = 0.87654321  # one in every block of the microphone's
+GOSSIP = """
+import json, struct, sys, time
+def tell(**message):
+    sys.stdout.write(json.dumps(message) + chr(10)); sys.stdout.flush()
+start, head = json.loads(sys.argv[1])["start"], struct.Struct("<cQ")
+tell(kind="ready")
+at = start
+while len(frame := sys.stdin.buffer.read(head.size)) == head.size:
+    kind, length = head.unpack(frame)
+    payload = sys.stdin.buffer.read(length)
+    at += length // 4 if kind == b"A" else 0
+    final, tentative = ([[word, at / 16000, at / 16000 + 0.1, 0.9]] for word in {words!r})
+    tell(kind="words", final=final, tentative=tentative, heard_to=at, final_to=at, language="en")
+    if at > start + 16000:
+        raise KeyError({last!r} + " and more of it")
+"""
+
+
+@pytest.fixture
+def gossip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices and networks that are made up, and a recogniser that says SECRETS and dies of them, twice."""
+    script = tmp_path / "worker.py"
+    script.write_text(GOSSIP.format(words=SECRETS[:2], last=SECRETS[2]), encoding="utf-8")
+    monkeypatch.setattr(recognizer, "WORKER", (sys.executable, str(script)))
+    weights = Weights("base", script, "0" * 64, "a stand-in", "pt")
+    monkeypatch.setattr(recognizer, "require_weights", lambda name: weights)
+    monkeypatch.setenv("SOTTOVOCE_ASSETS", str(tiny_models.build(tmp_path / "assets")))
+    plugged_in(monkeypatch).faults.broken = SAMPLE
+    shared_models.cache_clear()
+
+
+def test_nothing_that_was_said_or_sounded_is_in_the_log_or_the_report(
+    gossip: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("app.doctor.CHECKS", ())
+    caplog.set_level(logging.DEBUG)
+    record = tmp_path / "r"
+    assert cli.run(["live", "--captions", "--seconds", "6", "--record", str(record), "--provider", "cpu"]) == 0
+    shared_models.cache_clear()
+    out, err = capsys.readouterr()
+    assert SECRETS[0] in out and SECRETS[0] in (record / "captions.srt").read_text()
+    assert "stopped twice" in err
+    assert cli.run(["doctor", "--report", str(tmp_path / "report.txt")]) == 0
+    told = [path.read_text() for path in (*log_dir().iterdir(), tmp_path / "report.txt")]
+    assert len(told) == 2
+    for text in told:
+        assert "live begins" in text and "stopped twice (KeyError" in text
+        for private in (*SECRETS, str(SAMPLE)[:6]):
+            assert private not in text
+        assert max(map(len, text.splitlines())) < 1000  # a hop of sound would be longer

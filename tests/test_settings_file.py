@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import subprocess
 import sys
 import tomllib
@@ -19,6 +20,7 @@ from app import settings_file
 from app.settings import Microphone, Preset, Settings, checked
 from app.settings_file import Changes, load, settings_path, write
 from engine.types import SottovoceError
+from tests.fuzzing import mutated, run
 from tests.test_settings import backgrounds, ids, one_setting
 
 often = runs(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -121,14 +123,37 @@ def test_a_write_sets_a_broken_file_right_first() -> None:
     assert len(spares()) == 1
 
 
-@often
-@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_no_file_is_so_broken_that_it_stops_us(data: bytes) -> None:
-    put(data)
-    load()
-    write({("theme",): "dark"})
-    assert load()[0].settings.theme == "dark"
-    assert load()[1] == ""
+WHOLE = """# mine
+theme = "light"
+level = true
+background = "swap:rain@-6"
+caption_scale = 1.5
+
+[microphones."a b"]
+background = "keep"
+level = true
+
+[presets.Desk]
+background = -12
+level = false
+captions = true
+
+[shortcuts]
+mute = "Ctrl+Shift+M"
+"""
+
+
+def test_no_file_is_so_broken_that_it_stops_us() -> None:
+    def one(draw: random.Random) -> None:
+        put(mutated(WHOLE.encode(), draw) if draw.random() < 0.9 else draw.randbytes(draw.randrange(200)))
+        load()
+        write({("theme",): "dark"})
+        assert load()[0].settings.theme == "dark"
+        assert load()[1] == ""
+        for spare in spares():
+            spare.unlink()
+
+    run(one, few=60)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,3 +162,77 @@ def test_missing_newer_and_unwritable_files_are_told(tmp_path: Path) -> None:
         read_svt(tmp_path / "new.svt")
     with pytest.raises(TokenFileError, match="cannot be written"):
         SvtWriter(tmp_path / "no" / "e.svt", HEADER)
+
+
+# A disk that fills up -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes: writes fail part of the way, as on a full disk."""
+    resource = pytest.importorskip("resource", reason="limits of POSIX")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def begun(path: Path, codes: tuple[np.ndarray, np.ndarray], frames: int) -> SvtWriter:
+    writer = SvtWriter(path, HEADER)
+    writer.write(codes[0][:, :frames], codes[1][:, :frames])
+    return writer
+
+
+def test_a_full_disk_at_the_end_closes_the_file_and_keeps_what_was_written(
+    tmp_path: Path, codes: tuple[np.ndarray, np.ndarray]
+) -> None:
+    path = tmp_path / "e.svt"
+    writer = begun(path, codes, 130)
+    with room_for(path.stat().st_size + 100):
+        with pytest.raises(TokenFileError, match="make room") as failure:
+            writer.close()
+        assert writer._file.closed
+        writer.close()  # told once
+    assert "\n" not in str(failure.value)
+    assert str(path) in str(failure.value)
+    file = read_svt(path)
+    assert (file.header.frames, file.lost, file.warning) == (100, (), None)
+    assert np.array_equal(file.codes_b, codes[1][:, :100])
+
+
+def test_frames_that_found_no_room_are_written_when_there_is_some(
+    tmp_path: Path, codes: tuple[np.ndarray, np.ndarray]
+) -> None:
+    path = tmp_path / "f.svt"
+    writer = begun(path, codes, 60)
+    with room_for(path.stat().st_size + 100), pytest.raises(TokenFileError, match="make room"):
+        writer.write(codes[0][:, 60:200], codes[1][:, 60:200])
+    writer.write(codes[0][:, 200:], codes[1][:, 200:])
+    writer.close()
+    file = read_svt(path)
+    assert (file.header.frames, file.warning) == (FRAMES, None)
+    assert np.array_equal(file.codes_b, codes[1])
+
+
+def test_a_disk_that_is_gone_closes_the_file_too(tmp_path: Path, codes: tuple[np.ndarray, np.ndarray]) -> None:
+    class Gone(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    writer = begun(tmp_path / "g.svt", codes, 60)
+    with writer._file:
+        pass
+    writer._file = Gone()
+    with pytest.raises(TokenFileError, match="Input/output error"):
+        writer.close()
+    assert writer._file.closed
+    writer.close()
+    assert read_svt(tmp_path / "g.svt").codes_s.shape[1] == BLOCK_FRAMES
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
+def test_a_file_for_which_there_is_no_room_at_all_is_told() -> None:
+    with pytest.raises(TokenFileError, match="No space left on device"):
+        SvtWriter("/dev/full", HEADER)
