@@ -98,7 +98,7 @@ def quantise(model: torch.nn.Module) -> None:
 
 
 @dataclass
-class _Past:
+class Past:
     """What the text decoder remembers: keys and values of text so far, and of the sound (made once)."""
 
     keys: list[Tensor]
@@ -192,15 +192,18 @@ class WhisperDecoder:
         looped = loop_start(tokens) is not None or 8 < most_tokens <= len(tokens)
         return Hypothesis(tuple(words), language, 1.0, no_speech, mean), looped
 
+    def mel(self, samples: Samples, trailing_s: float = TRAILING_S[0]) -> Tensor:
+        """Sound [N] -> what the encoder is given, [1, mels, 2 * frames], for the sound and silence after it."""
+        hop = whisper.audio.HOP_LENGTH * 2
+        length = len(samples) + int(trailing_s * SAMPLE_RATE_HZ)
+        padded = np.pad(samples, (0, length + -length % hop - len(samples)))[: self.model.dims.n_audio_ctx * hop]
+        mel = whisper.audio.log_mel_spectrogram(torch.from_numpy(padded), self.model.dims.n_mels)
+        return torch.as_tensor(mel[None])
+
     def encode(self, samples: Samples, trailing_s: float = TRAILING_S[0]) -> Tensor:
         """Sound [N] -> features [1, frames, width] on as many positions as there is sound and silence after it."""
         encoder = self.model.encoder
-        limit = encoder.positional_embedding.shape[0]
-        hop = whisper.audio.HOP_LENGTH * 2
-        length = len(samples) + int(trailing_s * SAMPLE_RATE_HZ)
-        padded = np.pad(samples, (0, length + -length % hop - len(samples)))[: limit * hop]
-        mel = whisper.audio.log_mel_spectrogram(torch.from_numpy(padded), self.model.dims.n_mels)
-        x = F.gelu(encoder.conv1(mel[None]))
+        x = F.gelu(encoder.conv1(self.mel(samples, trailing_s)))
         x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
         x = x + encoder.positional_embedding[: x.shape[1]]
         for block in encoder.blocks:
@@ -224,17 +227,17 @@ class WhisperDecoder:
         best = int(chances.argmax())
         return list(codes.values())[best], float(chances[best])
 
-    def _begin(self, features: Tensor) -> _Past:
+    def _begin(self, features: Tensor) -> Past:
         layers = [block.cross_attn for block in self.model.decoder.blocks]
         keys = [self._split(layer.key(features)) for layer in layers]
         values = [self._split(layer.value(features)) for layer in layers]
-        return _Past([], [], keys, values, [])
+        return Past([], [], keys, values, [])
 
     def _split(self, x: Tensor) -> Tensor:
         """[1, n, heads * width] -> [heads, n, width]."""
         return x[0].view(-1, self.heads, self.width).transpose(0, 1)
 
-    def _forward(self, past: _Past, tokens: Sequence[int], wanted: int) -> Tensor:
+    def _forward(self, past: Past, tokens: Sequence[int], wanted: int) -> Tensor:
         """Feed tokens after the past; logits [wanted, vocabulary] after the last `wanted` of them."""
         decoder, at, n = self.model.decoder, past.length, len(tokens)
         x = decoder.token_embedding(torch.tensor(tokens)) + decoder.positional_embedding[at : at + n]
@@ -251,7 +254,7 @@ class WhisperDecoder:
             return torch.as_tensor(self._to_vocabulary(last))
         return torch.as_tensor(last @ decoder.token_embedding.weight.T)
 
-    def _self_attention(self, block: Any, x: Tensor, past: _Past, index: int, mask: Tensor | None) -> Tensor:
+    def _self_attention(self, block: Any, x: Tensor, past: Past, index: int, mask: Tensor | None) -> Tensor:
         key, value = self._split(block.attn.key(x)), self._split(block.attn.value(x))
         if index < len(past.keys):
             key = past.keys[index] = torch.cat([past.keys[index], key], dim=1)
@@ -262,7 +265,7 @@ class WhisperDecoder:
         mixed = F.scaled_dot_product_attention(self._split(block.attn.query(x)), key, value, attn_mask=mask)
         return torch.as_tensor(block.attn.out(mixed.transpose(0, 1).flatten(1)[None]))
 
-    def _cross_attention(self, block: Any, x: Tensor, past: _Past, index: int, rows: list[Tensor]) -> Tensor:
+    def _cross_attention(self, block: Any, x: Tensor, past: Past, index: int, rows: list[Tensor]) -> Tensor:
         query = self._split(block.cross_attn.query(x))
         scores = query @ past.sound_keys[index].transpose(1, 2) * self.width**-0.5
         if self.align_heads[index]:
@@ -271,7 +274,7 @@ class WhisperDecoder:
         return torch.as_tensor(block.cross_attn.out(mixed.transpose(0, 1).flatten(1)[None]))
 
     def _greedy(
-        self, past: _Past, start: list[int], prefix: list[int], draft: list[int], language: str, most_tokens: int
+        self, past: Past, start: list[int], prefix: list[int], draft: list[int], language: str, most_tokens: int
     ) -> tuple[list[int], list[float], float]:
         """Tokens after the prefix, their log probabilities, and the probability that nobody speaks."""
         tokenizer, ban = self.tokenizer(language), self._bans[language]
@@ -303,7 +306,7 @@ class WhisperDecoder:
     def _words(
         self,
         tokenizer: Tokenizer,
-        past: _Past,
+        past: Past,
         start: int,
         text: list[int],
         logprobs: list[float],
