@@ -1,6 +1,6 @@
 """Train the bridge from voice tokens into Whisper: `python -m models.train_bridge [--minutes 60] [--fresh]`.
 
-    python -m models.token_pairs --blocks 24                       # once: tokens, and what Whisper hears
+    python -m models.token_pairs --blocks 200                      # once: tokens, and what Whisper hears
     python -m models.token_pairs --blocks 2 --split validation
     python -m models.train_bridge && python -m models.export_bridge
 
