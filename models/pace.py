@@ -22,10 +22,11 @@ from engine.artefacts import load_models
 from engine.pipeline import LiveStream
 from engine.resample import LIVE_DELAY_S, LiveResampler
 from engine.ring import Fifo
-from engine.types import Provider, Samples, SottovoceError
+from engine.types import Provider, Samples
 from models.feed import voices
 from models.peers import PEERS, Peer, load_peer
 from models.tables import table
+from models.training import status_of
 
 RATE_HZ, HOP_S = 48_000, 0.02
 HOP = round(HOP_S * RATE_HZ)
@@ -113,16 +114,13 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if not args.seconds >= 1.0 or args.rounds < 1:
         parser.error("--seconds and --rounds are 1 or more")
-    try:
+
+    def work() -> None:
         sound = noisy_voice(args.seconds)
         paces = [ours(), *(live(load_peer(name)) for name in PEERS if name not in WITHOUT_STATE)]
         print(as_table(paces, measure(paces, sound, args.rounds)))
-    except (SottovoceError, OSError) as problem:
-        print(problem, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return status_of(work)
 
 
 if __name__ == "__main__":

@@ -12,30 +12,30 @@ from __future__ import annotations
 
 import argparse
 import gc
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 import torch
 from rich.console import Console
 from rich.progress import track
 from whisper.tokenizer import get_tokenizer
 
+from engine.livebench import demo_sound
 from engine.paths import assets_dir, cache_dir
-from engine.soundfiles import SoundReader
-from engine.types import ArtefactError, Samples, SottovoceError
+from engine.types import ArtefactError, Samples
 from engine.vad import SAMPLE_RATE_HZ
 from engine.weights import require_weights
 from engine.whisper_worker import WhisperDecoder, load_model
 from models.metrics import word_errors
 from models.tables import table
+from models.training import status_of
 from models.whisper_ct2 import Ct2Whisper, find_package
 from models.whisper_onnx import OnnxDecoder
 
@@ -69,6 +69,11 @@ class Taken:
     def token_ms(self) -> float:
         """Of decoding for a token, that which ends the text being one."""
         return self.decode_ms / (len(self.tokens) + 1)
+
+    @property
+    def both_ms(self) -> float:
+        """Of the whole piece."""
+        return self.encode_ms + self.decode_ms
 
 
 # The runtimes ---------------------------------------------------------------------------------------------------------
@@ -122,9 +127,7 @@ def read_demo() -> tuple[Samples, str]:
         said = text.read_text(encoding="utf-8")
     except OSError as error:
         raise ArtefactError(f"{text} cannot be read ({error.strerror}); install Sottovoce again") from error
-    with SoundReader(assets_dir() / "demo.ogg") as reader:
-        sound = np.concatenate(list(reader.blocks()))
-        return soxr.resample(sound.mean(axis=1), reader.sample_rate_hz, SAMPLE_RATE_HZ).astype(np.float32), said
+    return demo_sound(SAMPLE_RATE_HZ), said
 
 
 def cut(sound: Samples, seconds: float) -> list[Samples]:
@@ -168,25 +171,13 @@ def as_table(times: dict[str, list[Taken]], pieces: int, said: str, to_text: Cal
     rows = []
     for title, taken in times.items():
         cells = [f"{np.median([one.encode_ms for one in taken]):.0f}", f"{np.median([t.token_ms for t in taken]):.1f}"]
-        for cost in (_encode_ms, _token_ms, _both_ms):
+        for cost in map(attrgetter, ("encode_ms", "token_ms", "both_ms")):
             ratios = [cost(one) / max(cost(own), 1e-3) for one, own in zip(taken, ours, strict=True)]
             cells.append(f"{np.median(ratios):.2f}")
         wrong = word_errors(" ".join(to_text(list(one.tokens)) for one in taken[:pieces]), said)
         rows.append([title, *cells, f"{wrong.errors} of {wrong.words}"])
     figures = ["encode, ms a piece", "decode, ms a token", "encode: ratio", "decode", "both", "words wrong"]
     return table(["runtime", *figures], rows)
-
-
-def _encode_ms(taken: Taken) -> float:
-    return taken.encode_ms
-
-
-def _token_ms(taken: Taken) -> float:
-    return taken.token_ms
-
-
-def _both_ms(taken: Taken) -> float:
-    return taken.encode_ms + taken.decode_ms
 
 
 # The command ----------------------------------------------------------------------------------------------------------
@@ -222,16 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if not 2.0 <= args.seconds <= LONGEST_S or args.rounds < 1:
         parser.error(f"--seconds is 2 to {LONGEST_S:g}, and --rounds 1 or more")
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    torch.set_num_threads(1)
-    try:
-        print(compare(args.seconds, args.rounds))
-    except (SottovoceError, OSError) as problem:
-        print(problem, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return status_of(lambda: print(compare(args.seconds, args.rounds)))
 
 
 if __name__ == "__main__":
