@@ -213,7 +213,7 @@ def caption(
         CaptionFormat | None, typer.Option("--format", help="Else OUT's extension says, or srt.", show_default=False)
     ] = None,
     language: LanguageOption = "en",
-    tap: Annotated[Tap, typer.Option("--from", help=TAP_HELP)] = "raw",
+    tap: Annotated[Tap, typer.Option("--from", help=TAP_HELP)] = "enhanced",
     whisper: Annotated[str, WHISPER_OPTION] = "base",
     force: ForceOption = False,
     provider: ProviderOption = "auto",

@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from app import console
-from engine.file_jobs import mono_pieces
 from engine.files import decode_file, encode_file, enhance_file
 from engine.types import (
     DEFAULT_WHISPER,
-    LEFT_FOR_RECOGNISER_DB,
     TOKENS_WANT_DEFAULT,
     Background,
     CaptionTap,
     Provider,
-    Samples,
     UsageError,
     Word,
 )
@@ -202,14 +199,14 @@ def _opened(request: CaptionRequest) -> Iterator[_Heard]:
     tap, stored = CaptionTap(request.tap), request.source.suffix.lower() == TOKEN_FILE
     bridged = tap is CaptionTap.TOKENS and has_bridge()
     if bridged and request.whisper != DEFAULT_WHISPER:
-        raise UsageError(TOKENS_WANT_DEFAULT.format("raw"))
+        raise UsageError(TOKENS_WANT_DEFAULT.format("enhanced"))
     if stored and tap is not CaptionTap.TOKENS:
         raise UsageError(f"{request.source} holds tokens and no sound; add --from tokens")
     if tap is CaptionTap.TOKENS and not bridged:
         console.warn("there is no bridge from tokens to words here; what they decode to is heard instead")
     if stored:
         from engine.artefacts import shared_models
-        from engine.token_tap import stored_pieces
+        from engine.taps import stored_pieces
         from engine.tokens import SvtReader
 
         models, tokens = shared_models(Provider(request.provider)), SvtReader(request.source)
@@ -237,29 +234,16 @@ def _caption_format(request: CaptionRequest) -> str:
 
 def _tapped(reader: SoundReader, tap: CaptionTap, bridged: bool, provider: str) -> tuple[Any, str | None]:
     """A sound file's pieces [n], and None; or where words come from tokens, pieces with them, and the codec's id."""
-    from engine.vad import SAMPLE_RATE_HZ
+    from engine.artefacts import shared_models
+    from engine.taps import enhanced_pieces, mono_pieces, token_pieces
 
     raw = mono_pieces(reader)
-    if bridged:
-        from engine.artefacts import shared_models
-        from engine.token_tap import token_pieces
-
-        models = shared_models(Provider(provider))
-        return token_pieces(models, raw), models.info.codec_id
-    return raw if tap is CaptionTap.RAW else _enhanced(raw, SAMPLE_RATE_HZ, tap, provider), None
-
-
-def _enhanced(sound: Iterator[Samples], rate_hz: int, tap: CaptionTap, provider: str) -> Iterator[Samples]:
-    from engine.artefacts import shared_models
-    from engine.pipeline import Stream
-
-    only = tap is CaptionTap.TOKENS
-    background = Background.parse("drop" if only else str(LEFT_FOR_RECOGNISER_DB))
+    if tap is CaptionTap.RAW:
+        return raw, None
     models = shared_models(Provider(provider))
-    stream = Stream(models, rate_hz, live=False, background=background, tokens_only=only)
-    for piece in sound:
-        yield stream.process(piece)
-    yield stream.flush()
+    if bridged:
+        return token_pieces(models, raw), models.info.codec_id
+    return enhanced_pieces(models, raw, tokens_only=tap is CaptionTap.TOKENS), None
 
 
 def _write_captions(words: Sequence[Word], out: Path | None, form: str, language: str | None) -> None:

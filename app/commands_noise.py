@@ -11,7 +11,7 @@ import numpy as np
 
 from app import console
 from app.commands_files import working
-from engine.file_jobs import mono_pieces
+from engine.taps import mono_pieces
 from engine.types import RESIDUE_STEP_S, Provider, Residue, Samples
 
 PICTURE_S = 60.0  # of a longer recording, the distances are of its beginning

@@ -1,7 +1,7 @@
 """One sound file from a batch: enhanced beside its source, with voice and background alone and captions where wanted.
 
-The sound is what `enhance_file` makes of it, and the captions are those of the source. What is written has a name of
-its own that was free when the job was planned: nothing that is there is ever replaced.
+The sound is what `enhance_file` makes of it; captions are those of the voice, whatever background was asked for. What
+is written has a name of its own that was free when the job was planned: nothing that is there is ever replaced.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
+from engine.artefacts import shared_models
 from engine.files import enhance_file
-from engine.resample import FileResampler
 from engine.soundfiles import SoundReader
 from engine.stems import StemPaths
-from engine.types import Provider, Samples, SottovoceError, Word
-from engine.vad import SAMPLE_RATE_HZ
+from engine.taps import enhanced_pieces, mono_pieces
+from engine.types import Provider, SottovoceError, Word
 
 WORDS_SHARE = 0.5  # of the whole, where captions are wanted; the two take about as long
 # A name has 255 bytes at most, and the longest one has this around what it is named after.
@@ -122,7 +120,7 @@ def _caption(job: FileJob, total_s: float, progress: Callable[[float], None]) ->
     try:
         with SoundReader(job.source) as reader:
             recognise_file(
-                mono_pieces(reader),
+                enhanced_pieces(shared_models(Provider(job.provider)), mono_pieces(reader)),
                 job.language,
                 progress=lambda seconds: progress(min(1.0, seconds / total_s)),
                 found=spoken.append,
@@ -133,11 +131,3 @@ def _caption(job: FileJob, total_s: float, progress: Callable[[float], None]) ->
             write_captions(words, job.beside(".srt"), "srt", job.language)
         raise
     write_captions(words, job.beside(".srt"), "srt", spoken[-1])
-
-
-def mono_pieces(reader: SoundReader) -> Iterator[Samples]:
-    """The reader's sound, mono at the recogniser's rate, in pieces [n]."""
-    down = FileResampler(reader.sample_rate_hz, SAMPLE_RATE_HZ)
-    for block in reader.blocks():
-        yield down.process(block.mean(axis=1))
-    yield down.process(np.zeros(0, dtype=np.float32), last=True)

@@ -30,7 +30,7 @@ from engine.alignment import align
 from engine.artefacts import ORT_ERRORS
 from engine.captions import Heard, loop_start, merge_pieces
 from engine.ct2 import read_tensors
-from engine.listener import Hypothesis, Listener, Update
+from engine.listener import LIVE, Hypothesis, Listener, Update
 from engine.memory import Tidying
 from engine.outbox import AUDIO, FINISH, GAP, RAW, TOKENS, Inbox, codes_in
 from engine.residue import ResidueReader, ResidueWatch, has_residue
@@ -40,6 +40,7 @@ from engine.vad import SAMPLE_RATE_HZ, SileroVad
 
 TRAILING_S = (0.5, 2.0)  # silence after the speech: with less Whisper base loops; more where it loops even so
 LOOP_CHECK_TOKENS = 8
+WARM_TOKENS = 24  # of the first pass
 FRAMES_PER_S = 50  # of the encoder's output
 LOOK_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, RuntimeError, ValueError)
 
@@ -426,7 +427,8 @@ def main() -> int:
         decoder = WhisperDecoder(model, window=tokens.window if tokens is not None else None)
         listener = open_listener(decoder, SileroVad(), tokens, language, settings["live"], settings["start"])
         watch = _watch_for(out, settings["name"], settings["residue"])
-        decoder.transcribe(np.zeros(SAMPLE_RATE_HZ, np.float32), [], [], language, 1)  # the first pass is slow
+        # The first pass is slow, and memory that the longest look takes is better taken now than in an hour.
+        decoder.transcribe(np.zeros(round(LIVE.max_s * SAMPLE_RATE_HZ), np.float32), [], [], language, WARM_TOKENS)
     except SottovoceError as error:
         _tell(out, kind="problem", text=str(error))
         return 1

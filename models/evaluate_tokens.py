@@ -19,7 +19,7 @@ from rich.console import Console
 from engine.artefacts import shared_models
 from engine.captions import join_words
 from engine.listener import LIVE, OFFLINE, Listener, Pace
-from engine.token_tap import token_pieces
+from engine.taps import token_pieces
 from engine.token_words import OFFLINE_TOKENS, STEP, TokenBridge, TokenFrames, TokenListener, bridge_path
 from engine.types import Codes, Provider, Samples, Word
 from engine.vad import SAMPLE_RATE_HZ, SileroVad

@@ -20,8 +20,9 @@ from engine.file_worker import WORKER
 from engine.files import enhance_file
 from engine.paths import assets_dir
 from engine.resample import FileResampler
-from engine.soundfiles import SoundWriter
+from engine.soundfiles import SoundReader, SoundWriter
 from engine.stems import StemPaths, Stems
+from engine.taps import mono_pieces
 from engine.types import AudioFileError, Samples, UsageError, Word
 from tests.live_run import tiny
 
@@ -38,7 +39,8 @@ def sound(path: Path, seconds: float = 2.0, rate_hz: int = 44_100, channels: int
 @pytest.fixture
 def tiny_jobs(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> Models:
     """Jobs use the tiny models."""
-    monkeypatch.setattr("engine.files.shared_models", lambda provider=None: tiny)
+    for module in ("files", "file_jobs"):
+        monkeypatch.setattr(f"engine.{module}.shared_models", lambda provider=None: tiny)
     return tiny
 
 
@@ -187,6 +189,25 @@ def test_captions_that_fail_cost_the_captions_alone(
     outcome = run_job(job, lambda part: None)
     assert "no captions: Whisper is missing" in outcome.warnings[0]
     assert Path(job.target).exists() and not job.beside(".srt").exists()
+
+
+def test_captions_are_those_of_the_voice(tiny_jobs: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound(tmp_path / "a.wav")
+    heard: list[np.ndarray] = []
+
+    def recognise(pieces: Iterator[np.ndarray], *_: object, **__: object) -> list[Word]:
+        heard.extend(pieces)
+        return []
+
+    monkeypatch.setattr("engine.recognizer.recognise_file", recognise)
+    for background in ("keep", "drop"):
+        run_job(FileJob.plan(tmp_path / "a.wav", background=background, captions=True), lambda part: None)
+    with SoundReader(tmp_path / "a.wav") as reader:
+        source = np.concatenate(list(mono_pieces(reader)))
+    kept, dropped = np.split(np.concatenate(heard), 2)
+    assert np.array_equal(kept, dropped)
+    assert len(kept) == len(source)
+    assert 0.1 < np.std(kept) / np.std(source) < 0.99  # part of it is taken away
 
 
 def test_captions_stopped_midway_are_kept(tiny_jobs: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

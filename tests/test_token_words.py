@@ -14,7 +14,7 @@ from engine.captions import Heard
 from engine.listener import LIVE, Hypothesis
 from engine.livebench import demo_sound
 from engine.recognizer import recognise_file
-from engine.token_tap import token_pieces
+from engine.taps import token_pieces
 from engine.token_words import (
     LONG_GAP,
     OFFLINE_TOKENS,

@@ -1,4 +1,4 @@
-"""A voice's tokens with the sound that they decode to, from a sound or from a token file: what words come from."""
+"""What the words of a file come from: its sound, the enhanced sound, or the voice's tokens and what they decode to."""
 
 from __future__ import annotations
 
@@ -8,11 +8,33 @@ import numpy as np
 
 from engine.artefacts import Models
 from engine.hop import DROP, Pipeline
+from engine.pipeline import Stream
+from engine.resample import FileResampler
 from engine.ring import Fifo
+from engine.soundfiles import SoundReader
 from engine.tokens import SvtReader
-from engine.types import Codes, Samples, TokenFileError
+from engine.types import LEFT_FOR_RECOGNISER_DB, Background, Codes, Samples, TokenFileError
+from engine.vad import SAMPLE_RATE_HZ
 
 PIECE_HOPS = 25  # handed on together
+
+
+def mono_pieces(reader: SoundReader) -> Iterator[Samples]:
+    """The reader's sound, mono at the recogniser's rate, in pieces [n]."""
+    down = FileResampler(reader.sample_rate_hz, SAMPLE_RATE_HZ)
+    for block in reader.blocks():
+        yield down.process(block.mean(axis=1))
+    yield down.process(np.zeros(0, dtype=np.float32), last=True)
+
+
+def enhanced_pieces(models: Models, sound: Iterable[Samples], tokens_only: bool = False) -> Iterator[Samples]:
+    """Pieces [n] at the recogniser's rate -> as many samples of the voice, as captions hear it live: with some of the
+    background left. tokens_only: what the voice's tokens decode to, and no background."""
+    background = Background.parse("drop" if tokens_only else str(LEFT_FOR_RECOGNISER_DB))
+    stream = Stream(models, SAMPLE_RATE_HZ, live=False, background=background, tokens_only=tokens_only)
+    for piece in sound:
+        yield stream.process(piece)
+    yield stream.flush()
 
 
 def token_pieces(models: Models, sound: Iterable[Samples]) -> Iterator[tuple[Samples, Codes]]:
