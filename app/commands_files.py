@@ -207,7 +207,7 @@ def _opened(request: CaptionRequest) -> Iterator[_Heard]:
     if stored:
         from engine.artefacts import shared_models
         from engine.taps import stored_pieces
-        from engine.tokens import SvtReader
+        from engine.token_reader import SvtReader
 
         models, tokens = shared_models(Provider(request.provider)), SvtReader(request.source)
         pieces = stored_pieces(models, tokens)

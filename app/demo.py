@@ -165,7 +165,7 @@ def _play(config: EngineConfig, source: SourceInput, view: LiveView) -> int:
 
 def recorded_seconds(folder: Path) -> float:
     """How much of the recording was played."""
-    from engine.tokens import read_svt
+    from engine.token_reader import read_svt
 
     return read_svt(folder / "tokens.svt").header.duration_s
 
@@ -189,7 +189,7 @@ def gather(folder: Path, words: Sequence[Word], title: str, late_ms: float) -> R
     from app.report import Report, error_db
     from engine.artefacts import shared_models
     from engine.files import TokenDecoder
-    from engine.tokens import read_svt
+    from engine.token_reader import read_svt
 
     models = shared_models(Provider.CPU)
     info = models.info

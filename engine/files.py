@@ -24,7 +24,9 @@ from engine.resample import FileResampler
 from engine.ring import Fifo
 from engine.soundfiles import SoundReader, SoundWriter, check_target, partial_path
 from engine.stems import StemPaths, Stems
-from engine.tokens import SvtHeader, SvtReader, SvtWriter
+from engine.token_reader import SvtReader
+from engine.token_writer import SvtWriter
+from engine.tokens import SvtHeader
 from engine.types import (
     Background,
     BackgroundMode,

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from engine.artefacts import CodecInfo
 from engine.captions import write_captions
 from engine.files import header_for
-from engine.tokens import SvtWriter
+from engine.token_writer import SvtWriter
 from engine.types import OTHERS, AudioFileError, Caption, Codes, Samples, SottovoceError, UsageError, Word
 
 UPDATE_S = 1.0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.artefacts import Models
 from engine.mix import SceneLevel
 from engine.paths import assets_dir as default_assets_dir
-from engine.tokens import SvtReader, read_svt
+from engine.token_reader import SvtReader, read_svt
 from engine.types import Codes, Samples, TokenFileError, UsageError
 
 PROBES = 24  # frames that tell a scene's level

@@ -12,7 +12,7 @@ from engine.pipeline import Stream
 from engine.resample import FileResampler
 from engine.ring import Fifo
 from engine.soundfiles import SoundReader
-from engine.tokens import SvtReader
+from engine.token_reader import SvtReader
 from engine.types import LEFT_FOR_RECOGNISER_DB, Background, Codes, Samples, TokenFileError
 from engine.vad import SAMPLE_RATE_HZ
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 from engine.paths import config_dir
 from engine.recorder import CAPTIONS_NAME, OTHERS_NAME, TOKENS_NAME, WAV_NAMES, WavWriter, recorded_files
 from engine.soundfiles import partial_path
-from engine.tokens import SvtWriter, read_svt
+from engine.token_reader import read_svt
+from engine.token_writer import SvtWriter
 from engine.types import SottovoceError
 
 if TYPE_CHECKING:

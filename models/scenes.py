@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from engine.paths import assets_dir
-from engine.tokens import SvtHeader, SvtWriter
+from engine.token_writer import SvtWriter
+from engine.tokens import SvtHeader
 from models.checkpoint import Bundle, load_shipped
 from models.export import codec_id
 from models.manifest import update_row

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from app import cli
-from engine.tokens import read_svt
+from engine.token_reader import read_svt
 from engine.weights import find_weights
 from tests.command_line import (
     LINUX,

@@ -20,7 +20,7 @@ from app.live_view import LiveView
 from engine.artefacts import shared_models
 from engine.captions import join_words
 from engine.relief import CAPTIONS, GIVEN_UP
-from engine.tokens import read_svt
+from engine.token_reader import read_svt
 from engine.types import Caption, Word
 from engine.weights import find_weights
 from tests import tiny_models

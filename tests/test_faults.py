@@ -14,7 +14,7 @@ import soundfile
 from engine.artefacts import Models, load_models
 from engine.device_port import HELD_MAX, HELD_MIN
 from engine.live import Engine
-from engine.tokens import read_svt
+from engine.token_reader import read_svt
 from engine.types import Background, DeviceChange, EngineConfig, Event, Problem, Provider
 from tests import tiny_models
 from tests.fake_sound import MIC, RATE_HZ, SPEAKER, FakeSound, Faults, plugged_in

@@ -18,7 +18,9 @@ from engine import files
 from engine.artefacts import Models, load_models
 from engine.files import decode_file, encode_file, enhance, enhance_file
 from engine.soundfiles import SoundReader, SoundWriter
-from engine.tokens import SvtHeader, SvtWriter, read_svt
+from engine.token_reader import read_svt
+from engine.token_writer import SvtWriter
+from engine.tokens import SvtHeader
 from engine.types import AudioFileError, Provider, SottovoceError, TokenFileError, UsageError
 from tests import tiny_models
 

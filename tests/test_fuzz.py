@@ -26,7 +26,8 @@ from engine.caption_lines import parse_event
 from engine.control import COMMANDS, parse_request
 from engine.paths import assets_dir
 from engine.soundfiles import SoundReader
-from engine.tokens import FRAMES_KIND, HEADER_KIND, MAGIC, WORDS_KIND, SvtHeader, SvtReader, _block
+from engine.token_reader import SvtReader
+from engine.tokens import FRAMES_KIND, HEADER_KIND, MAGIC, WORDS_KIND, SvtHeader, block_of
 from engine.types import Background, UsageError
 from tests import fuzzing
 from tests.fuzzing import ODD, PeakMemory, mutated, run
@@ -50,9 +51,9 @@ def token_file(fields: dict[str, Any], words: Any, first: int = 0, count: int = 
     payload = bytes(-(-30 * max(0, min(count, most)) // 8))
     return (
         MAGIC
-        + _block(HEADER_KIND, 0, 0, 1, json.dumps(fields).encode())
-        + _block(FRAMES_KIND, 0, first, count, payload)
-        + _block(WORDS_KIND, 0, 0, 1, json.dumps(words).encode())
+        + block_of(HEADER_KIND, 0, 0, 1, json.dumps(fields).encode())
+        + block_of(FRAMES_KIND, 0, first, count, payload)
+        + block_of(WORDS_KIND, 0, 0, 1, json.dumps(words).encode())
     )
 
 

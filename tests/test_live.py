@@ -14,7 +14,7 @@ import soundfile
 from engine.artefacts import Models
 from engine.live import Engine
 from engine.recorder import HopRecord, Recorder
-from engine.tokens import read_svt
+from engine.token_reader import read_svt
 from engine.types import (
     NO_CAPTIONS,
     NO_WHISPER,

@@ -16,7 +16,7 @@ import soundfile
 
 from engine.artefacts import CodecInfo
 from engine.recorder import HopRecord, Recorder, WavWriter, recorded_files
-from engine.tokens import read_svt
+from engine.token_reader import read_svt
 from engine.types import AudioFileError, Caption, Samples, TokenFileError, UsageError, Word
 
 HOP, RATE_HZ = 320, 48000

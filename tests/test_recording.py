@@ -23,7 +23,7 @@ from engine.paths import config_dir
 from engine.recorder import WAV_NAMES, WavWriter
 from engine.recording import LiveRecording, Recordings
 from engine.side import Side
-from engine.tokens import read_svt
+from engine.token_reader import read_svt
 from engine.types import (
     Caption,
     EngineConfig,

@@ -9,7 +9,8 @@ import pytest
 
 from engine.artefacts import load_models
 from engine.scenes import list_scenes, load_scene, scene_sound
-from engine.tokens import SvtHeader, SvtWriter
+from engine.token_writer import SvtWriter
+from engine.tokens import SvtHeader
 from engine.types import Provider, TokenFileError, UsageError
 
 

@@ -12,7 +12,7 @@ import soundfile
 from engine.artefacts import Models, load_models
 from engine.files import encode_file
 from engine.taps import stored_pieces, token_pieces
-from engine.tokens import SvtReader
+from engine.token_reader import SvtReader
 from engine.types import TokenFileError
 from tests.tiny_models import HOP, LAG_TOKENS, SPEECH_SHARE, build
 

@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.tokens import BLOCK_FRAMES, SvtHeader, SvtReader, SvtWriter, bits_for, pack, read_svt, unpack
+from engine.token_reader import SvtReader, read_svt
+from engine.token_writer import SvtWriter
+from engine.tokens import BLOCK_FRAMES, SvtHeader, bits_for, pack, unpack
 from engine.types import TokenFileError, Word
 
 FRAMES = 333
