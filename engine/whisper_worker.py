@@ -98,6 +98,16 @@ def quantise(model: torch.nn.Module) -> None:
             quantise(child)
 
 
+def encode_mel(encoder: Any, mel: Tensor) -> Tensor:
+    """openai-whisper's encoder on mel [1, mels, 2 * frames], on as many positions as that has -> [1, frames, width]."""
+    x = F.gelu(encoder.conv1(mel))
+    x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
+    x = x + encoder.positional_embedding[: x.shape[1]]
+    for block in encoder.blocks:
+        x = block(x)
+    return torch.as_tensor(encoder.ln_post(x))
+
+
 @dataclass
 class Past:
     """What the text decoder remembers: keys and values of text so far, and of the sound (made once)."""
@@ -203,13 +213,7 @@ class WhisperDecoder:
 
     def encode(self, samples: Samples, trailing_s: float = TRAILING_S[0]) -> Tensor:
         """Sound [N] -> features [1, frames, width] on as many positions as there is sound and silence after it."""
-        encoder = self.model.encoder
-        x = F.gelu(encoder.conv1(self.mel(samples, trailing_s)))
-        x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
-        x = x + encoder.positional_embedding[: x.shape[1]]
-        for block in encoder.blocks:
-            x = block(x)
-        return torch.as_tensor(encoder.ln_post(x))
+        return encode_mel(self.model.encoder, self.mel(samples, trailing_s))
 
     @torch.inference_mode()
     def frames(self, sound: Samples) -> Samples:

@@ -21,8 +21,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import signal
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -50,6 +47,7 @@ from models.separability import unseen
 from models.shards import RATE_HZ, Clip, load, to_float
 from models.tables import table
 from models.testset import Mixture, build
+from models.training import status_of
 from models.word_pairs import CLEAN, KIND_OF, KINDS, UNKNOWN, Pair, PairMaker, language_of, pairs_of
 
 PARTS = ("kinds", "streaming", "languages", "coverage", "silence", "tokens", "adapter", "unseen")
@@ -402,26 +400,24 @@ def _parts(text: str) -> list[str]:
     return chosen
 
 
+def run(out: Path, parts: Sequence[str]) -> None:
+    """Measure these parts, put them beside what `out` has already, and print all. Raises SottovoceError, OSError."""
+    path = out / "recognizer.json"
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise SottovoceError(f"{path} cannot be read ({error}); remove it or name another folder") from error
+    found = before | measure(parts, out)
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "recognizer.md").write_text(markdown(found), encoding="utf-8")
+    print(markdown(found))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.evaluate recognizer", description="Measure the recogniser.")
     parser.add_argument("--out", type=Path, required=True, help="folder for recognizer.json and recognizer.md")
     parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"only these: {','.join(PARTS)}")
     args = parser.parse_args(arguments)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    torch.set_num_threads(1)
-    path = args.out / "recognizer.json"
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        found = before | measure(args.parts, args.out)
-        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        (args.out / "recognizer.md").write_text(markdown(found), encoding="utf-8")
-    except (SottovoceError, OSError, json.JSONDecodeError) as problem:
-        print(problem, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; nothing of this run was written", file=sys.stderr)
-        return 130
-    print(markdown(found))
-    return 0
+    return status_of(lambda: run(args.out, args.parts), "stopped; nothing of this run was written")

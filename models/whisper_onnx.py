@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-import torch.nn.functional as F
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from engine.artefacts import ORT_ERRORS, Session
 from engine.types import ArtefactError, Samples
-from engine.whisper_worker import TRAILING_S, Past, WhisperDecoder
+from engine.whisper_worker import TRAILING_S, Past, WhisperDecoder, encode_mel
 from models.export import OPSET
 
 EXAMPLE_FRAMES, EXAMPLE_TOKENS, EXAMPLE_PAST = 100, 3, 2  # what the exporter is shown; none of it stays fixed
@@ -41,12 +40,7 @@ class EncoderGraph(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """mel [1, mels, 2 * F] -> features [1, F, width]."""
-        x = F.gelu(self.encoder.conv1(mel))
-        x = F.gelu(self.encoder.conv2(x)).permute(0, 2, 1)
-        x = x + self.encoder.positional_embedding[: x.shape[1]]
-        for block in self.encoder.blocks:
-            x = block(x)
-        return torch.as_tensor(self.encoder.ln_post(x))
+        return encode_mel(self.encoder, mel)
 
 
 class _Heads(nn.Module):
