@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.ct2 import write_tensors
-from engine.whisper_worker import read_model
+from engine.whisper_decoder import read_model
 
 
 def main() -> int:

@@ -1,339 +1,34 @@
 """The recogniser's process: openai-whisper on one thread, asked by engine.recognizer through pipes.
 
-The only file of the engine that imports torch and whisper. Standard input brings frames (kind, length, payload),
-standard output takes one JSON object a line. Greedy decoding is our own, because three things here are not in
-openai-whisper's: the encoder runs on no more positions than there is sound (it asks for 30 s always), words that are
-final are given as a prefix, and the last answer is tried as a draft, checked in one pass instead of token by token.
+Standard input brings frames (kind, length, payload), standard output takes one JSON object a line.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import struct
 import sys
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-import whisper
-from torch import Tensor
-from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
+from whisper.tokenizer import LANGUAGES
 
-from engine.alignment import align
 from engine.artefacts import ORT_ERRORS
-from engine.captions import Heard, loop_start, merge_pieces
-from engine.ct2 import read_tensors
-from engine.listener import LIVE, Hypothesis, Listener, Update
+from engine.listener import LIVE, Listener, Update
 from engine.memory import Tidying
 from engine.outbox import AUDIO, FINISH, GAP, RAW, TOKENS, Inbox, codes_in
 from engine.residue import ResidueReader, ResidueWatch, has_residue
 from engine.token_words import TokenFrames, open_frames, open_listener
-from engine.types import ArtefactError, Samples, SottovoceError
+from engine.types import ArtefactError, SottovoceError
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
+from engine.whisper_decoder import FILE_BEAMS, WhisperDecoder, load_model
 
-TRAILING_S = (0.5, 2.0)  # silence after the speech: with less Whisper base loops; more where it loops even so
-LOOP_CHECK_TOKENS = 8
-WARM_TOKENS = 24  # of the first pass
-FRAMES_PER_S = 50  # of the encoder's output
 LOOK_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, RuntimeError, ValueError)
-
-
-def read_model(path: Path, format: str) -> Any:
-    """openai-whisper's model from a file; no pickled code is run. Raises what torch does where it is none."""
-    if format == "pt":
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        dims, state = stored["dims"], stored["model_state_dict"]
-    else:
-        tensors, metadata = read_tensors(path)
-        dims, state = json.loads(metadata["dims"]), {k: torch.from_numpy(v.astype("f4")) for k, v in tensors.items()}
-    model = whisper.model.Whisper(whisper.model.ModelDimensions(**dims))
-    model.load_state_dict(state)
-    return model
-
-
-def load_model(path: Path, format: str, name: str) -> Any:
-    """openai-whisper's model from a checked file. Raises ArtefactError."""
-    try:
-        model = read_model(path, format)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise ArtefactError(f"{path} cannot be loaded; run `sottovoce models get {name}`") from error
-    model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
-    return model.float().eval()
-
-
-class _Int8Linear(torch.nn.Module):
-    """A linear layer with 8-bit weights (one scale per output) and inputs rounded as they come: 3 to 7 times faster."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        scales = weight.abs().amax(dim=1).clamp_min(1e-8) / 127
-        zeros = torch.zeros(len(weight), dtype=torch.int64)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch will drop this dtype one day; its version is pinned
-            whole = torch.quantize_per_channel(weight.detach(), scales, zeros, 0, torch.qint8)
-        self.packed = torch.ops.quantized.linear_prepack(whole, None if bias is None else bias.detach())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.as_tensor(torch.ops.quantized.linear_dynamic(x, self.packed))
-
-
-def has_int8() -> bool:
-    """Whether this build of torch can multiply 8-bit matrices."""
-    return any(engine in torch.backends.quantized.supported_engines for engine in ("x86", "fbgemm", "qnnpack"))
-
-
-def quantise(model: torch.nn.Module) -> None:
-    """Turn every linear layer to 8 bit, in place."""
-    for name, child in model.named_children():
-        if isinstance(child, torch.nn.Linear):
-            setattr(model, name, _Int8Linear(child.weight, child.bias))
-        else:
-            quantise(child)
-
-
-def encode_mel(encoder: Any, mel: Tensor) -> Tensor:
-    """openai-whisper's encoder on mel [1, mels, 2 * frames], on as many positions as that has -> [1, frames, width]."""
-    x = F.gelu(encoder.conv1(mel))
-    x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
-    x = x + encoder.positional_embedding[: x.shape[1]]
-    for block in encoder.blocks:
-        x = block(x)
-    return torch.as_tensor(encoder.ln_post(x))
-
-
-@dataclass
-class Past:
-    """What the text decoder remembers: keys and values of text so far, and of the sound (made once)."""
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    sound_keys: list[Tensor]
-    sound_values: list[Tensor]
-    attention: list[Tensor]  # [heads, tokens, frames] for each call, alignment heads alone
-
-    @property
-    def length(self) -> int:
-        return self.keys[0].shape[1] if self.keys else 0
-
-    def cut(self, length: int) -> None:
-        """Forget text past `length` tokens."""
-        self.keys = [k[:, :length] for k in self.keys]
-        self.values = [v[:, :length] for v in self.values]
-
-
-class WhisperDecoder:
-    """Greedy decoding of a piece of sound with a forced prefix and a draft; word times from the cross attention.
-
-    window: in the encoder's place, where it is given: frames [n, width] of so many samples, which it finds by itself,
-    and of so many seconds of silence after them.
-    """
-
-    def __init__(self, model: Any, int8: bool = True, window: Callable[[int, float], Samples] | None = None) -> None:
-        self.model, self.window = model, window
-        model.requires_grad_(False)
-        self._to_vocabulary: torch.nn.Module | None = None
-        if int8 and has_int8():
-            self._to_vocabulary = _Int8Linear(model.decoder.token_embedding.weight, None)
-            quantise(model.decoder)
-            for block in model.encoder.blocks:
-                quantise(block.attn)  # the inner layer of the MLP too, not its outer one:
-                block.mlp[0] = _Int8Linear(block.mlp[0].weight, block.mlp[0].bias)  # its outliers made Whisper loop
-        self.heads = model.dims.n_text_head
-        self.width = model.dims.n_text_state // self.heads
-        self.align_heads: list[list[int]] = [[] for _ in range(model.dims.n_text_layer)]
-        for layer, head in model.alignment_heads.indices().T.tolist():
-            self.align_heads[layer].append(head)
-        self._tokenizers: dict[str, Tokenizer] = {}
-        self._bans: dict[str, Tensor] = {}
-
-    def tokenizer(self, language: str) -> Tokenizer:
-        if language not in self._tokenizers:
-            model = self.model
-            made = get_tokenizer(
-                model.is_multilingual, num_languages=model.num_languages, language=language, task="transcribe"
-            )
-            ban = torch.zeros(model.dims.n_vocab)
-            ban[list(made.non_speech_tokens)] = -math.inf
-            ban[[*range(made.eot + 1, model.dims.n_vocab)]] = -math.inf
-            self._tokenizers[language], self._bans[language] = made, ban
-        return self._tokenizers[language]
-
-    @torch.inference_mode()
-    def transcribe(
-        self, samples: Samples, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
-    ) -> Hypothesis:
-        """See engine.listener.Decoder. At most 29 s of sound."""
-        for trailing_s in TRAILING_S:
-            features = self._features(samples, trailing_s)
-            spoken, chance = (language, 1.0) if language is not None else self.detect_language(features)
-            answer, looped = self._answer(features, samples, prefix, draft, spoken, most_tokens)
-            if not looped:
-                break
-        return replace(answer, language_probability=chance)
-
-    def _features(self, samples: Samples, trailing_s: float) -> Tensor:
-        if self.window is None:
-            return self.encode(samples, trailing_s)
-        return torch.from_numpy(self.window(len(samples), trailing_s))[None]
-
-    def _answer(
-        self,
-        features: Tensor,
-        samples: Samples,
-        prefix: Sequence[int],
-        draft: Sequence[int],
-        language: str,
-        most_tokens: int,
-    ) -> tuple[Hypothesis, bool]:
-        """The answer, and whether its text goes round in a loop or fills all it may."""
-        tokenizer = self.tokenizer(language)
-        start = list(tokenizer.sot_sequence_including_notimestamps)
-        past = self._begin(features)
-        tokens, logprobs, no_speech = self._greedy(past, start, list(prefix), list(draft), language, most_tokens)
-        frames = min(features.shape[1], math.ceil(len(samples) / SAMPLE_RATE_HZ * FRAMES_PER_S))
-        words = self._words(tokenizer, past, len(start), [*prefix, *tokens], logprobs, frames, len(prefix))
-        mean = float(np.mean(logprobs)) if logprobs else 0.0
-        looped = loop_start(tokens) is not None or 8 < most_tokens <= len(tokens)
-        return Hypothesis(tuple(words), language, 1.0, no_speech, mean), looped
-
-    def mel(self, samples: Samples, trailing_s: float = TRAILING_S[0]) -> Tensor:
-        """Sound [N] -> what the encoder is given, [1, mels, 2 * frames], for the sound and silence after it."""
-        hop = whisper.audio.HOP_LENGTH * 2
-        length = len(samples) + int(trailing_s * SAMPLE_RATE_HZ)
-        padded = np.pad(samples, (0, length + -length % hop - len(samples)))[: self.model.dims.n_audio_ctx * hop]
-        mel = whisper.audio.log_mel_spectrogram(torch.from_numpy(padded), self.model.dims.n_mels)
-        return torch.as_tensor(mel[None])
-
-    def encode(self, samples: Samples, trailing_s: float = TRAILING_S[0]) -> Tensor:
-        """Sound [N] -> features [1, frames, width] on as many positions as there is sound and silence after it."""
-        return encode_mel(self.model.encoder, self.mel(samples, trailing_s))
-
-    @torch.inference_mode()
-    def frames(self, sound: Samples) -> Samples:
-        """Sound [N] -> what the encoder makes of it, [frames, width], without silence after it."""
-        found: Samples = self.encode(sound, trailing_s=0.0)[0].numpy()
-        return found
-
-    def detect_language(self, features: Tensor) -> tuple[str, float]:
-        """The likeliest language and its probability among all; English for an English-only model."""
-        if not self.model.is_multilingual:
-            return "en", 1.0
-        tokenizer = self.tokenizer("en")
-        logits = self._forward(self._begin(features), [tokenizer.sot], 1)[0]
-        codes = dict(zip(tokenizer.all_language_tokens, tokenizer.all_language_codes, strict=True))
-        chances = logits[list(codes)].softmax(-1)
-        best = int(chances.argmax())
-        return list(codes.values())[best], float(chances[best])
-
-    def _begin(self, features: Tensor) -> Past:
-        layers = [block.cross_attn for block in self.model.decoder.blocks]
-        keys = [self._split(layer.key(features)) for layer in layers]
-        values = [self._split(layer.value(features)) for layer in layers]
-        return Past([], [], keys, values, [])
-
-    def _split(self, x: Tensor) -> Tensor:
-        """[1, n, heads * width] -> [heads, n, width]."""
-        return x[0].view(-1, self.heads, self.width).transpose(0, 1)
-
-    def _forward(self, past: Past, tokens: Sequence[int], wanted: int) -> Tensor:
-        """Feed tokens after the past; logits [wanted, vocabulary] after the last `wanted` of them."""
-        decoder, at, n = self.model.decoder, past.length, len(tokens)
-        x = decoder.token_embedding(torch.tensor(tokens)) + decoder.positional_embedding[at : at + n]
-        x = x[None]
-        mask = torch.full((n, at + n), -math.inf).triu_(at + 1) if n > 1 else None
-        rows: list[Tensor] = []
-        for index, block in enumerate(decoder.blocks):
-            x = x + self._self_attention(block, block.attn_ln(x), past, index, mask)
-            x = x + self._cross_attention(block, block.cross_attn_ln(x), past, index, rows)
-            x = x + block.mlp(block.mlp_ln(x))
-        past.attention.append(torch.cat(rows))
-        last = decoder.ln(x)[0, n - wanted :]
-        if self._to_vocabulary is not None:
-            return torch.as_tensor(self._to_vocabulary(last))
-        return torch.as_tensor(last @ decoder.token_embedding.weight.T)
-
-    def _self_attention(self, block: Any, x: Tensor, past: Past, index: int, mask: Tensor | None) -> Tensor:
-        key, value = self._split(block.attn.key(x)), self._split(block.attn.value(x))
-        if index < len(past.keys):
-            key = past.keys[index] = torch.cat([past.keys[index], key], dim=1)
-            value = past.values[index] = torch.cat([past.values[index], value], dim=1)
-        else:
-            past.keys.append(key)
-            past.values.append(value)
-        mixed = F.scaled_dot_product_attention(self._split(block.attn.query(x)), key, value, attn_mask=mask)
-        return torch.as_tensor(block.attn.out(mixed.transpose(0, 1).flatten(1)[None]))
-
-    def _cross_attention(self, block: Any, x: Tensor, past: Past, index: int, rows: list[Tensor]) -> Tensor:
-        query = self._split(block.cross_attn.query(x))
-        scores = query @ past.sound_keys[index].transpose(1, 2) * self.width**-0.5
-        if self.align_heads[index]:
-            rows.append(scores[self.align_heads[index]])
-        mixed = scores.softmax(-1) @ past.sound_values[index]
-        return torch.as_tensor(block.cross_attn.out(mixed.transpose(0, 1).flatten(1)[None]))
-
-    def _greedy(
-        self, past: Past, start: list[int], prefix: list[int], draft: list[int], language: str, most_tokens: int
-    ) -> tuple[list[int], list[float], float]:
-        """Tokens after the prefix, their log probabilities, and the probability that nobody speaks."""
-        tokenizer, ban = self.tokenizer(language), self._bans[language]
-        most = min(most_tokens, self.model.dims.n_text_ctx - len(start) - len(prefix) - 1)
-        draft = draft[: max(most, 0)]
-        fed = [*start, *prefix, *draft]
-        logits = self._forward(past, fed, len(fed))
-        silent = logits[0].softmax(-1)[tokenizer.no_speech] if tokenizer.no_speech is not None else torch.zeros(())
-        first = len(start) + len(prefix) - 1
-        tokens: list[int] = []
-        logprobs: list[float] = []
-        ahead = logits[first:] + ban
-        while len(tokens) < most:
-            row = ahead[len(tokens)] if len(tokens) < len(ahead) else self._forward(past, tokens[-1:], 1)[0] + ban
-            chosen = int(row.argmax())
-            logprobs.append(float(row.log_softmax(-1)[chosen]))
-            if chosen == tokenizer.eot:
-                break
-            if len(tokens) < len(draft) and chosen != draft[len(tokens)]:
-                ahead = ahead[: len(tokens) + 1]
-                draft = draft[: len(tokens)]
-                past.cut(first + 1 + len(tokens))
-                past.attention[0] = past.attention[0][:, : first + 1 + len(tokens)]
-            tokens.append(chosen)
-            if len(tokens) % LOOP_CHECK_TOKENS == 0 and loop_start(tokens) is not None:
-                break
-        return tokens, logprobs, float(silent)
-
-    def _words(
-        self,
-        tokenizer: Tokenizer,
-        past: Past,
-        start: int,
-        text: list[int],
-        logprobs: list[float],
-        frames: int,
-        skip: int,
-    ) -> list[Heard]:
-        """Group the tokens after the first `skip` into words, with times in seconds from the attention."""
-        if len(text) <= skip:
-            return []
-        attention = torch.cat(past.attention, dim=1)[:, start - 1 : start - 1 + len(text) + 1, :frames]
-        edges = [*align(attention.numpy()), frames]  # one too many, for text that was cut off before its end
-        texts, groups = tokenizer.split_to_word_tokens([*text[skip:], tokenizer.eot])
-        pieces, at = [], skip
-        for word, group in zip(texts[:-1], groups[:-1], strict=True):
-            chance = math.exp(float(np.mean(logprobs[at - skip : at - skip + len(group)])))
-            after = at + len(group)
-            pieces.append(Heard(word, edges[at] / FRAMES_PER_S, edges[after] / FRAMES_PER_S, chance, tuple(group)))
-            at = after
-        return merge_pieces(pieces)
-
-
-# The process ----------------------------------------------------------------------------------------------------------
+WARM_TOKENS = 24  # of the first pass
 
 
 def _tell(stream: BinaryIO, **message: Any) -> None:
@@ -428,7 +123,8 @@ def main() -> int:
             raise ArtefactError(f"Whisper knows no language {language!r}; write a code such as en, cs or ru")
         model = load_model(Path(settings["path"]), settings["format"], settings["name"])
         tokens = open_frames(settings["codec_id"], settings["name"])
-        decoder = WhisperDecoder(model, window=tokens.window if tokens is not None else None)
+        beams = 1 if settings["live"] else FILE_BEAMS
+        decoder = WhisperDecoder(model, window=tokens.window if tokens is not None else None, beams=beams)
         listener = open_listener(decoder, SileroVad(), tokens, language, settings["live"], settings["start"])
         watch = _watch_for(out, settings["name"], settings["residue"])
         # The first pass is slow, and memory that the longest look takes is better taken now than in an hour.

@@ -212,7 +212,7 @@ def whisper_listener() -> metrics.Listen:
     import whisper
 
     from engine.weights import require_weights
-    from engine.whisper_worker import load_model
+    from engine.whisper_decoder import load_model
 
     weights = require_weights("base")
     model = load_model(weights.path, weights.format, weights.name)

@@ -21,7 +21,7 @@ from engine.paths import cache_dir
 from engine.token_words import OFFLINE_TOKENS, TokenBridge, bridge_path, has_bridge
 from engine.types import Samples
 from models.evaluate_tokens import by_sound, by_tokens, tokened
-from models.evaluate_words import stream_of, taps_of
+from models.evaluate_words import ENHANCED, stream_of, taps_of
 from models.export_words import load_trained
 from models.metrics import word_error_rate, word_errors_in_parts
 from models.noise_vq import NoiseVq
@@ -56,7 +56,7 @@ def with_adapter(mixtures: Sequence[Mixture], decoder: Any) -> dict[str, Any]:
     model = load_trained(cache_dir() / "words" / "vq.pt").eval()
     clean, text = stream_of(mixtures, "speech")
     noisy = stream_of(mixtures, "mixture")[0]
-    sounds = {"clean": clean, "noisy": noisy, "noisy, enhanced": taps_of(noisy)["noisy, enhanced"]}
+    sounds = {"clean": clean, "noisy": noisy, ENHANCED: taps_of(noisy)[ENHANCED]}
     found: dict[str, Any] = {"utterances": len(mixtures)}
     with through(model, decoder):
         for name, sound in sounds.items():

@@ -19,7 +19,7 @@ import whisper
 from torch import Tensor, nn
 
 from engine.weights import require_weights
-from engine.whisper_worker import load_model
+from engine.whisper_decoder import load_model
 from models.checkpoint import Bundle, load_shipped
 from models.feed import voices
 from models.shards import RATE_HZ, Clip

@@ -32,7 +32,7 @@ from engine.paths import assets_dir, cache_dir
 from engine.types import ArtefactError, Samples
 from engine.vad import SAMPLE_RATE_HZ
 from engine.weights import require_weights
-from engine.whisper_worker import WhisperDecoder, load_model
+from engine.whisper_decoder import WhisperDecoder, load_model
 from models.metrics import word_errors
 from models.tables import table
 from models.training import status_of

@@ -237,7 +237,7 @@ class Training:
 def frozen_words() -> Words:
     """Whisper base's decoder, on a GPU where there is one. Raises ArtefactError without its weights."""
     from engine.weights import require_weights
-    from engine.whisper_worker import WhisperDecoder, load_model
+    from engine.whisper_decoder import WhisperDecoder, load_model
     from models.word_pairs import SHARES
 
     weights = require_weights("base")

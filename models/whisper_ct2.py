@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.types import ArtefactError, Samples
-from engine.whisper_worker import WhisperDecoder
+from engine.whisper_decoder import WhisperDecoder
 
 PACKAGE = "ctranslate2"
 

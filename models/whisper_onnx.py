@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from engine.artefacts import ORT_ERRORS, Session
 from engine.types import ArtefactError, Samples
-from engine.whisper_worker import TRAILING_S, Past, WhisperDecoder, encode_mel
+from engine.whisper_decoder import TRAILING_S, Past, WhisperDecoder, encode_mel
 from models.export import OPSET
 
 EXAMPLE_FRAMES, EXAMPLE_TOKENS, EXAMPLE_PAST = 100, 3, 2  # what the exporter is shown; none of it stays fixed

@@ -223,7 +223,7 @@ class FrozenWhisper:
 
     def __init__(self, int8: bool = False) -> None:
         from engine.weights import require_weights
-        from engine.whisper_worker import WhisperDecoder, load_model
+        from engine.whisper_decoder import WhisperDecoder, load_model
 
         weights = require_weights("base")
         self._decoder = WhisperDecoder(load_model(weights.path, weights.format, weights.name), int8=int8)

@@ -28,7 +28,7 @@ MANY_LENGTHS = """
 import gc, json, os, sys
 import numpy as np, psutil, torch, whisper
 from engine.memory import return_free_memory
-from engine.whisper_worker import WhisperDecoder
+from engine.whisper_decoder import WhisperDecoder
 
 def memory_mb():
     gc.collect()

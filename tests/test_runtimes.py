@@ -16,7 +16,7 @@ import torch
 import whisper
 
 from engine.types import Samples
-from engine.whisper_worker import WhisperDecoder
+from engine.whisper_decoder import WhisperDecoder
 from models import runtimes
 from models.runtimes import Runtime, Taken
 from models.whisper_ct2 import Ct2Whisper, find_package

