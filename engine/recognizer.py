@@ -55,7 +55,8 @@ RESTARTS = 1
 DRAIN_TIMEOUT_S = 120.0
 POLL_S = 0.02
 JOIN_S = 2.0
-QUOTED = re.compile(r"""'[^']*'?|"[^"]*"?""")  # in a complaint: may be words that were said, and it goes into the log
+# In a complaint: may be words that were said, and it goes into the log. An apostrophe within a word is none.
+QUOTED = re.compile(r"""(?<!\w)'.*?(?:'(?!\w)|$)|"[^"]*"?""")
 BEHIND = "captions cannot keep up with this machine and leave some speech out; close other programs"
 
 

@@ -190,6 +190,20 @@ def test_a_recogniser_that_is_far_behind_is_told_and_never_waited_for(stand_in: 
     recognizer.stop()
 
 
+@pytest.mark.parametrize(
+    ("complaint", "kept"),
+    [
+        ("can't open the model's file", "can't open the model's file"),
+        ("KeyError: 'a secret'", "KeyError: ..."),
+        ('ValueError: "it\'s secret" is no word', "ValueError: ... is no word"),
+        ("no word: 'it's secret', said 'he'", "no word: ..., said ..."),
+        ("cut off in 'it's sec", "cut off in ..."),
+    ],
+)
+def test_what_is_quoted_stays_out_of_the_log_and_the_rest_does_not(complaint: str, kept: str) -> None:
+    assert module.QUOTED.sub("...", complaint) == kept
+
+
 def test_stop_ends_at_once_and_twice_is_fine(stand_in: Path) -> None:
     (stand_in / "deaf").touch()
     recognizer = Recognizer("en")
