@@ -56,7 +56,7 @@ DRAIN_TIMEOUT_S = 120.0
 POLL_S = 0.02
 JOIN_S = 2.0
 # In a complaint: may be words that were said, and it goes into the log. An apostrophe within a word is none.
-QUOTED = re.compile(r"""(?<!\w)'.*?(?:'(?!\w)|$)|"[^"]*"?""")
+QUOTED = re.compile(r"""(?<!\w)[bBrRuUfF]{0,2}'(?:\\.|[^\\])*?(?:'(?!\w)|$)|"(?:\\.|[^"\\])*"?""")
 BEHIND = "captions cannot keep up with this machine and leave some speech out; close other programs"
 
 
@@ -374,13 +374,18 @@ def recognise_file(
     try:
         for piece, codes in _pieces(sound):
             recognizer.feed(piece, codes)
+            _gather(recognizer, words, progress)
             while recognizer.lag_s > FILE_LEAD_S:
-                _gather(recognizer, words, progress)
                 time.sleep(POLL_S)
+                _gather(recognizer, words, progress)
         recognizer.end()
         while not recognizer.wait_done(0.25):
             _gather(recognizer, words, progress)
         _gather(recognizer, words, progress)
+    except KeyboardInterrupt:
+        with contextlib.suppress(SottovoceError):
+            _gather(recognizer, words, None)
+        raise
     finally:
         recognizer.stop()
     if found:

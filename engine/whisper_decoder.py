@@ -7,14 +7,13 @@ draft, checked in one pass instead of token by token.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ from torch import Tensor
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from engine.alignment import align
-from engine.beams import LOOP_CHECK_TOKENS, best_by_beams
 from engine.captions import Heard, loop_start, merge_pieces
 from engine.ct2 import read_tensors
 from engine.listener import Hypothesis
@@ -32,7 +30,7 @@ from engine.types import ArtefactError, Samples
 from engine.vad import SAMPLE_RATE_HZ
 
 TRAILING_S = (0.5, 2.0)  # silence after the speech: with less Whisper base loops; more where it loops even so
-FILE_BEAMS = 5  # of whole files, where nobody waits; openai-whisper's own number
+LOOP_CHECK_TOKENS = 8
 FRAMES_PER_S = 50  # of the encoder's output
 
 
@@ -101,10 +99,7 @@ def encode_mel(encoder: Any, mel: Tensor) -> Tensor:
 
 @dataclass
 class Past:
-    """What the text decoder remembers: keys and values of text so far, and of the sound (made once).
-
-    Of texts [texts, heads, n, width], of the sound [1, heads, frames, width].
-    """
+    """What the text decoder remembers: keys and values of text so far, and of the sound (made once)."""
 
     keys: list[Tensor]
     values: list[Tensor]
@@ -114,35 +109,23 @@ class Past:
 
     @property
     def length(self) -> int:
-        return self.keys[0].shape[-2] if self.keys else 0
+        return self.keys[0].shape[1] if self.keys else 0
 
     def cut(self, length: int) -> None:
         """Forget text past `length` tokens."""
-        self.keys = [k[..., :length, :] for k in self.keys]
-        self.values = [v[..., :length, :] for v in self.values]
-
-    def choose(self, texts: Sequence[int]) -> None:
-        """Go on with these of the texts that are remembered."""
-        self.keys = [k[list(texts)] for k in self.keys]
-        self.values = [v[list(texts)] for v in self.values]
+        self.keys = [k[:, :length] for k in self.keys]
+        self.values = [v[:, :length] for v in self.values]
 
 
 class WhisperDecoder:
     """Greedy decoding of a piece of sound with a forced prefix and a draft; word times from the cross attention.
 
     window: in the encoder's place, where it is given: frames [n, width] of so many samples, which it finds by itself,
-    and of so many seconds of silence after them. beams: texts that are written side by side where there is no draft;
-    with 1 the likeliest token is always taken.
+    and of so many seconds of silence after them.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        int8: bool = True,
-        window: Callable[[int, float], Samples] | None = None,
-        beams: int = 1,
-    ) -> None:
-        self.model, self.window, self.beams = model, window, beams
+    def __init__(self, model: Any, int8: bool = True, window: Callable[[int, float], Samples] | None = None) -> None:
+        self.model, self.window = model, window
         model.requires_grad_(False)
         self._to_vocabulary: torch.nn.Module | None = None
         if int8 and has_int8():
@@ -158,12 +141,6 @@ class WhisperDecoder:
             self.align_heads[layer].append(head)
         self._tokenizers: dict[str, Tokenizer] = {}
         self._bans: dict[str, Tensor] = {}
-
-    def with_beams(self, beams: int) -> Self:
-        """The same decoder with another number of them."""
-        other = copy.copy(self)
-        other.beams = beams
-        return other
 
     def tokenizer(self, language: str) -> Tokenizer:
         if language not in self._tokenizers:
@@ -208,8 +185,7 @@ class WhisperDecoder:
         tokenizer = self.tokenizer(language)
         start = list(tokenizer.sot_sequence_including_notimestamps)
         past = self._begin(features)
-        search = self._searched if self.beams > 1 and not draft else self._greedy
-        tokens, logprobs, no_speech = search(past, start, list(prefix), list(draft), language, most_tokens)
+        tokens, logprobs, no_speech = self._greedy(past, start, list(prefix), list(draft), language, most_tokens)
         frames = min(features.shape[1], math.ceil(len(samples) / SAMPLE_RATE_HZ * FRAMES_PER_S))
         words = self._words(tokenizer, past, len(start), [*prefix, *tokens], logprobs, frames, len(prefix))
         mean = float(np.mean(logprobs)) if logprobs else 0.0
@@ -252,51 +228,44 @@ class WhisperDecoder:
         return Past([], [], keys, values, [])
 
     def _split(self, x: Tensor) -> Tensor:
-        """[texts, n, heads * width] -> [texts, heads, n, width]."""
-        return torch.as_tensor(x.unflatten(-1, (self.heads, self.width)).transpose(1, 2))
+        """[1, n, heads * width] -> [heads, n, width]."""
+        return x[0].view(-1, self.heads, self.width).transpose(0, 1)
 
     def _forward(self, past: Past, tokens: Sequence[int], wanted: int) -> Tensor:
-        """Feed tokens after the past of one text; logits [wanted, vocabulary] after the last `wanted` of them."""
-        rows: list[Tensor] = []
-        x = self._through(past, torch.tensor([tokens]), rows)
-        past.attention.append(torch.cat(rows))
-        return self._logits(x[0, len(tokens) - wanted :])
-
-    def _through(self, past: Past, tokens: Tensor, rows: list[Tensor]) -> Tensor:
-        """Tokens [texts, n] after the past -> [texts, n, width]; rows: gets the first text's attention."""
-        decoder, at, n = self.model.decoder, past.length, tokens.shape[1]
-        x = decoder.token_embedding(tokens) + decoder.positional_embedding[at : at + n]
+        """Feed tokens after the past; logits [wanted, vocabulary] after the last `wanted` of them."""
+        decoder, at, n = self.model.decoder, past.length, len(tokens)
+        x = decoder.token_embedding(torch.tensor(tokens)) + decoder.positional_embedding[at : at + n]
+        x = x[None]
         mask = torch.full((n, at + n), -math.inf).triu_(at + 1) if n > 1 else None
+        rows: list[Tensor] = []
         for index, block in enumerate(decoder.blocks):
             x = x + self._self_attention(block, block.attn_ln(x), past, index, mask)
             x = x + self._cross_attention(block, block.cross_attn_ln(x), past, index, rows)
             x = x + block.mlp(block.mlp_ln(x))
-        return torch.as_tensor(decoder.ln(x))
-
-    def _logits(self, x: Tensor) -> Tensor:
-        """[n, width] -> [n, vocabulary]."""
+        past.attention.append(torch.cat(rows))
+        last = decoder.ln(x)[0, n - wanted :]
         if self._to_vocabulary is not None:
-            return torch.as_tensor(self._to_vocabulary(x))
-        return torch.as_tensor(x @ self.model.decoder.token_embedding.weight.T)
+            return torch.as_tensor(self._to_vocabulary(last))
+        return torch.as_tensor(last @ decoder.token_embedding.weight.T)
 
     def _self_attention(self, block: Any, x: Tensor, past: Past, index: int, mask: Tensor | None) -> Tensor:
         key, value = self._split(block.attn.key(x)), self._split(block.attn.value(x))
         if index < len(past.keys):
-            key = past.keys[index] = torch.cat([past.keys[index], key], dim=2)
-            value = past.values[index] = torch.cat([past.values[index], value], dim=2)
+            key = past.keys[index] = torch.cat([past.keys[index], key], dim=1)
+            value = past.values[index] = torch.cat([past.values[index], value], dim=1)
         else:
             past.keys.append(key)
             past.values.append(value)
         mixed = F.scaled_dot_product_attention(self._split(block.attn.query(x)), key, value, attn_mask=mask)
-        return torch.as_tensor(block.attn.out(mixed.transpose(1, 2).flatten(2)))
+        return torch.as_tensor(block.attn.out(mixed.transpose(0, 1).flatten(1)[None]))
 
     def _cross_attention(self, block: Any, x: Tensor, past: Past, index: int, rows: list[Tensor]) -> Tensor:
         query = self._split(block.cross_attn.query(x))
-        scores = query @ past.sound_keys[index].transpose(2, 3) * self.width**-0.5
+        scores = query @ past.sound_keys[index].transpose(1, 2) * self.width**-0.5
         if self.align_heads[index]:
-            rows.append(scores[0, self.align_heads[index]])
+            rows.append(scores[self.align_heads[index]])
         mixed = scores.softmax(-1) @ past.sound_values[index]
-        return torch.as_tensor(block.cross_attn.out(mixed.transpose(1, 2).flatten(2)))
+        return torch.as_tensor(block.cross_attn.out(mixed.transpose(0, 1).flatten(1)[None]))
 
     def _greedy(
         self, past: Past, start: list[int], prefix: list[int], draft: list[int], language: str, most_tokens: int
@@ -327,29 +296,6 @@ class WhisperDecoder:
             if len(tokens) % LOOP_CHECK_TOKENS == 0 and loop_start(tokens) is not None:
                 break
         return tokens, logprobs, float(silent)
-
-    def _searched(
-        self, past: Past, start: list[int], prefix: list[int], draft: list[int], language: str, most_tokens: int
-    ) -> tuple[list[int], list[float], float]:
-        """The same by beams, without a draft. What was found is fed once more, for the attention, which tells times."""
-        tokenizer, ban = self.tokenizer(language), self._bans[language]
-        most = min(most_tokens, self.model.dims.n_text_ctx - len(start) - len(prefix) - 1)
-        fed = [*start, *prefix]
-        texts = Past([], [], past.sound_keys, past.sound_values, [])
-        begin = (self._forward(texts, fed, 1)[0] + ban).log_softmax(-1)
-
-        def go_on(parents: Sequence[int], tokens: Sequence[int]) -> Samples:
-            texts.choose(parents)
-            x = self._through(texts, torch.tensor(tokens)[:, None], [])
-            rows: Samples = (self._logits(x[:, 0]) + ban).log_softmax(-1).numpy()
-            return rows
-
-        found = best_by_beams(begin.numpy(), go_on, self.beams, tokenizer.eot, max(most, 0))
-        logits = self._forward(past, [*fed, *found], len(fed) + len(found))
-        silent = logits[0].softmax(-1)[tokenizer.no_speech] if tokenizer.no_speech is not None else torch.zeros(())
-        told = (logits[len(fed) - 1 :] + ban).log_softmax(-1)
-        ends = [*found, tokenizer.eot] if len(found) < most else found
-        return found, [float(row[token]) for row, token in zip(told, ends, strict=False)], float(silent)
 
     def _words(
         self,

@@ -18,17 +18,16 @@ import torch
 from whisper.tokenizer import LANGUAGES
 
 from engine.artefacts import ORT_ERRORS
-from engine.listener import LIVE, Listener, Update
+from engine.listener import Listener, Update
 from engine.memory import Tidying
 from engine.outbox import AUDIO, FINISH, GAP, RAW, TOKENS, Inbox, codes_in
 from engine.residue import ResidueReader, ResidueWatch, has_residue
 from engine.token_words import TokenFrames, open_frames, open_listener
 from engine.types import ArtefactError, SottovoceError
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
-from engine.whisper_decoder import FILE_BEAMS, WhisperDecoder, load_model
+from engine.whisper_decoder import WhisperDecoder, load_model
 
 LOOK_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, RuntimeError, ValueError)
-WARM_TOKENS = 24  # of the first pass
 
 
 def _tell(stream: BinaryIO, **message: Any) -> None:
@@ -123,12 +122,10 @@ def main() -> int:
             raise ArtefactError(f"Whisper knows no language {language!r}; write a code such as en, cs or ru")
         model = load_model(Path(settings["path"]), settings["format"], settings["name"])
         tokens = open_frames(settings["codec_id"], settings["name"])
-        beams = 1 if settings["live"] else FILE_BEAMS
-        decoder = WhisperDecoder(model, window=tokens.window if tokens is not None else None, beams=beams)
+        decoder = WhisperDecoder(model, window=tokens.window if tokens is not None else None)
         listener = open_listener(decoder, SileroVad(), tokens, language, settings["live"], settings["start"])
         watch = _watch_for(out, settings["name"], settings["residue"])
-        # The first pass is slow, and memory that the longest look takes is better taken now than in an hour.
-        decoder.transcribe(np.zeros(round(LIVE.max_s * SAMPLE_RATE_HZ), np.float32), [], [], language, WARM_TOKENS)
+        decoder.transcribe(np.zeros(SAMPLE_RATE_HZ, np.float32), [], [], language, 1)  # the first pass is slow
     except SottovoceError as error:
         _tell(out, kind="problem", text=str(error))
         return 1

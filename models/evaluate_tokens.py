@@ -23,7 +23,7 @@ from engine.taps import token_pieces
 from engine.token_words import OFFLINE_TOKENS, STEP, TokenBridge, TokenFrames, TokenListener, bridge_path
 from engine.types import Codes, Provider, Samples, Word
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
-from models.evaluate_words import decoder_for, heard_by, stream_of
+from models.evaluate_words import heard_by, stream_of
 from models.metrics import word_error_rate, word_errors_in_parts
 from models.testset import Mixture
 
@@ -74,7 +74,7 @@ def by_sound(sound: Samples, pace: Pace, decoder: Any) -> tuple[list[Word], floa
     clock, encode = Clock(), decoder.encode
     decoder.encode = clock.around(encode)
     try:
-        words, _ = heard_by(Listener(decoder_for(pace, decoder), SileroVad(), "en", pace), sound)
+        words, _ = heard_by(Listener(decoder, SileroVad(), "en", pace), sound)
     finally:
         decoder.encode = encode
     return words, clock.seconds
@@ -93,9 +93,7 @@ def by_tokens(spoken: Tokened, pace: Pace, decoder: Any, bridge: TokenBridge) ->
 
     decoder.window = clock.around(frames.window)
     try:
-        words, _ = heard_by(
-            TokenListener(decoder_for(pace, decoder), SileroVad(), frames, "en", pace), spoken.voice, coming
-        )
+        words, _ = heard_by(TokenListener(decoder, SileroVad(), frames, "en", pace), spoken.voice, coming)
     finally:
         decoder.window = None
     return words, clock.seconds

@@ -41,7 +41,6 @@ from engine.residue import ResidueReader, ResidueWatch
 from engine.side import LEFT_FOR_RECOGNISER
 from engine.types import Background, Provider, Samples, SottovoceError, Word
 from engine.vad import SileroVad
-from engine.whisper_decoder import FILE_BEAMS
 from models.metrics import Listen, WordErrors, word_error_rate, word_errors, word_errors_in_parts
 from models.separability import as_table as unseen_table
 from models.separability import unseen
@@ -127,12 +126,7 @@ def heard_live(sound: Samples, pace: Pace, decoder: Any, language: str = "en") -
     The clock is the sound's own: the processor time that the recogniser takes is added, so nothing has to be waited
     for, and other programs on the machine do not count.
     """
-    return heard_by(Listener(decoder_for(pace, decoder), SileroVad(), language, pace), sound)
-
-
-def decoder_for(pace: Pace, decoder: Any) -> Any:
-    """Whole files, of which nothing tentative is told, are searched by beams."""
-    return decoder if pace.step_s is not None else decoder.with_beams(FILE_BEAMS)
+    return heard_by(Listener(decoder, SileroVad(), language, pace), sound)
 
 
 def heard_by(

@@ -59,9 +59,6 @@ class Decoder:
     def encode(self, samples: np.ndarray, trailing_s: float) -> None:
         pass
 
-    def with_beams(self, beams: int) -> Decoder:
-        return self
-
     def transcribe(
         self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:

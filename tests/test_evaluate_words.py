@@ -98,9 +98,6 @@ class Detector:
 class Decoder:
     """Hears a word for each whole half second of sound."""
 
-    def with_beams(self, beams: int) -> Decoder:
-        return self
-
     def transcribe(
         self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ from engine import recognizer as module
 from engine.captions import join_words
 from engine.paths import assets_dir
 from engine.recognizer import BEHIND, Recognizer, known_languages, recognise_file
-from engine.types import OTHERS, SPEECH, Caption, Problem, Residue, SottovoceError, UsageError
+from engine.types import OTHERS, SPEECH, Caption, Problem, Residue, SottovoceError, UsageError, Word
 from engine.vad import SAMPLE_RATE_HZ
 
 # The process, played by a script that speaks the protocol -------------------------------------------------------------
@@ -198,6 +198,9 @@ def test_a_recogniser_that_is_far_behind_is_told_and_never_waited_for(stand_in: 
         ('ValueError: "it\'s secret" is no word', "ValueError: ... is no word"),
         ("no word: 'it's secret', said 'he'", "no word: ..., said ..."),
         ("cut off in 'it's sec", "cut off in ..."),
+        ("KeyError: b'top secret'", "KeyError: ..."),
+        (r"no: 'a \' \"secret\" one' at all", "no: ... at all"),
+        (r'no: "a \" secret" at all', "no: ... at all"),
     ],
 )
 def test_what_is_quoted_stays_out_of_the_log_and_the_rest_does_not(complaint: str, kept: str) -> None:
@@ -226,6 +229,24 @@ def test_a_file_waits_for_the_recogniser_instead_of_dropping(stand_in: Path) -> 
     assert [w.text for w in words] == [str(16_000 * i) for i in range(1, 201)]
     assert seen == sorted(seen)
     assert seen[-1] == 200.0
+
+
+def test_words_are_there_while_more_of_a_file_comes_and_after_an_interrupt(stand_in: Path) -> None:
+    """The sound may take longer to come than to be heard, so that nothing ever waits."""
+    words: list[Word] = []
+    seen: list[float] = []
+
+    def slow() -> Iterator[np.ndarray]:
+        for _ in range(500):
+            yield np.full(8_000, 0.1, np.float32)
+            time.sleep(0.02)
+            if words:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recognise_file(slow(), "en", progress=seen.append, words=words)
+    assert words[0].text == "8000"
+    assert max(seen) > 0.0
 
 
 def test_a_file_fails_in_one_line_when_the_recogniser_does(stand_in: Path) -> None:
