@@ -61,7 +61,7 @@ class Pace:
     sure_s: float = math.inf
 
 
-LIVE = Pace(sure_s=2.0)  # fewer seconds make words final sooner, and more of them wrong
+LIVE = Pace(sure_s=5.0)  # a bound for what two answers never agree on; the sooner, the more is wrong
 OFFLINE = Pace(step_s=None, pause_s=0.5, min_s=12.0, rest_s=2.0, trim_s=28.0, max_s=28.0)
 
 
