@@ -21,6 +21,7 @@ from engine.captions import (
     Heard,
     compression_ratio,
     join_words,
+    normalised,
     sounds_invented,
     token_cap,
     without_echo,
@@ -40,6 +41,8 @@ SILENCE_DB = -60.0  # a segment quieter than this is not asked about
 LATE_S = 0.5  # a word that begins this long after the last voice was not spoken
 TOLD_S = 0.1  # an answer about sound that goes on this long after the voice is about all of it
 SURE_LANGUAGE, SURE_AFTER_S = 0.6, 2.0
+PASSED_OVER_S = 2.0  # voiced without a word: the recogniser left something out
+LONGEST_WORD_S = 1.0  # what is longer has a stretch without a word in it
 
 
 @dataclass(frozen=True)
@@ -328,7 +331,8 @@ class Listener:
     def _close(self, segment: _Segment, end: int, keep_from: int | None = None) -> Update:
         """The last answer about a segment: all of it is final."""
         end, whole = min(end, self.fed_to), keep_from is None  # else the last answer goes beyond the cut
-        final = self._agreement.finish(segment.tail if whole and self._is_told(segment) else self._ask(segment, end))
+        words = list(segment.tail) if whole and self._is_told(segment) else self._ask(segment, end)
+        final = self._agreement.finish(self._filled(segment, words, end))
         self._hold(segment, final)
         self._segment = None
         if keep_from is None:
@@ -337,6 +341,47 @@ class Listener:
         else:
             self._forget(keep_from)
         return self._update(final, [], self._seen, self._at, segment.language)
+
+    def _filled(self, segment: _Segment, words: list[Heard], end: int) -> list[Heard]:
+        """The words with those that the recogniser passed over, where somebody spoke and it wrote nothing.
+
+        It likes to end after a sentence though another follows, and to leave out what was said before. Asked from there
+        on, it is believed when it says more, and not just the last words again.
+        """
+        count, place = self._passed_over(segment, words, end)
+        if place is None:
+            return words
+        rest = replace(segment, start=place, voiced_from=place, held=[], tail=(), any_final=False)
+        rest.voiced = sum(chance >= VOICE_OFF for chance in self._chances(rest, place, end)) * WINDOW
+        again = self._ask(rest, end)
+        said = [normalised(word.text) for word in [*segment.held, *words[:count]]]
+        echo = said[-len(again) :] == [normalised(word.text) for word in again]
+        if echo or len(again) <= len(words) - count:
+            return words
+        return [*words[:count], *self._filled(rest, again, end)]
+
+    def _passed_over(self, segment: _Segment, words: Sequence[Heard], end: int) -> tuple[int, int | None]:
+        """How many words come before the first stretch that is voiced and has none, and where that begins.
+
+        None where there is no such stretch, or no word at all: then there is nothing that was passed over.
+        """
+        if not words and not segment.held:
+            return 0, None
+        at = int(segment.held[-1].end_s * SAMPLE_RATE_HZ) if segment.held else segment.voiced_from
+        for count, word in enumerate([*words, None]):
+            until = end if word is None else int(max(word.start_s, word.end_s - LONGEST_WORD_S) * SAMPLE_RATE_HZ)
+            voiced = sum(chance >= VOICE_ON for chance in self._chances(segment, at, until))
+            if self._seconds(voiced * WINDOW) >= PASSED_OVER_S:
+                return count, at
+            if word is not None:
+                at = int(min(word.end_s, word.start_s + LONGEST_WORD_S) * SAMPLE_RATE_HZ)
+        return 0, None
+
+    @staticmethod
+    def _chances(segment: _Segment, start: int, end: int) -> list[float]:
+        """Those of the windows between two places."""
+        first, last = ((place - segment.first_window) // WINDOW for place in (start, end))
+        return segment.chances[max(first, 0) : max(last, 0)]
 
     def _is_told(self, segment: _Segment) -> bool:
         """Whether the last answer was about all that was said, so that there is nothing left to ask."""

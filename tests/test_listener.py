@@ -191,6 +191,53 @@ def test_a_listener_that_starts_later_keeps_the_same_clock() -> None:
     assert [round(w.start_s, 1) for u in updates for w in u.final] == [100.5, 101.0]
 
 
+# Answers that leave something out -------------------------------------------------------------------------------------
+
+
+class Forgetful(LevelReader):
+    """Asked about more than nine words, it tells three and leaves out all that follow, or six of them."""
+
+    def __init__(self, left_out: int) -> None:
+        super().__init__()
+        self.left_out = left_out
+
+    def transcribe(
+        self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis:
+        words = super().transcribe(samples, prefix, draft, language, most_tokens).words
+        kept = (*words[:3], *words[3 + self.left_out :]) if len(words) > 9 else words
+        return Hypothesis(kept, "en")
+
+
+@pytest.mark.parametrize("left_out", [6, 100], ids=["in the middle", "at the end"])
+@pytest.mark.parametrize("pace", ["live", "offline"])
+def test_what_the_recogniser_passed_over_is_asked_about_by_itself(pace: str, left_out: int) -> None:
+    sound, starts = spoken([0.5, *[0.1] * 11])
+    slow = replace(paces[pace], step_s=None)  # all in one answer
+    updates, reader = listen(sound, slow, [1600], reader=Forgetful(left_out))
+    final = [word for update in updates for word in update.final]
+    assert [word.text for word in final] == [f"w{number}" for number in range(12)]
+    assert all(abs(word.start_s - start_s) < 0.05 for word, start_s in zip(final, starts, strict=True))
+    assert reader.asked == 2
+
+
+class Silent(LevelReader):
+    """Knows the first three words and no others."""
+
+    def transcribe(
+        self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis:
+        words = super().transcribe(samples, prefix, draft, language, most_tokens).words
+        return Hypothesis(tuple(word for word in words if word.text in ("w0", "w1", "w2")), "en")
+
+
+def test_where_it_says_no_more_of_what_it_passed_over_it_is_not_asked_again() -> None:
+    sound, _ = spoken([0.5, *[0.1] * 13])
+    updates, reader = listen(sound, OFFLINE, [1600], reader=Silent())
+    assert [word.text for update in updates for word in update.final] == ["w0", "w1", "w2"]
+    assert reader.asked == 2
+
+
 # Answers that say more than was spoken --------------------------------------------------------------------------------
 
 
