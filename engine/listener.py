@@ -51,7 +51,7 @@ class Pace:
 
     step_s: new sound between two tentative answers (None: none are given); trim_s: a segment longer than this loses
     its oldest final words; max_s: it is cut here at the quietest place; margin_s: what ends later stays tentative;
-    sure_s: what ends so long before that is final by one answer (see `Agreement`), which costs words: as shipped, nothing.
+    sure_s: what ends so long before that is final by one answer (see `Agreement`), which costs words: not as shipped.
     """
 
     step_s: float | None = 0.7
