@@ -56,6 +56,11 @@ class Companion:
         self._tried_s, self._moved_s = float("-inf"), 0.0
         self._blocks = -1
 
+    @property
+    def pid(self) -> int | None:
+        """The process of its recogniser."""
+        return self._recognizer.pid
+
     def open(self) -> None:
         """Raises UsageError or ArtefactError. The device is looked for by `work`, and may come and go."""
         self._recognizer.start()

@@ -18,7 +18,9 @@ CALM_LOOKS = 4  # so many good looks in a row, and the load is over; twice as ma
 PAUSE_S, PAUSE_MAX_S = 5.0, 160.0  # before a rung is taken back
 PROVEN_S = 30.0  # what was taken back and held for so long was no mistake
 CALM_LOOKS_MAX = 240
+AFTERMATH_S = 10.0  # after a load the recogniser makes up for it; then one rough look is part of the load
 BROKEN_BUSY = 0.5  # a break is the machine's fault when it was so busy; else a device's
+OTHERS_BUSY = 0.5  # part of the machine that other programs use; beyond it hops come late, and the reserve may grow
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Look:
     """The sound since the last look. busy: part of the time spent on hops; behind_ms: input that waits for its turn.
 
     broken: how often hops came too late, or nearly, or were left out; breaks: how often a listener heard a break,
-    whatever it came from.
+    whatever it came from. others: part of the machine that other programs use.
     """
 
     time_s: float
@@ -34,6 +36,7 @@ class Look:
     behind_ms: float
     broken: int
     breaks: int = 0
+    others: float = 0.0
 
     @property
     def bad(self) -> bool:
@@ -43,7 +46,7 @@ class Look:
     @property
     def rough(self) -> bool:
         """Whether the delay may have grown."""
-        return self.bad or self.broken > 0 or self.breaks > 0
+        return self.bad or self.broken > 0 or self.breaks > 0 or self.others >= OTHERS_BUSY
 
 
 class Ladder:
@@ -84,7 +87,8 @@ class Ladder:
     def _is_over(self, seen: Look) -> bool:
         self._rough.append(seen.rough)
         self._good_looks = 0 if seen.rough else self._good_looks + 1
-        if sum(self._rough) >= BAD_LOOKS and not self.overloaded:
+        enough = 1 if seen.time_s - self._over_s < AFTERMATH_S else BAD_LOOKS
+        if seen.rough and sum(self._rough) >= enough and not self.overloaded:
             self.overloaded = True
             soon = seen.time_s - self._over_s < PROVEN_S
             self._calm_looks = min(2 * self._calm_looks, CALM_LOOKS_MAX) if soon else CALM_LOOKS

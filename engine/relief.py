@@ -5,10 +5,12 @@ Called by the engine's side thread a few times a second. Rungs: captions, refine
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
 
+from engine.other_work import OtherWork
 from engine.overload import Ladder, Look
 from engine.side import Side
 from engine.soundloop import SoundLoop
@@ -38,6 +40,7 @@ class Relief:
         rungs = [CAPTIONS] if config.captions else []
         rungs += [REFINER] if config.refiner and not config.tokens_only else []
         self.ladder = Ladder((*rungs, MODELS))
+        self._others = OtherWork(lambda: (os.getpid(), *side.pids))
         self._before: tuple[float, float, int, int] | None = None
         self._goals_ms: deque[float] = deque(maxlen=REMEMBERED_LOOKS)
 
@@ -55,7 +58,8 @@ class Relief:
         busy = (busy_ms - before[1]) / (1000.0 * (now_s - before[0]))
         if not self.ladder.overloaded:
             self._goals_ms.append(loop.fill.goal_ms)
-        rung, over = self.ladder.look(Look(now_s, busy, loop.behind_ms, broken - before[2], loop.dropouts - before[3]))
+        seen = Look(now_s, busy, loop.behind_ms, broken - before[2], loop.dropouts - before[3], self._others.look())
+        rung, over = self.ladder.look(seen)
         if rung is not None:
             self._change(rung, rung in self.given_up)
         if over:

@@ -136,6 +136,11 @@ class Side:
         """Who captions now."""
         return [listener for listener in (self.recognizer, self.companion) if listener is not None]
 
+    @property
+    def pids(self) -> list[int | None]:
+        """Of the processes that caption now."""
+        return [listener.pid for listener in self.listeners]
+
     def _dismiss_listeners(self) -> list[Recognizer | Companion]:
         """Who captioned until now; nobody does any more."""
         listeners = self.listeners

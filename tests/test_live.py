@@ -257,6 +257,7 @@ class Scribe:
     """Stands for the recogniser: one word per quarter of a second of what it is fed."""
 
     lag_s = 0.5
+    pid = None
 
     def __init__(self, language: str | None, model: str, residue: bool = False, codec_id: str | None = None) -> None:
         self._fed, self._told, self.running = 0, 0, False

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.overload import BAD_LOOKS, CALM_LOOKS, PAUSE_MAX_S, PAUSE_S, PROVEN_S, Ladder, Look
+from engine.overload import AFTERMATH_S, BAD_LOOKS, CALM_LOOKS, PAUSE_MAX_S, PAUSE_S, PROVEN_S, Ladder, Look
 
 STEP_S = 0.25
 RUNGS = ("captions", "refiner", "models")
@@ -21,10 +21,12 @@ class Run:
         self.changes: list[tuple[str, int]] = []
         self.overs = 0
 
-    def see(self, seconds: float, busy: float = 0.2, behind_ms: float = 0.0, broken: int = 0) -> None:
+    def see(
+        self, seconds: float, busy: float = 0.2, behind_ms: float = 0.0, broken: int = 0, others: float = 0.0
+    ) -> None:
         for _ in range(round(seconds / STEP_S)):
             self.now_s += STEP_S
-            rung, over = self.ladder.look(Look(self.now_s, busy, behind_ms, broken))
+            rung, over = self.ladder.look(Look(self.now_s, busy, behind_ms, broken, others=others))
             self.overs += over
             if rung is not None:
                 self.changes.append((rung, self.ladder.level))
@@ -36,6 +38,28 @@ def test_one_break_alone_gives_nothing_up() -> None:
     run.see(60.0)
     assert not run.changes
     assert run.overs == 0
+
+
+def test_when_other_programs_are_done_the_delay_comes_back_though_nothing_was_given_up() -> None:
+    run = Run()
+    run.see(30.0, others=0.9)
+    assert run.overs == 0
+    run.see(CALM_LOOKS * STEP_S)
+    assert run.overs == 1
+    assert not run.changes
+
+
+def test_what_a_load_leaves_behind_is_part_of_it() -> None:
+    run = Run()
+    run.see(30.0, others=0.9)
+    run.see(3.0)
+    run.see(STEP_S, broken=1)  # the recogniser catches up
+    run.see(2 * CALM_LOOKS * STEP_S)
+    assert run.overs == 2
+    run.see(AFTERMATH_S + PROVEN_S)
+    run.see(STEP_S, broken=1)
+    run.see(60.0)
+    assert run.overs == 2
 
 
 def test_rungs_are_given_up_in_order_and_come_back_in_the_other() -> None:
