@@ -33,6 +33,7 @@ FIGURES = {
     "accuracy": ("kinds told", 3),
     "codes": ("codes in use", 2),
 }
+WARMUP_SHARE = 0.1  # of so short a training, whose rate would rise to its end else
 console = Console(stderr=True)
 
 
@@ -71,14 +72,15 @@ def measured(
     torch.manual_seed(SEED)
     config = replace(base, sampling=variant.sampling, codes=variant.codes)
     training = Training(config, words, *pairs, folder=out, weights=variant.weights)
+    warmup = max(1, round(WARMUP_SHARE * steps))
     for step in track(range(steps), variant.name, console=console):
-        training.one_step(rate_at(step, step / steps))
+        training.one_step(rate_at(step, step / steps, warmup))
     return training.judge()
 
 
 def recipe_of(base: VqConfig, pairs: tuple[Sequence[Heard], Sequence[Heard]], steps: int) -> str:
     """Changes with anything that would make two rows unequal, but for the code itself."""
-    digest = hashlib.sha256(f"{base} {steps} {SEED} {BATCH} {[len(part) for part in pairs]}".encode())
+    digest = hashlib.sha256(f"{base} {steps} {WARMUP_SHARE} {SEED} {BATCH} {[len(part) for part in pairs]}".encode())
     for part in pairs:
         for pair in part:
             digest.update(pair.tokens.tobytes() + pair.noisy[:1].tobytes())

@@ -38,9 +38,9 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def rate_at(step: int, done: float) -> float:
-    """Share of the full rate: warm-up, and a cosine over the run (`done`: 0..1) down to a fiftieth."""
-    return min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
+def rate_at(step: int, done: float, warmup_steps: int = WARMUP_STEPS) -> float:
+    """Share of the full rate: warm-up in so many steps, and a cosine over the run (`done`: 0..1) down to a fiftieth."""
+    return min(1.0, (step + 1) / warmup_steps) * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
 
 
 def has_bfloat16() -> bool:
