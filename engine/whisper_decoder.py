@@ -29,7 +29,7 @@ from engine.listener import Hypothesis
 from engine.types import ArtefactError, Samples
 from engine.vad import SAMPLE_RATE_HZ
 
-# Silence after the speech: with less Whisper base loops; more where it loops even so. Less costs no less: loops are long.
+# Silence after the speech: with less Whisper base loops; more where it loops even so. Loops take long, too.
 TRAILING_S = (2.0, 8.0)
 LOOP_CHECK_TOKENS = 8
 FRAMES_PER_S = 50  # of the encoder's output
