@@ -160,8 +160,12 @@ class WhisperDecoder:
         self, samples: Samples, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         """See engine.listener.Decoder. At most 29 s of sound."""
+        frames = 0
         for trailing_s in TRAILING_S:
             features = self._features(samples, trailing_s)
+            if features.shape[1] == frames:  # no more silence has room
+                break
+            frames = features.shape[1]
             spoken, chance = (language, 1.0) if language is not None else self.detect_language(features)
             answer, looped = self._answer(features, samples, prefix, draft, spoken, most_tokens)
             if not looped:

@@ -60,7 +60,7 @@ def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
 def test_the_exported_encoder_is_the_same_on_as_many_positions(plain: WhisperDecoder, exported: OnnxDecoder) -> None:
     for seconds in (0.7, 3.1):
         wanted = plain.encode(noise(seconds))
-        assert wanted.shape[1] < 200
+        assert wanted.shape[1] < 300
         assert 0.0 < off(exported.encode(noise(seconds)), wanted) < CLOSE
 
 

@@ -1,0 +1,47 @@
+"""How Whisper is asked, whatever it answers: with how much silence after the sound, and how often."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import whisper
+
+from engine.listener import Hypothesis
+from engine.vad import SAMPLE_RATE_HZ
+from engine.whisper_decoder import FRAMES_PER_S, TRAILING_S, WhisperDecoder
+
+# openai-whisper leaves the file of its vocabulary to the collector
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+LONGEST_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def decoder() -> WhisperDecoder:
+    torch.manual_seed(0)
+    dims = whisper.model.ModelDimensions(80, 1500, 32, 1, 1, 51865, 448, 32, 1, 1)
+    return WhisperDecoder(whisper.model.Whisper(dims).eval(), int8=False)
+
+
+@pytest.mark.parametrize(
+    ("sound_s", "loops", "heard_s"),
+    [
+        (4.0, False, [4.0 + TRAILING_S[0]]),
+        (4.0, True, [4.0 + TRAILING_S[0], 4.0 + TRAILING_S[1]]),
+        (25.0, True, [25.0 + TRAILING_S[0], LONGEST_S]),
+        (29.0, True, [LONGEST_S]),  # no more silence has room
+    ],
+)
+def test_a_loop_is_asked_again_with_more_silence_after_it(
+    decoder: WhisperDecoder, monkeypatch: pytest.MonkeyPatch, sound_s: float, loops: bool, heard_s: list[float]
+) -> None:
+    asked: list[int] = []
+
+    def answer(features: torch.Tensor, *_: object) -> tuple[Hypothesis, bool]:
+        asked.append(features.shape[1])
+        return Hypothesis((), "en"), loops
+
+    monkeypatch.setattr(decoder, "_answer", answer)
+    sound = np.zeros(round(sound_s * SAMPLE_RATE_HZ), np.float32)
+    decoder.transcribe(sound, [], [], "en", 20)
+    assert asked == [round(seconds * FRAMES_PER_S) for seconds in heard_s]
