@@ -42,6 +42,7 @@ LATE_S = 0.5  # a word that begins this long after the last voice was not spoken
 TOLD_S = 0.1  # an answer about sound that goes on this long after the voice is about all of it
 SURE_LANGUAGE, SURE_AFTER_S = 0.6, 2.0
 PASSED_OVER_S = 2.0  # voiced without a word: the recogniser left something out
+AGAIN_S = 0.5  # so far behind a word's end, by its time, the same word is its end
 LONGEST_WORD_S = 1.0  # what is longer has a stretch without a word in it
 
 
@@ -315,16 +316,19 @@ class Listener:
         self._forget(segment.start)
 
     def _cut(self, segment: _Segment) -> Update:
-        """No pause came: close at the quietest place of the last third and go on from there."""
-        count = max(len(segment.chances) // 3, 1)
-        smooth = np.convolve(segment.chances[-count:], np.ones(3) / 3, mode="same")
-        quiet = len(segment.chances) - count + int(np.argmin(smooth))
-        at = max(segment.first_window + quiet * WINDOW, segment.start + WINDOW)
+        """No pause came: close at the quietest place of the last third, behind what is final, and go on from there."""
+        held_to = int(segment.held[-1].end_s * SAMPLE_RATE_HZ) if segment.held else segment.start
+        floor = max(self._seen - (self._seen - segment.start) // 3, held_to)
+        first = min(max(-((segment.first_window - floor) // WINDOW), 0), len(segment.chances) - 1)
+        around = np.pad(segment.chances[first:], 1, mode="edge")
+        quiet = first + int(np.argmin(np.convolve(around, np.ones(3) / 3, mode="valid")))
+        at = max(segment.first_window + quiet * WINDOW, held_to, segment.start + WINDOW)
         rest = segment.chances[quiet + 1 :]
         update = self._close(segment, at, keep_from=at)
         self._open(at, sum(c >= VOICE_OFF for c in rest) * WINDOW)
         if self._segment is not None:
-            self._segment.chances, self._segment.first_window = list(rest), at + WINDOW
+            self._segment.chances, self._segment.first_window = list(rest), segment.first_window + (quiet + 1) * WINDOW
+            self._segment.voiced_from = at
             self._segment.language = segment.language if segment.any_final else self.language
         return update
 
@@ -349,16 +353,28 @@ class Listener:
         on, it is believed when it says more, and not just the last words again.
         """
         count, place = self._passed_over(segment, words, end)
-        if place is None:
+        if place is None or (count and place <= segment.start):
             return words
         rest = replace(segment, start=place, voiced_from=place, held=[], tail=(), any_final=False)
         rest.voiced = sum(chance >= VOICE_OFF for chance in self._chances(rest, place, end)) * WINDOW
-        again = self._ask(rest, end)
-        said = [normalised(word.text) for word in [*segment.held, *words[:count]]]
-        echo = said[-len(again) :] == [normalised(word.text) for word in again]
-        if echo or len(again) <= len(words) - count:
+        again = self._not_twice([*segment.held, *words[:count]], self._ask(rest, end), self._seconds(place))
+        if len(again) <= len(words) - count:
             return words
         return [*words[:count], *self._filled(rest, again, end)]
+
+    @staticmethod
+    def _not_twice(before: Sequence[Heard], again: list[Heard], place_s: float) -> list[Heard]:
+        """What was asked again from place_s on, without words that it begins with and that were there before.
+
+        All of them when it says nothing else; else the last word alone is heard again, by its end, and some before it.
+        """
+        said, heard = ([normalised(word.text) for word in words] for words in (before, again))
+        if said[-len(heard) :] == heard:
+            return []
+        for count in range(min(len(said), len(heard)), 0, -1):
+            if said[-count:] == heard[:count] and again[count - 1].start_s <= place_s + AGAIN_S:
+                return again[count:]
+        return again
 
     def _passed_over(self, segment: _Segment, words: Sequence[Heard], end: int) -> tuple[int, int | None]:
         """How many words come before the first stretch that is voiced and has none, and where that begins.
@@ -367,7 +383,8 @@ class Listener:
         """
         if not words and not segment.held:
             return 0, None
-        at = int(segment.held[-1].end_s * SAMPLE_RATE_HZ) if segment.held else segment.voiced_from
+        begin = max(segment.voiced_from, segment.start)  # what was trimmed has its words
+        at = int(segment.held[-1].end_s * SAMPLE_RATE_HZ) if segment.held else begin
         for count, word in enumerate([*words, None]):
             until = end if word is None else int(max(word.start_s, word.end_s - LONGEST_WORD_S) * SAMPLE_RATE_HZ)
             voiced = sum(chance >= VOICE_ON for chance in self._chances(segment, at, until))

@@ -40,6 +40,7 @@ class Outbox:
         self._codes: list[Codes] = []  # [hops, K] each, one after the other from hop _first_hop on
         self._first_hop = 0
         self._raw: list[Samples] = []
+        self._final_to = 0
 
     def add(self, samples: Samples, codes: Codes | None = None) -> None:
         """The next samples [N], and the tokens of the same sound [K, hops], which begins with a whole hop then."""
@@ -75,12 +76,14 @@ class Outbox:
     def let_go(self, final_to: int) -> None:
         """Forget sound that will not be asked for again."""
         with self._lock:
+            self._final_to = max(self._final_to, final_to)
             while self._kept and self._kept[0][0] <= final_to and self._kept[0][1] != FINISH:
                 self._kept.popleft()
 
     def begin_again(self, launch: Callable[[int], None]) -> None:
         """Send all that is kept once more, to the process that `launch` begins at the position where that starts."""
         with self._lock:
+            self._drop_final()
             self._unsent = deque((kind, payload) for _, kind, payload in self._kept)
             launch(self._start_of_kept())
 
@@ -130,6 +133,14 @@ class Outbox:
         self._kept.append((self.fed, kind, payload))
         self._unsent.append((kind, payload))
         self._wake.set()
+
+    def _drop_final(self) -> None:
+        """The front of the first piece, as far as it is final; a piece with tokens, which is short, stays whole."""
+        if not self._kept or self._kept[0][1] != AUDIO:
+            return
+        end, kind, payload = self._kept.popleft()
+        skipped = max(0, self._final_to - (end - len(payload) // 4))
+        self._kept.appendleft((end, kind, payload[4 * skipped :]))
 
     def _start_of_kept(self) -> int:
         timed = next((frame for frame in self._kept if frame[1] != TOKENS), None)

@@ -18,9 +18,8 @@ CALM_LOOKS = 4  # so many good looks in a row, and the load is over; twice as ma
 PAUSE_S, PAUSE_MAX_S = 5.0, 160.0  # before a rung is taken back
 PROVEN_S = 30.0  # what was taken back and held for so long was no mistake
 CALM_LOOKS_MAX = 240
-AFTERMATH_S = 10.0  # after a load the recogniser makes up for it; then one rough look is part of the load
 BROKEN_BUSY = 0.5  # a break is the machine's fault when it was so busy; else a device's
-OTHERS_BUSY = 0.5  # part of the machine that other programs use; beyond it hops come late, and the reserve may grow
+OTHERS_BUSY = 0.6  # part of the machine that other programs use; beyond it hops come late, and the reserve may grow
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,7 @@ class Ladder:
     def _is_over(self, seen: Look) -> bool:
         self._rough.append(seen.rough)
         self._good_looks = 0 if seen.rough else self._good_looks + 1
-        enough = 1 if seen.time_s - self._over_s < AFTERMATH_S else BAD_LOOKS
-        if seen.rough and sum(self._rough) >= enough and not self.overloaded:
+        if sum(self._rough) >= BAD_LOOKS and not self.overloaded:
             self.overloaded = True
             soon = seen.time_s - self._over_s < PROVEN_S
             self._calm_looks = min(2 * self._calm_looks, CALM_LOOKS_MAX) if soon else CALM_LOOKS

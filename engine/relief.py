@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from engine.fill import CALM_MAX_S
 from engine.other_work import OtherWork
 from engine.overload import Ladder, Look
 from engine.side import Side
@@ -43,6 +44,7 @@ class Relief:
         self._others = OtherWork(lambda: (os.getpid(), *side.pids))
         self._before: tuple[float, float, int, int] | None = None
         self._goals_ms: deque[float] = deque(maxlen=REMEMBERED_LOOKS)
+        self._too_much, self._over_s = False, float("-inf")  # a rung was given up in this load; when the last one ended
 
     @property
     def given_up(self) -> tuple[str, ...]:
@@ -62,9 +64,17 @@ class Relief:
         rung, over = self.ladder.look(seen)
         if rung is not None:
             self._change(rung, rung in self.given_up)
+            self._too_much = self._too_much or rung in self.given_up
         if over:
+            self._load_over(now_s)
+
+    def _load_over(self, now_s: float) -> None:
+        """The delay becomes what it was; but where others' work comes again and again the reserve that it made stays,
+        as it does for breaks."""
+        if self._too_much or now_s - self._over_s >= CALM_MAX_S:
             self.bring_delay_back(self._goals_ms[0] if self._goals_ms else None)
-            self._goals_ms.clear()
+        self._goals_ms.clear()
+        self._too_much, self._over_s = False, now_s
 
     def _change(self, rung: str, gone: bool) -> None:
         loop = self._loop

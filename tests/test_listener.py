@@ -311,3 +311,35 @@ def test_in_long_silence_nobody_is_asked_for_a_voice_and_the_next_one_is_heard()
     assert detector.asked * 512 < 12 * SAMPLE_RATE_HZ
     assert sum(word.text.strip().startswith("Good") for word in words) >= 2
     assert max(word.end_s for word in words) > 62.0
+
+
+@pytest.mark.parametrize("pace", paces)
+@pytest.mark.parametrize("at_once_s", [0.1, 6.0, 15.0])
+def test_long_speech_without_a_rest_is_cut_where_it_is_heard_and_nothing_before(pace: str, at_once_s: float) -> None:
+    """However long it has gone on, and however much comes at once then, as after a time of no answers."""
+    count = 110 if pace == "offline" else 240  # more numbers in one answer look like a loop
+    sound, starts = spoken([0.5, *[0.1] * (count - 1)])
+    sizes = [*[1600] * 900, *[int(at_once_s * SAMPLE_RATE_HZ)] * 2, *[1600] * 400]
+    updates, _ = listen(sound, paces[pace], sizes)
+    final = [word for update in updates for word in update.final]
+    assert [word.text for word in final] == [f"w{number}" for number in range(count)]
+    assert all(abs(word.start_s - start_s) < 0.05 for word, start_s in zip(final, starts, strict=True))
+
+
+class Hasty(LevelReader):
+    """Asked about all, it ends after two words, and says that the second one ended sooner than it did."""
+
+    def transcribe(
+        self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis:
+        words = super().transcribe(samples, prefix, draft, language, most_tokens).words
+        if self.asked > 1:
+            return Hypothesis((replace(words[0], text="w1"), *words[1:]), "en")  # half of it, and all that follow
+        return Hypothesis((words[0], replace(words[1], end_s=words[1].end_s - 0.2)), "en")
+
+
+def test_a_word_whose_end_is_heard_again_is_not_said_twice() -> None:
+    sound, _ = spoken([0.5, *[0.1] * 11])
+    updates, reader = listen(sound, OFFLINE, [1600], reader=Hasty())
+    assert [word.text for update in updates for word in update.final] == [f"w{number}" for number in range(12)]
+    assert reader.asked == 2

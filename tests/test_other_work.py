@@ -41,14 +41,29 @@ def test_what_others_used_is_told_and_neither_ours_nor_idle_nor_guests_twice(mac
 
 
 def test_a_process_of_ours_that_comes_or_ends_is_no_work_of_others(machine: SimpleNamespace) -> None:
-    pids: list[int | None] = [OURS]
+    pids: list[int | None] = [8]
     others = OtherWork(lambda: pids)
     others.look()
-    pids.append(8)
+    pids.append(OURS)
     machine.times = Times(110.0, 10.0, 1000.0, 5.0, 50.0)
     assert others.look() == 0.0
     machine.times = Times(111.0, 10.0, 1000.0, 5.0, 50.0)
-    assert others.look() == 1.0  # process 8 is gone, and the rest goes on
+    assert others.look() == 1.0  # 8 has ended long ago, and the rest goes on
+    pids.remove(OURS)
+    machine.times = Times(112.0, 10.0, 1000.0, 5.0, 50.0)
+    assert others.look() == 0.0
+
+
+def test_what_may_not_be_seen_is_no_work(machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = OtherWork(lambda: (OURS,))
+    others.look()
+
+    def hidden() -> Times:
+        raise PermissionError(13, "hidden")
+
+    monkeypatch.setattr("psutil.cpu_times", hidden)
+    assert others.look() == 0.0
+    assert others.look() == 0.0
 
 
 def test_a_busy_process_is_seen_by_those_that_do_not_own_it() -> None:

@@ -89,3 +89,15 @@ def test_sound_alone_goes_as_before() -> None:
     outbox.add(np.ones(1000, np.float32))
     outbox.add(np.ones(1000, np.float32))
     assert [kind for kind, _ in sent(outbox)] == [AUDIO, FINISH]
+
+
+def test_after_a_death_nothing_that_is_final_is_sent_again() -> None:
+    outbox, began = Outbox(), list[int]()
+    for second in range(4):
+        outbox.add(np.full(16_000, second, np.float32))
+    outbox.let_go(24_000)
+    outbox.begin_again(began.append)
+    frames = sent(outbox)
+    assert began == [24_000]
+    sound = np.concatenate([np.frombuffer(payload, "<f4") for kind, payload in frames if kind == AUDIO])
+    np.testing.assert_array_equal(sound, np.repeat([1.0, 2.0, 3.0], [8_000, 16_000, 16_000]))

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.overload import AFTERMATH_S, BAD_LOOKS, CALM_LOOKS, PAUSE_MAX_S, PAUSE_S, PROVEN_S, Ladder, Look
+from engine.overload import BAD_LOOKS, CALM_LOOKS, PAUSE_MAX_S, PAUSE_S, PROVEN_S, Ladder, Look
 
 STEP_S = 0.25
 RUNGS = ("captions", "refiner", "models")
@@ -47,19 +47,6 @@ def test_when_other_programs_are_done_the_delay_comes_back_though_nothing_was_gi
     run.see(CALM_LOOKS * STEP_S)
     assert run.overs == 1
     assert not run.changes
-
-
-def test_what_a_load_leaves_behind_is_part_of_it() -> None:
-    run = Run()
-    run.see(30.0, others=0.9)
-    run.see(3.0)
-    run.see(STEP_S, broken=1)  # the recogniser catches up
-    run.see(2 * CALM_LOOKS * STEP_S)
-    assert run.overs == 2
-    run.see(AFTERMATH_S + PROVEN_S)
-    run.see(STEP_S, broken=1)
-    run.see(60.0)
-    assert run.overs == 2
 
 
 def test_rungs_are_given_up_in_order_and_come_back_in_the_other() -> None:
