@@ -255,6 +255,7 @@ def test_what_was_said_before_nobody_listened_is_not_heard_later(tiny: Models) -
 def test_captions_are_told_of_the_silence_and_not_fed_with_it(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     class Listener:
         fed = left_out = 0
+        pid = None
 
         def feed(self, heard: Samples, codes: object = None) -> None:
             self.fed += len(heard)
