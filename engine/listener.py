@@ -115,6 +115,11 @@ class _Segment:
     language: str | None = None
     any_final: bool = False
 
+    @property
+    def held_to(self) -> int:
+        """Where the last final word ends; the start where there is none."""
+        return int(self.held[-1].end_s * SAMPLE_RATE_HZ) if self.held else self.start
+
 
 class Listener:
     """Feed samples, then call `advance` until it gives None. `finish` first when no more will come."""
@@ -289,8 +294,7 @@ class Listener:
         return max(self._told_to, self._at if self._segment is None else self._final_to(self._segment))
 
     def _final_to(self, segment: _Segment) -> int:
-        last = int(segment.held[-1].end_s * SAMPLE_RATE_HZ) if segment.held else segment.start
-        return max(segment.start, min(last, self._seen))
+        return max(segment.start, min(segment.held_to, self._seen))
 
     def _trim(self, segment: _Segment) -> None:
         """Drop the oldest final words of a long segment, cut where the speaker breathed or ended a sentence."""
@@ -317,12 +321,11 @@ class Listener:
 
     def _cut(self, segment: _Segment) -> Update:
         """No pause came: close at the quietest place of the last third, behind what is final, and go on from there."""
-        held_to = int(segment.held[-1].end_s * SAMPLE_RATE_HZ) if segment.held else segment.start
-        floor = max(self._seen - (self._seen - segment.start) // 3, held_to)
+        floor = max(self._seen - (self._seen - segment.start) // 3, segment.held_to)
         first = min(max(-((segment.first_window - floor) // WINDOW), 0), len(segment.chances) - 1)
         around = np.pad(segment.chances[first:], 1, mode="edge")
         quiet = first + int(np.argmin(np.convolve(around, np.ones(3) / 3, mode="valid")))
-        at = max(segment.first_window + quiet * WINDOW, held_to, segment.start + WINDOW)
+        at = max(segment.first_window + quiet * WINDOW, segment.held_to, segment.start + WINDOW)
         rest = segment.chances[quiet + 1 :]
         update = self._close(segment, at, keep_from=at)
         self._open(at, sum(c >= VOICE_OFF for c in rest) * WINDOW)
@@ -383,8 +386,8 @@ class Listener:
         """
         if not words and not segment.held:
             return 0, None
-        begin = max(segment.voiced_from, segment.start)  # what was trimmed has its words
-        at = int(segment.held[-1].end_s * SAMPLE_RATE_HZ) if segment.held else begin
+        # where nothing is held, from the voice on; but what was trimmed has its words
+        at = segment.held_to if segment.held else max(segment.voiced_from, segment.start)
         for count, word in enumerate([*words, None]):
             until = end if word is None else int(max(word.start_s, word.end_s - LONGEST_WORD_S) * SAMPLE_RATE_HZ)
             voiced = sum(chance >= VOICE_ON for chance in self._chances(segment, at, until))
