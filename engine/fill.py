@@ -1,23 +1,25 @@
 """Keeps the sound that waits for the output short, and long enough.
 
-What waits is read just before each hop is added. Its lowest value over a few seconds is the reserve that was really
-there: more than needed is delay for nothing and is taken out, less is made up, a few milliseconds at a time and where
-the sound is most like itself, so that it is not heard. The same holds two devices together whose clocks differ.
+What waits is read just before each hop is added. Devices take whole blocks, so that one reading says little; the mean
+of a few seconds is the level, and it is held: too much is delay for nothing and is taken out, too little is made up, a
+few milliseconds at a time and where the sound is most like itself, so that it is not heard. The same holds two devices
+together whose clocks differ. A hop that comes late lives on the reserve, which is there for it, and changes nothing;
+only one that was nearly a break asks for more.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
 
 from engine.types import Samples
 
-WINDOW_S = 8.0
-HASTE_MS = 30.0  # so much too much is taken out at once and not after a window
-# Beyond one block of the output. Measured with captions on two cores: hops come up to 8 ms late when nothing else runs,
-# up to 25 ms beside other work.
-RESERVE_MS = 7.0
+LEVEL_S = 4.0
+# Beyond one block of the output. Measured with captions on two cores: hops come up to 10 ms late when nothing else
+# runs, up to 25 ms beside other work.
+RESERVE_MS = 14.0
 GROW_MS, GROW_MAX_MS = 5.0, 40.0  # after a break, up to so much
 NEAR_MS, NEAR_PAUSE_S = 2.0, 1.0  # less than this left beyond a block was nearly a break; told once in a while
 # Without a break for so long, the reserve shrinks; every break doubles it. Breaks further apart than the longest do not
@@ -27,47 +29,50 @@ NEXT_STEP = 0.25  # of that time until the next step, where nothing was nearly a
 SPLICE_MAX_MS, FADE_MS = 8.0, 4.0
 TOLERANCE_MS = 1.5
 NEWEST = 3
-RESYNC_HOPS = 10  # after `look_soon` so many hops are enough to see what is too much
+FAR_ABOVE_MS, FAR_BELOW_MS = 30.0, 10.0  # the newest ones all so far off: what was before says nothing any more
 
 
-class Lowest:
-    """The lowest of the last `window` numbers, and of the NEWEST ones; the window may grow.
-
-    Whatever is higher than a newer number will never be the lowest again, so few are kept: a hop does not look at all.
-    """
+class Level:
+    """The mean of the last `window` numbers, and the NEWEST ones."""
 
     def __init__(self, window: int) -> None:
-        self.window = window
+        self._kept: deque[int] = deque(maxlen=window)
         self.clear()
 
     def clear(self) -> None:
         """Forget all."""
-        self.count = 0  # numbers since then
-        self._lowered = 0
-        self._kept: deque[tuple[int, int]] = deque()  # (place, number), both rising
-        self._last: deque[int] = deque(maxlen=NEWEST)
+        self._kept.clear()
+        self._sum = self._lowered = 0
+
+    def forget_old(self) -> None:
+        """Forget all but the newest."""
+        newest = self.newest
+        self.clear()
+        for number in newest:
+            self.add(number)
 
     def add(self, number: int) -> None:
         number += self._lowered
-        while self._kept and self._kept[-1][1] >= number:
-            self._kept.pop()
-        self._kept.append((self.count, number))
-        self._last.append(number)
-        self.count += 1
-        if self._kept[0][0] < self.count - self.window:
-            self._kept.popleft()
+        if len(self._kept) == self._kept.maxlen:
+            self._sum -= self._kept[0]
+        self._kept.append(number)
+        self._sum += number
 
     def lower(self, by: int) -> None:
         """Take so much from every number until now."""
         self._lowered += by
 
     @property
-    def all(self) -> int:
-        return self._kept[0][1] - self._lowered
+    def count(self) -> int:
+        return len(self._kept)
 
     @property
-    def newest(self) -> int:
-        return min(self._last) - self._lowered
+    def mean(self) -> float:
+        return self._sum / len(self._kept) - self._lowered
+
+    @property
+    def newest(self) -> list[int]:
+        return [self._kept[at] - self._lowered for at in range(-min(NEWEST, len(self._kept)), 0)]
 
 
 class FillControl:
@@ -81,8 +86,8 @@ class FillControl:
         self._base_ms = block / self._per_ms + RESERVE_MS
         self.goal_ms = self._base_ms
         self._hop_s = hop / sample_rate_hz
-        self._window = max(1, round(WINDOW_S / self._hop_s))
-        self._lows = Lowest(self._window)
+        self._block = block
+        self._level = Level(max(NEWEST, round(LEVEL_S / self._hop_s)))
         self._near = block + round(NEAR_MS * self._per_ms)
         self._calm_s, self._calm_needed_s = 0.0, CALM_S
         self._since_near_s = 0.0
@@ -91,7 +96,7 @@ class FillControl:
 
     @property
     def goal(self) -> int:
-        """Samples that should wait at the least."""
+        """Samples that should wait when a hop is added."""
         return round(self.goal_ms * self._per_ms)
 
     def ran_dry(self) -> None:
@@ -99,7 +104,7 @@ class FillControl:
         self.breaks += 1
         self._calm_needed_s = min(2 * self._calm_needed_s, CALM_MAX_S)
         self._grow(GROW_MS)
-        self._lows.clear()
+        self._level.clear()
 
     def resync(self, goal_ms: float | None = None) -> None:
         """What made the reserve grow is over: back to goal_ms (None: the least), and at once."""
@@ -108,8 +113,8 @@ class FillControl:
         self.look_soon()
 
     def look_soon(self) -> None:
-        """See within RESYNC_HOPS what is too much."""
-        self._lows = Lowest(RESYNC_HOPS)
+        """What was seen until now says nothing any more."""
+        self._level.clear()
 
     def _grow(self, by_ms: float) -> None:
         self._calm_s = self._since_near_s = 0.0
@@ -119,27 +124,25 @@ class FillControl:
         """waiting: samples in the output ring now. Returns samples to take out of this hop; negative: to add."""
         self._relax()
         self._learn(waiting)
-        self._lows.add(waiting)
-        if self._lows.count < NEWEST:
+        level = self._level
+        level.add(waiting)
+        if level.count < NEWEST:
             return 0
-        surplus, recent = self._lows.all - self.goal, self._lows.newest - self.goal
-        hasty = recent > HASTE_MS * self._per_ms
-        settled = self._lows.count >= self._lows.window
-        shift = 0
-        if hasty or (settled and surplus > TOLERANCE_MS * self._per_ms):
-            shift = recent if hasty else surplus
-        elif recent < -TOLERANCE_MS * self._per_ms:
-            shift = recent
-        elif settled and self._lows.window == RESYNC_HOPS:
-            self._lows.window = self._window
+        lowest, highest = min(level.newest), max(level.newest)
+        if lowest > self.goal + FAR_ABOVE_MS * self._per_ms or highest < self.goal - FAR_BELOW_MS * self._per_ms:
+            level.forget_old()
+        away = level.mean - self.goal
+        # each number is off by up to a block; the fewer they are, the less is known
+        if abs(away) <= TOLERANCE_MS * self._per_ms + self._block / math.sqrt(level.count):
+            return 0
         limit = round(SPLICE_MAX_MS * self._per_ms)
-        return max(-limit, min(shift, limit))
+        return max(-limit, min(round(away), limit))
 
     def applied(self, shift: int) -> None:
         """A hop was made shorter by so many samples: what was seen before is read as if it had been so all along."""
         if shift:
             self.corrections += 1
-            self._lows.lower(shift)
+            self._level.lower(shift)
 
     def _learn(self, waiting: int) -> None:
         """A hop so late that the next block would have found nothing: more reserve before it is heard."""

@@ -19,6 +19,7 @@ from engine.types import EngineConfig, Event, Problem
 
 CAPTIONS, REFINER, MODELS = "captions", "refiner", "models"
 REMEMBERED_LOOKS = 8  # how far back the reserve is remembered, so that it is that from before the load
+OFTEN = 2  # so many loads within CALM_MAX_S before this one made the reserve grow: it is needed
 GIVEN_UP = {
     CAPTIONS: ("this machine is too busy: captions pause; close other programs", "captions paused"),
     REFINER: ("this machine is too busy: the voice is heard from its tokens alone for now", "refiner paused"),
@@ -44,7 +45,8 @@ class Relief:
         self._others = OtherWork(lambda: (os.getpid(), *side.pids))
         self._before: tuple[float, float, int, int] | None = None
         self._goals_ms: deque[float] = deque(maxlen=REMEMBERED_LOOKS)
-        self._too_much, self._over_s = False, float("-inf")  # a rung was given up in this load; when the last one ended
+        self._too_much = False  # a rung was given up in this load
+        self._grown_s: deque[float] = deque(maxlen=OFTEN)  # when the last loads ended that made the reserve grow
 
     @property
     def given_up(self) -> tuple[str, ...]:
@@ -71,10 +73,14 @@ class Relief:
     def _load_over(self, now_s: float) -> None:
         """The delay becomes what it was; but where others' work comes again and again the reserve that it made stays,
         as it does for breaks."""
-        if self._too_much or now_s - self._over_s >= CALM_MAX_S:
-            self.bring_delay_back(self._goals_ms[0] if self._goals_ms else None)
+        before_ms = self._goals_ms[0] if self._goals_ms else None
+        often = len(self._grown_s) == OFTEN and now_s - self._grown_s[0] < CALM_MAX_S
+        if before_ms is None or self._loop.fill.goal_ms > before_ms:
+            self._grown_s.append(now_s)
+        if self._too_much or not often:
+            self.bring_delay_back(before_ms)
         self._goals_ms.clear()
-        self._too_much, self._over_s = False, now_s
+        self._too_much = False
 
     def _change(self, rung: str, gone: bool) -> None:
         loop = self._loop

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.artefacts import Models
-from engine.fill import TOLERANCE_MS, WINDOW_S, FillControl, splice
+from engine.fill import LEVEL_S, TOLERANCE_MS, FillControl, splice
 from engine.live import Engine
 from engine.ports import PacedPort, Wake
 from engine.ring import Ring
@@ -22,7 +22,7 @@ __all__ = ["tiny"]
 HOP, BLOCK = RATE_HZ // 50, RATE_HZ // 200
 HOURS = 3.0
 PPM, REAL_S, LITTLE_S = 500.0, 28.0, 0.002
-NEAR_GOAL_MS = 1000.0 * BLOCK / RATE_HZ + TOLERANCE_MS + 1.0  # what waits changes by whole blocks
+NEAR_GOAL_MS = TOLERANCE_MS + 2.5  # what waits changes by whole blocks, and drifts by 2 ms in LEVEL_S
 LATE_MS, LATEST_MS = 4.0, 12.0  # of a hop: exponential with this mean, up to that
 
 
@@ -174,9 +174,8 @@ class Run:
 
     @property
     def surplus_ms(self) -> float:
-        """What waited in the last seconds beyond the goal; a few late hops do not count."""
-        last = self.waits[-round(WINDOW_S * 50) :]
-        return 1000.0 * (float(np.quantile(last, 0.1)) - self.fill.goal) / RATE_HZ
+        """What waited in the last seconds beyond the goal."""
+        return 1000.0 * (float(np.mean(self.waits[-round(LEVEL_S * 50) :])) - self.fill.goal) / RATE_HZ
 
 
 @pytest.mark.slow
@@ -195,5 +194,5 @@ def test_half_a_minute_of_real_clocks_that_differ(tiny: Models) -> None:
         assert (run.loop.dropouts, run.fill.breaks) == (0, 0), run.loop.drops.lines
         assert -NEAR_GOAL_MS < run.surplus_ms < NEAR_GOAL_MS
         assert run.taken != 0
-    assert loose[PPM].loop.dropouts > 0
+    assert loose[PPM].surplus_ms < -NEAR_GOAL_MS
     assert loose[-PPM].surplus_ms > NEAR_GOAL_MS
