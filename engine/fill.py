@@ -17,11 +17,13 @@ import numpy as np
 from engine.types import Samples
 
 LEVEL_S = 4.0
-# Beyond one block of the output. Measured with captions on two cores: hops come up to 10 ms late when nothing else
-# runs, up to 25 ms beside other work.
-RESERVE_MS = 14.0
+# A hop may come so late, and is there in time. Measured with captions on two cores: hops come up to 10 ms late when
+# nothing else runs, up to 25 ms beside other work.
+RESERVE_MS = 16.5
 GROW_MS, GROW_MAX_MS = 5.0, 40.0  # after a break, up to so much
-NEAR_MS, NEAR_PAUSE_S = 2.0, 1.0  # less than this left beyond a block was nearly a break; told once in a while
+# Less than a block, or than this, left was nearly a break; told once in a while. Wider than a step of the reserve, so
+# that none jumps over it.
+NEAR_MS, NEAR_PAUSE_S = 7.0, 1.0
 # Without a break for so long, the reserve shrinks; every break doubles it. Breaks further apart than the longest do not
 # hold the reserve: a rare one is less of a nuisance than delay that does not come back.
 CALM_S, CALM_MAX_S = 60.0, 240.0
@@ -83,12 +85,12 @@ class FillControl:
 
     def __init__(self, sample_rate_hz: int, hop: int, block: int) -> None:
         self._per_ms = sample_rate_hz / 1000.0
-        self._base_ms = block / self._per_ms + RESERVE_MS
+        self._base_ms = block / 2 / self._per_ms + RESERVE_MS  # half a block is in the device, on average
         self.goal_ms = self._base_ms
         self._hop_s = hop / sample_rate_hz
         self._block = block
+        self._near = max(block, round(NEAR_MS * self._per_ms))
         self._level = Level(max(NEWEST, round(LEVEL_S / self._hop_s)))
-        self._near = block + round(NEAR_MS * self._per_ms)
         self._calm_s, self._calm_needed_s = 0.0, CALM_S
         self._since_near_s = 0.0
         self.breaks = self.near_breaks = 0
@@ -122,8 +124,8 @@ class FillControl:
 
     def next(self, waiting: int) -> int:
         """waiting: samples in the output ring now. Returns samples to take out of this hop; negative: to add."""
-        self._relax()
         self._learn(waiting)
+        self._relax()
         level = self._level
         level.add(waiting)
         if level.count < NEWEST:
@@ -153,11 +155,13 @@ class FillControl:
 
     def _relax(self) -> None:
         self._calm_s += self._hop_s
-        if self._calm_s >= self._calm_needed_s and self.goal_ms > self._base_ms:
+        if self._calm_s < self._calm_needed_s:
+            return
+        if self.goal_ms > self._base_ms:
             self._calm_s -= NEXT_STEP * self._calm_needed_s
             self.goal_ms = max(self._base_ms, self.goal_ms - GROW_MS)
-            if self.goal_ms == self._base_ms:
-                self._calm_needed_s = CALM_S
+        else:
+            self._calm_s, self._calm_needed_s = 0.0, CALM_S  # what was learned from breaks has held for as long
 
 
 def splice(x: Samples, shift: int, sample_rate_hz: int) -> tuple[Samples, int]:

@@ -101,11 +101,11 @@ def test_what_was_nearly_a_break_asks_for_more_reserve_before_it_is_one() -> Non
     control = FillControl(RATE_HZ, HOP, BLOCK)
     first = control.goal
     settle(control, first, 100)
-    control.next(BLOCK)
+    control.next(BLOCK - 1)
     assert (control.near_breaks, control.breaks) == (1, 0)
     assert control.goal > first
     grown = control.goal
-    control.next(BLOCK)  # one stall makes several late hops: it counts once
+    control.next(BLOCK - 1)  # one stall makes several late hops: it counts once
     assert control.goal == grown
     settle(control, grown, round((CALM_S + 1) * 50))
     assert control.goal == first

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine import relief
-from engine.fill import CALM_MAX_S, GROW_MS, NEAR_MS, NEAR_PAUSE_S, RESERVE_MS, FillControl
+from engine.fill import CALM_MAX_S, GROW_MS, NEAR_PAUSE_S, RESERVE_MS, FillControl
 from engine.overload import OTHERS_BUSY, PROVEN_S
 from engine.relief import GIVEN_UP, MODELS, OFTEN, Relief
 from engine.types import EngineConfig, Problem
@@ -53,7 +53,7 @@ class Run:
     def late(self) -> None:
         fill = self.loop.fill
         fill._since_near_s = NEAR_PAUSE_S
-        fill.next(fill.goal - round(48 * (RESERVE_MS - NEAR_MS + 1.0)))
+        fill.next(fill.goal - round(48 * RESERVE_MS))
 
 
 @pytest.fixture
