@@ -15,8 +15,10 @@ from engine.residue import Reading
 from engine.types import SottovoceError, Word
 from models import evaluate, evaluate_words
 from models.evaluate_words import (
+    LEADS_S,
     PAUSE_S,
     covered,
+    heard_often,
     kinds,
     languages,
     markdown,
@@ -170,6 +172,22 @@ def test_languages_are_heard_of_validation_voices_where_there_are_any(
     assert found["nl, noisy, plain Whisper"]["word_errors_percent"] < 100.0
     assert found["ru, clean, live"]["word_errors_percent"] == 100.0
     assert "| nl, noisy, file" in markdown({"languages": found})
+
+
+def test_a_stream_is_heard_more_than_once_and_all_of_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound, lengths = np.ones(RATE_HZ, np.float32), list[int]()
+
+    def live(sound: np.ndarray, pace: object, decoder: object) -> tuple[list[Word], list[float]]:
+        lengths.append(len(sound))
+        said = "red green blue" if len(lengths) == 1 else "red green"
+        return [Word(word, 0.0, 1.0) for word in said.split()], [float(len(lengths))]
+
+    monkeypatch.setattr(evaluate_words, "heard_live", live)
+    row, delays_s = heard_often(sound, "red green blue grey", LIVE, None)
+    assert lengths == [RATE_HZ + round(lead_s * RATE_HZ) for lead_s in LEADS_S]
+    assert row["runs"] == [25.0, 50.0, 50.0]
+    assert (row["words"], row["word_errors_percent"]) == (4, pytest.approx(41.67))
+    assert delays_s == [1.0, 2.0, 3.0]
 
 
 def test_noise_without_a_voice_fills_its_time_and_every_kind_comes_and_silence() -> None:
