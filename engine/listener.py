@@ -6,7 +6,6 @@ positions are samples at 16 kHz since the start, from one counter that never sto
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -50,19 +49,20 @@ LONGEST_WORD_S = 1.0  # what is longer has a stretch without a word in it
 class Pace:
     """When to ask and when to close. A segment is closed by a pause of pause_s once it lasts min_s, or of rest_s.
 
-    step_s: new sound between two tentative answers (None: none are given); trim_s: a segment longer than this loses
-    its oldest final words; max_s: it is cut here at the quietest place; margin_s: what ends later stays tentative;
-    sure_s: what ends so long before that is final by one answer (see `Agreement`), which costs words: not as shipped.
+    step_s: new sound between two tentative answers (None: none are given), of which the nearer they are the less it
+    says that they agree; trim_s: a segment longer than this loses its oldest final words; max_s: it is cut here at the
+    quietest place; margin_s: what ends later stays tentative; sure_s: what ends so long before that is final by one
+    answer (see `Agreement`), or words that are heard anew at every look would wait for the pause.
     """
 
-    step_s: float | None = 0.7
+    step_s: float | None = 1.0
     pause_s: float = 0.5
     min_s: float = 0.0
     rest_s: float = 0.5
     trim_s: float = 8.0
     max_s: float = 10.0
     margin_s: float = 0.3
-    sure_s: float = math.inf
+    sure_s: float = 4.0
 
 
 LIVE = Pace()

@@ -146,6 +146,35 @@ def test_live_words_are_final_two_looks_after_they_were_said() -> None:
     assert max(waits) < 2 * LIVE.step_s + LIVE.margin_s + WORD_S + 0.2
 
 
+def test_words_that_no_two_looks_hear_alike_do_not_wait_for_ever() -> None:
+    class Unsure(LevelReader):
+        """Says every word anew at each look."""
+
+        asked = 0
+
+        def transcribe(
+            self,
+            samples: np.ndarray,
+            prefix: Sequence[int],
+            draft: Sequence[int],
+            language: str | None,
+            most_tokens: int,
+        ) -> Hypothesis:
+            self.asked += 1
+            words = super().transcribe(samples, prefix, draft, language, most_tokens).words
+            return Hypothesis(tuple(replace(word, text=f"{word.text} {self.asked}") for word in words), "en")
+
+    sound, _ = spoken([0.5, *[0.1] * 30])
+    listener, waits = Listener(Unsure(), LevelDetector(), "en", LIVE), list[float]()
+    for at in range(0, len(sound), 1600):
+        listener.feed(sound[at : at + 1600])
+        while (update := listener.advance()) is not None:
+            waits += [(at + 1600) / SAMPLE_RATE_HZ - word.end_s for word in update.final]
+    assert LIVE.step_s is not None
+    assert len(waits) > 10
+    assert LIVE.sure_s < max(waits) < LIVE.sure_s + LIVE.step_s + LIVE.margin_s + WORD_S + 0.2
+
+
 def test_only_a_short_tail_is_asked_about_however_long_the_speech() -> None:
     longest = 0
 
