@@ -21,8 +21,8 @@ LEVEL_S = 4.0
 # nothing else runs, up to 25 ms beside other work.
 RESERVE_MS = 16.5
 GROW_MS, GROW_MAX_MS = 5.0, 40.0  # after a break, up to so much
-# Less than a block, or than this, left was nearly a break; told once in a while. Wider than a step of the reserve, so
-# that none jumps over it.
+# Less than a block, or than this, left was nearly a break (of a block longer than a hop, less than that); told once in
+# a while. Wider than a step of the reserve, so that none jumps over it.
 NEAR_MS, NEAR_PAUSE_S = 7.0, 1.0
 # Without a break for so long, the reserve shrinks; every break doubles it. Breaks further apart than the longest do not
 # hold the reserve: a rare one is less of a nuisance than delay that does not come back.
@@ -89,7 +89,7 @@ class FillControl:
         self.goal_ms = self._base_ms
         self._hop_s = hop / sample_rate_hz
         self._block = block
-        self._near = max(block, round(NEAR_MS * self._per_ms))
+        self._near = min(max(block, round(NEAR_MS * self._per_ms)), hop)
         self._level = Level(max(NEWEST, round(LEVEL_S / self._hop_s)))
         self._calm_s, self._calm_needed_s = 0.0, CALM_S
         self._since_near_s = 0.0
@@ -161,7 +161,7 @@ class FillControl:
             self._calm_s -= NEXT_STEP * self._calm_needed_s
             self.goal_ms = max(self._base_ms, self.goal_ms - GROW_MS)
         else:
-            self._calm_s, self._calm_needed_s = 0.0, CALM_S  # what was learned from breaks has held for as long
+            self._calm_s, self._calm_needed_s = 0.0, CALM_S  # the least again, and calm: what breaks taught is over
 
 
 def splice(x: Samples, shift: int, sample_rate_hz: int) -> tuple[Samples, int]:

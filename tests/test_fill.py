@@ -91,6 +91,23 @@ def test_what_devices_take_in_whole_blocks_is_no_reason_to_correct() -> None:
     assert control.corrections <= 2
 
 
+@pytest.mark.parametrize("block_ms", [2.5, 5.0, 10.0, 20.0, 40.0])
+def test_blocks_of_any_length_are_played_without_a_break(block_ms: float) -> None:
+    block, random = round(block_ms * RATE_HZ / 1000), np.random.default_rng(5)
+    control = FillControl(RATE_HZ, HOP, block)
+    seen = (HOP * np.arange(3000) + np.minimum(random.exponential(100, 3000), 400)).astype(int)
+    written, waits = control.goal, []
+    for at in (seen // block * block).tolist():
+        waits.append(written - at)
+        shift = control.next(waits[-1])
+        control.applied(shift)
+        written += HOP - shift
+    assert control.near_breaks <= 1
+    assert min(waits) >= 0
+    assert max(waits) < control.goal + block + HOP
+    assert control.corrections < 30
+
+
 def test_what_suddenly_is_missing_is_made_up_at_once() -> None:
     control = FillControl(RATE_HZ, HOP, BLOCK)
     waiting = settle(control, control.goal, 500) - round(0.012 * RATE_HZ)
