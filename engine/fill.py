@@ -130,10 +130,10 @@ class FillControl:
         level.add(waiting)
         if level.count < NEWEST:
             return 0
-        lowest, highest = min(level.newest), max(level.newest)
-        if lowest > self.goal + FAR_ABOVE_MS * self._per_ms or highest < self.goal - FAR_BELOW_MS * self._per_ms:
+        goal, newest = self.goal, level.newest
+        if min(newest) > goal + FAR_ABOVE_MS * self._per_ms or max(newest) < goal - FAR_BELOW_MS * self._per_ms:
             level.forget_old()
-        away = level.mean - self.goal
+        away = level.mean - goal
         # each number is off by up to a block; the fewer they are, the less is known
         if abs(away) <= TOLERANCE_MS * self._per_ms + self._block / math.sqrt(level.count):
             return 0

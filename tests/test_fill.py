@@ -61,7 +61,7 @@ def test_a_break_asks_for_more_reserve_up_to_a_limit() -> None:
         assert first < control.goal <= first + 0.04 * RATE_HZ + 1
 
 
-def test_a_resync_takes_what_grew_out_at_once_and_then_watches_as_before() -> None:
+def test_a_resync_takes_what_grew_out_at_once() -> None:
     control = FillControl(RATE_HZ, HOP, BLOCK)
     first = control.goal
     for _ in range(6):
