@@ -4,7 +4,7 @@ What waits is read just before each hop is added. Devices take whole blocks, so 
 of a few seconds is the level, and it is held: too much is delay for nothing and is taken out, too little is made up, a
 few milliseconds at a time and where the sound is most like itself, so that it is not heard. The same holds two devices
 together whose clocks differ. A hop that comes late lives on the reserve, which is there for it, and changes nothing;
-only one that was nearly a break asks for more.
+only a break asks for more, and hops that were nearly one: once is chance, twice is not.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ LEVEL_S = 4.0
 # nothing else runs, up to 25 ms beside other work.
 RESERVE_MS = 16.5
 GROW_MS, GROW_MAX_MS = 5.0, 40.0  # after a break, up to so much
-# Less than a block, or than this, left was nearly a break (of a block longer than a hop, less than that); told once in
-# a while. Wider than a step of the reserve, so that none jumps over it.
+# Less than a block, or than this, left was nearly a break (of a block longer than a hop, less than that); those of one
+# pause count as one. Wider than a step of the reserve, so that none jumps over it.
 NEAR_MS, NEAR_PAUSE_S = 7.0, 1.0
-# Without a break for so long, the reserve shrinks; every break doubles it. Breaks further apart than the longest do not
-# hold the reserve: a rare one is less of a nuisance than delay that does not come back.
+# Calm for so long, the reserve shrinks; every break doubles it. Breaks further apart than the longest do not hold the
+# reserve: a rare one is less of a nuisance than delay that does not come back. A hop that was nearly a break asks for
+# more only where another had been less than the first of these before.
 CALM_S, CALM_MAX_S = 60.0, 240.0
 NEXT_STEP = 0.25  # of that time until the next step, where nothing was nearly a break
 SPLICE_MAX_MS, FADE_MS = 8.0, 4.0
@@ -77,6 +78,42 @@ class Level:
         return [self._kept[at] - self._lowered for at in range(-min(NEWEST, len(self._kept)), 0)]
 
 
+class Calm:
+    """How long nothing broke or nearly did, and how long that must last before the reserve shrinks."""
+
+    def __init__(self) -> None:
+        self._time_s = 0.0
+        self.forget()
+
+    def forget(self) -> None:
+        """What was learned is over."""
+        self._needed_s = CALM_S
+        self._since_s, self._rough_s = self._time_s, -math.inf
+
+    def go_on(self, by_s: float) -> None:
+        self._time_s += by_s
+
+    @property
+    def enough(self) -> bool:
+        return self._time_s - self._since_s >= self._needed_s
+
+    def shrunk(self) -> None:
+        """The reserve took one step back: the next comes sooner."""
+        self._since_s += NEXT_STEP * self._needed_s
+
+    def broke(self) -> None:
+        self._needed_s = min(2 * self._needed_s, CALM_MAX_S)
+        self._since_s = self._rough_s = self._time_s
+
+    def nearly_broke(self) -> tuple[bool, bool]:
+        """Whether that is one more, and whether another had been not long before."""
+        ago_s = self._time_s - self._rough_s
+        if ago_s < NEAR_PAUSE_S:
+            return False, False
+        self._since_s = self._rough_s = self._time_s
+        return True, ago_s < CALM_S
+
+
 class FillControl:
     """Says by how many samples a hop should be made shorter (above zero) or longer (below).
 
@@ -91,8 +128,7 @@ class FillControl:
         self._block = block
         self._near = min(max(block, round(NEAR_MS * self._per_ms)), hop)
         self._level = Level(max(NEWEST, round(LEVEL_S / self._hop_s)))
-        self._calm_s, self._calm_needed_s = 0.0, CALM_S
-        self._since_near_s = 0.0
+        self._calm = Calm()
         self.breaks = self.near_breaks = 0
         self.corrections = 0
 
@@ -104,23 +140,22 @@ class FillControl:
     def ran_dry(self) -> None:
         """The output had nothing to play: more reserve from now on."""
         self.breaks += 1
-        self._calm_needed_s = min(2 * self._calm_needed_s, CALM_MAX_S)
-        self._grow(GROW_MS)
+        self._calm.broke()
+        self._grow()
         self._level.clear()
 
     def resync(self, goal_ms: float | None = None) -> None:
         """What made the reserve grow is over: back to goal_ms (None: the least), and at once."""
         self.goal_ms = self._base_ms if goal_ms is None else max(self._base_ms, min(goal_ms, self.goal_ms))
-        self._calm_s, self._calm_needed_s = 0.0, CALM_S
+        self._calm.forget()
         self.look_soon()
 
     def look_soon(self) -> None:
         """What was seen until now says nothing any more."""
         self._level.clear()
 
-    def _grow(self, by_ms: float) -> None:
-        self._calm_s = self._since_near_s = 0.0
-        self.goal_ms = min(self.goal_ms + by_ms, self._base_ms + GROW_MAX_MS)
+    def _grow(self) -> None:
+        self.goal_ms = min(self.goal_ms + GROW_MS, self._base_ms + GROW_MAX_MS)
 
     def next(self, waiting: int) -> int:
         """waiting: samples in the output ring now. Returns samples to take out of this hop; negative: to add."""
@@ -147,21 +182,23 @@ class FillControl:
             self._level.lower(shift)
 
     def _learn(self, waiting: int) -> None:
-        """A hop so late that the next block would have found nothing: more reserve before it is heard."""
-        self._since_near_s += self._hop_s
-        if waiting < self._near and self._since_near_s >= NEAR_PAUSE_S:
-            self.near_breaks += 1
-            self._grow(GROW_MS)
+        """Hops so late that the next block would have found nothing: more reserve before it is heard."""
+        self._calm.go_on(self._hop_s)
+        if waiting >= self._near:
+            return
+        new, again = self._calm.nearly_broke()
+        self.near_breaks += new
+        if again:
+            self._grow()
 
     def _relax(self) -> None:
-        self._calm_s += self._hop_s
-        if self._calm_s < self._calm_needed_s:
+        if not self._calm.enough:
             return
         if self.goal_ms > self._base_ms:
-            self._calm_s -= NEXT_STEP * self._calm_needed_s
+            self._calm.shrunk()
             self.goal_ms = max(self._base_ms, self.goal_ms - GROW_MS)
         else:
-            self._calm_s, self._calm_needed_s = 0.0, CALM_S  # the least again, and calm: what breaks taught is over
+            self._calm.forget()  # the least again, and calm: what breaks taught is over
 
 
 def splice(x: Samples, shift: int, sample_rate_hz: int) -> tuple[Samples, int]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.fill import CALM_S, FADE_MS, GROW_MS, NEWEST, SPLICE_MAX_MS, FillControl, Level, splice
+from engine.fill import CALM_S, FADE_MS, GROW_MS, NEAR_PAUSE_S, NEWEST, SPLICE_MAX_MS, FillControl, Level, splice
 
 RATE_HZ, HOP, BLOCK = 48000, 960, 240
 
@@ -114,18 +114,43 @@ def test_what_suddenly_is_missing_is_made_up_at_once() -> None:
     assert settle(control, waiting, 6) >= control.goal - 0.005 * RATE_HZ
 
 
-def test_what_was_nearly_a_break_asks_for_more_reserve_before_it_is_one() -> None:
+def nearly_break(control: FillControl) -> None:
+    """A hop comes so late that less than a block is left, as the one after it."""
+    for _ in range(2):
+        control.next(BLOCK - 1)
+
+
+def test_a_hop_that_was_nearly_too_late_changes_nothing_by_itself() -> None:
     control = FillControl(RATE_HZ, HOP, BLOCK)
     first = control.goal
-    settle(control, first, 100)
-    control.next(BLOCK - 1)
-    assert (control.near_breaks, control.breaks) == (1, 0)
-    assert control.goal > first
-    grown = control.goal
-    control.next(BLOCK - 1)  # one stall makes several late hops: it counts once
-    assert control.goal == grown
-    settle(control, grown, round((CALM_S + 1) * 50))
+    for seen in (1, 2, 3):
+        settle(control, first, round((CALM_S + 1) * 50))
+        nearly_break(control)
+        assert (control.near_breaks, control.breaks) == (seen, 0)
+        assert control.goal == first
+
+
+@pytest.mark.parametrize("apart_s", [2 * NEAR_PAUSE_S, CALM_S / 2])
+def test_the_second_hop_that_was_nearly_too_late_asks_for_more_reserve_before_one_is(apart_s: float) -> None:
+    control = FillControl(RATE_HZ, HOP, BLOCK)
+    first = control.goal
+    nearly_break(control)
+    settle(control, first, round(apart_s * 50))
+    nearly_break(control)
+    assert (control.near_breaks, control.breaks) == (2, 0)
+    assert control.goal_ms == pytest.approx(first * 1000 / RATE_HZ + GROW_MS, abs=0.1)
+    settle(control, control.goal, round((CALM_S + 1) * 50))
     assert control.goal == first
+
+
+def test_a_hop_that_was_nearly_too_late_before_a_resync_says_nothing_after_it() -> None:
+    control = FillControl(RATE_HZ, HOP, BLOCK)
+    nearly_break(control)
+    settle(control, control.goal, 100)
+    control.resync()
+    goal = control.goal
+    nearly_break(control)
+    assert control.goal == goal
 
 
 def test_after_a_calm_time_the_reserve_shrinks_again_and_later_after_every_break() -> None:
@@ -168,8 +193,8 @@ def test_breaks_that_come_seldom_do_not_hold_the_delay() -> None:
 
 def test_breaks_that_come_often_make_a_reserve_in_which_most_are_not_heard() -> None:
     told = a_run(every_s=60, stall_ms=30, minutes=120)
-    assert told[-1][1] < 120 / 4
-    assert told[-1][0] > told[0][0] + 2 * GROW_MS
+    assert told[-1][1] < 120 / 20
+    assert told[-1][0] >= told[0][0] + 2 * GROW_MS
 
 
 def test_after_the_last_of_many_breaks_the_delay_is_soon_what_it_was() -> None:

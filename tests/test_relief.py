@@ -45,15 +45,16 @@ class Run:
             self.relief.look()
 
     def load(self, busy: float = 0.2) -> None:
-        """Ten seconds of others' work, in which a hop came late: nearly too late, where the reserve is the least."""
+        """Ten seconds of others' work, in which two hops came late: nearly too late, where the reserve is the least."""
         self.spend(3.0, busy, others=1.0)
         self.late()
         self.spend(7.0, busy, others=1.0)
 
     def late(self) -> None:
         fill = self.loop.fill
-        fill._since_near_s = NEAR_PAUSE_S
-        fill.next(fill.goal - round(48 * RESERVE_MS))
+        late = fill.goal - round(48 * RESERVE_MS)
+        for waiting in (late, *[fill.goal] * round(50 * NEAR_PAUSE_S + 1), late):
+            fill.next(waiting)
 
 
 @pytest.fixture
