@@ -7,7 +7,7 @@ positions are samples at 16 kHz since the start, from one counter that never sto
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Protocol
 
@@ -28,10 +28,10 @@ from engine.captions import (
     without_second_round,
     without_squeezed,
 )
+from engine.segment import VOICE_OFF, VOICE_ON, Context, Segment
 from engine.types import Samples, Word
 from engine.vad import SAMPLE_RATE_HZ, WINDOW, Detector
 
-VOICE_ON, VOICE_OFF = 0.5, 0.35  # probabilities at which the voice begins and is still there
 ON_WINDOWS = 2  # a voice begins with this many windows in a row
 SILENT_WINDOWS = 31  # a second
 PRE_ROLL_S = 0.4  # kept from before the voice was noticed
@@ -41,8 +41,8 @@ LATE_S = 0.5  # a word that begins this long after the last voice was not spoken
 TOLD_S = 0.1  # an answer about sound that goes on this long after the voice is about all of it
 SURE_LANGUAGE, SURE_AFTER_S = 0.6, 2.0
 PASSED_OVER_S = 2.0  # voiced without a word: the recogniser left something out
+LEFT_OUT_S = 1.0  # the same, where it heard what came before, too: then it likes to leave out how a segment begins
 AGAIN_S = 0.5  # so far behind a word's end, by its time, the same word is its end
-LONGEST_WORD_S = 1.0  # what is longer has a stretch without a word in it
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Pace:
     step_s: new sound between two tentative answers (None: none are given), of which the nearer they are the less it
     says that they agree; trim_s: a segment longer than this loses its oldest final words; max_s: it is cut here at the
     quietest place; margin_s: what ends later stays tentative; sure_s: what ends so long before that is final by one
-    answer (see `Agreement`), or words that are heard anew at every look would wait for the pause.
+    answer (see `Agreement`), or words that are heard anew at every look would wait for the pause; context_s: what was
+    said so long before a segment is heard with it.
     """
 
     step_s: float | None = 1.0
@@ -63,10 +64,11 @@ class Pace:
     max_s: float = 10.0
     margin_s: float = 0.3
     sure_s: float = 4.0
+    context_s: float = 10.0
 
 
 LIVE = Pace()
-OFFLINE = Pace(step_s=None, pause_s=0.5, min_s=12.0, rest_s=2.0, trim_s=28.0, max_s=28.0)
+OFFLINE = Pace(step_s=None, pause_s=0.5, min_s=12.0, rest_s=2.0, trim_s=28.0, max_s=28.0, context_s=0.0)
 
 
 @dataclass(frozen=True)
@@ -99,28 +101,6 @@ class Update:
     language: str | None
 
 
-@dataclass
-class _Segment:
-    """Sound being spoken now: from `start`, voiced up to `voiced_to`, last asked about at `asked_to`."""
-
-    start: int
-    voiced_to: int
-    asked_to: int
-    voiced: int = 0
-    voiced_from: int = 0
-    chances: list[float] = field(default_factory=list)  # one per window since the first, for the quietest place
-    first_window: int = 0
-    held: list[Heard] = field(default_factory=list)  # final words whose sound is still in the segment
-    tail: tuple[Heard, ...] = ()
-    language: str | None = None
-    any_final: bool = False
-
-    @property
-    def held_to(self) -> int:
-        """Where the last final word ends; the start where there is none."""
-        return int(self.held[-1].end_s * SAMPLE_RATE_HZ) if self.held else self.start
-
-
 class Listener:
     """Feed samples, then call `advance` until it gives None. `finish` first when no more will come."""
 
@@ -136,11 +116,13 @@ class Listener:
         self.language = language
         self._sound = np.zeros(0, dtype=np.float32)
         self._at = start  # position of self._sound[0]
+        self._free = start  # no segment will begin before this
         self._seen = start  # voice was looked for up to here
         self._run = 0
         self._ended = False
         self._silent = 0  # windows of digital silence in a row, with nothing open
-        self._segment: _Segment | None = None
+        self._segment: Segment | None = None
+        self._context = Context(pace.context_s)
         self._agreement: Agreement[Heard] = Agreement(pace.sure_s)
         self._last_s = start / SAMPLE_RATE_HZ
         self._told_to = start
@@ -205,59 +187,87 @@ class Listener:
             return
         self._run = self._run + 1 if chance >= VOICE_ON else 0
         if self._run >= ON_WINDOWS:
-            start = max(self._at, self._seen - self._run * WINDOW - int(PRE_ROLL_S * SAMPLE_RATE_HZ))
+            start = max(self._free, self._seen - self._run * WINDOW - int(PRE_ROLL_S * SAMPLE_RATE_HZ))
             self._open(start, self._run * WINDOW)
 
     def _open(self, start: int, voiced: int) -> None:
-        self._segment = _Segment(start, self._seen, start, voiced, first_window=self._seen, language=self.language)
+        self._segment = Segment(start, self._seen, start, voiced, first_window=self._seen, language=self.language)
         self._segment.voiced_from = max(start, self._seen - self._run * WINDOW)
         self._agreement = Agreement(self.pace.sure_s)
         self._run = 0
 
-    def _is_over(self, segment: _Segment) -> bool:
+    def _is_over(self, segment: Segment) -> bool:
         silence = self._seconds(self._seen - segment.voiced_to)
         long_enough = self._seconds(segment.voiced_to - segment.start) >= self.pace.min_s
         return silence >= (self.pace.pause_s if long_enough else self.pace.rest_s)
 
-    def _is_due(self, segment: _Segment) -> bool:
+    def _is_due(self, segment: Segment) -> bool:
         if self.pace.step_s is None or segment.voiced_to <= segment.asked_to:
             return False
         return self._seconds(self._seen - segment.asked_to) >= self.pace.step_s
 
     def _forget(self, before: int) -> None:
-        drop = min(max(before - self._at, 0), len(self._sound))
+        """No segment will begin before this; sound that may be heard with one stays."""
+        self._free = max(self._free, min(before, self.fed_to))
+        drop = max(self._free - round(self.pace.context_s * SAMPLE_RATE_HZ) - self._at, 0)
         if drop:
             self._sound = self._sound[drop:]
             self._at += drop
 
-    def _ask(self, segment: _Segment, end: int) -> list[Heard]:
-        """The recogniser's words after those that are final, on the one clock, nonsense taken out."""
+    def _ask(self, segment: Segment, end: int) -> list[Heard]:
+        """The recogniser's words after those that are final, on the one clock, nonsense taken out.
+
+        Heard with what was said before, which tells what is likely; but by itself where something is left out so.
+        """
         end = min(end, self.fed_to)
         sound = self._sound[segment.start - self._at : end - self._at]
         power = float(np.mean(np.square(sound, dtype=np.float64))) if len(sound) else 0.0
         if power < 10.0 ** (SILENCE_DB / 10.0):
             return []
-        prefix = [token for word in segment.held for token in word.tokens]
-        draft = [token for word in segment.tail for token in word.tokens]
-        cap = token_cap(self._seconds(len(sound)), segment.language)
-        answer = self.decoder.transcribe(sound, prefix, draft, segment.language, cap - len(prefix))
-        self._learn_language(segment, answer)
-        return self._believed(segment, answer, end)
+        start, before = segment.start, list[Heard]()
+        if not segment.alone:
+            start, before = self._context.of(segment.start, self._at)
+        words = self._heard(segment, start, end, before)
+        if not before or segment.passed_over(words, end, LEFT_OUT_S) is None:
+            return words
+        alone = self._heard(segment, segment.start, end, [])
+        if len(alone) <= len(words):
+            return words
+        segment.alone = True
+        return alone
 
-    def _learn_language(self, segment: _Segment, answer: Hypothesis) -> None:
+    def _heard(self, segment: Segment, start: int, end: int, before: Sequence[Heard]) -> list[Heard]:
+        """An answer about the sound from start to end, in which these words come before the segment's own."""
+        prefix = [token for word in [*before, *segment.held] for token in word.tokens]
+        draft = [token for word in segment.tail for token in word.tokens]
+        cap = token_cap(self._seconds(end - start), segment.language)
+        answer = self._transcribe(start, end, prefix, draft, segment.language, cap - len(prefix))
+        self._learn_language(segment, answer)
+        return self._believed(segment, answer, start, end)
+
+    def _transcribe(
+        self, start: int, end: int, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis:
+        return self.decoder.transcribe(
+            self._sound[start - self._at : end - self._at], prefix, draft, language, most_tokens
+        )
+
+    def _learn_language(self, segment: Segment, answer: Hypothesis) -> None:
         sure = answer.language_probability >= SURE_LANGUAGE
         if self.language is None and sure and self._seconds(segment.voiced) >= SURE_AFTER_S:
             self.language = answer.language
         if segment.language is None and (self.language or segment.any_final):
             segment.language = answer.language
 
-    def _believed(self, segment: _Segment, answer: Hypothesis, end: int) -> list[Heard]:
-        base_s = self._seconds(segment.start)
+    def _believed(self, segment: Segment, answer: Hypothesis, start: int, end: int) -> list[Heard]:
+        base_s, first_s = self._seconds(start), self._seconds(segment.start)
         voiced_s = self._seconds(segment.voiced_to)
         earliest_s = self._seconds(segment.voiced_from) - POST_ROLL_S / 2  # attention puts the first word too early
         words = []
         for word in answer.words:
             end_s = base_s + word.end_s
+            if start < segment.start and end_s < first_s - POST_ROLL_S:  # the end of what was said before
+                continue
             start_s = min(max(base_s + word.start_s, earliest_s), end_s)
             words.append(replace(word, start_s=start_s, end_s=min(end_s, self._seconds(end))))
         words = without_second_round([*segment.held, *words])[len(segment.held) :]
@@ -271,7 +281,7 @@ class Listener:
             return []
         return words
 
-    def _step(self, segment: _Segment) -> Update:
+    def _step(self, segment: Segment) -> Update:
         """A tentative answer about all that is there."""
         segment.asked_to = self._seen
         words = self._ask(segment, self._seen)
@@ -283,20 +293,20 @@ class Listener:
         self._trim(segment)
         return self._update(final, tail, heard_to, self._final_to(segment))
 
-    def _hold(self, segment: _Segment, final: Sequence[Heard]) -> None:
+    def _hold(self, segment: Segment, final: Sequence[Heard]) -> None:
         segment.held += final
         if final:
             segment.any_final = True
 
     @property
     def final_to(self) -> int:
-        """No sound before this will be asked for again: where another listener would have to go on."""
-        return max(self._told_to, self._at if self._segment is None else self._final_to(self._segment))
+        """No sound before this is still to be told: where another listener would have to go on."""
+        return max(self._told_to, self._free if self._segment is None else self._final_to(self._segment))
 
-    def _final_to(self, segment: _Segment) -> int:
+    def _final_to(self, segment: Segment) -> int:
         return max(segment.start, min(segment.held_to, self._seen))
 
-    def _trim(self, segment: _Segment) -> None:
+    def _trim(self, segment: Segment) -> None:
         """Drop the oldest final words of a long segment, cut where the speaker breathed or ended a sentence."""
         if self._seconds(self._seen - segment.start) < self.pace.trim_s or not segment.held:
             return
@@ -312,14 +322,15 @@ class Listener:
             best = len(segment.held) - 1
         self._drop_held(segment, best, following[best].start_s if best < len(following) else None)
 
-    def _drop_held(self, segment: _Segment, last: int, next_start_s: float | None) -> None:
+    def _drop_held(self, segment: Segment, last: int, next_start_s: float | None) -> None:
         end_s = segment.held[last].end_s
         cut_s = end_s if next_start_s is None else (end_s + max(next_start_s, end_s)) / 2
         segment.start = min(max(segment.start, int(cut_s * SAMPLE_RATE_HZ)), self._seen)
+        self._context.add(segment.held[: last + 1])
         segment.held = segment.held[last + 1 :]
         self._forget(segment.start)
 
-    def _cut(self, segment: _Segment) -> Update:
+    def _cut(self, segment: Segment) -> Update:
         """No pause came: close at the quietest place of the last third, behind what is final, and go on from there."""
         floor = max(self._seen - (self._seen - segment.start) // 3, segment.held_to)
         first = min(max(-((segment.first_window - floor) // WINDOW), 0), len(segment.chances) - 1)
@@ -335,31 +346,35 @@ class Listener:
             self._segment.language = segment.language if segment.any_final else self.language
         return update
 
-    def _close(self, segment: _Segment, end: int, keep_from: int | None = None) -> Update:
+    def _close(self, segment: Segment, end: int, keep_from: int | None = None) -> Update:
         """The last answer about a segment: all of it is final."""
         end, whole = min(end, self.fed_to), keep_from is None  # else the last answer goes beyond the cut
         words = list(segment.tail) if whole and self._is_told(segment) else self._ask(segment, end)
         final = self._agreement.finish(self._filled(segment, words, end))
         self._hold(segment, final)
+        self._context.add(segment.held)
         self._segment = None
         if keep_from is None:
             self.detector.reset()
             self._forget(self._seen - int(PRE_ROLL_S * SAMPLE_RATE_HZ))
         else:
             self._forget(keep_from)
-        return self._update(final, [], self._seen, self._at, segment.language)
+        return self._update(final, [], self._seen, self._free, segment.language)
 
-    def _filled(self, segment: _Segment, words: list[Heard], end: int) -> list[Heard]:
+    def _filled(self, segment: Segment, words: list[Heard], end: int) -> list[Heard]:
         """The words with those that the recogniser passed over, where somebody spoke and it wrote nothing.
 
         It likes to end after a sentence though another follows, and to leave out what was said before. Asked from there
         on, it is believed when it says more, and not just the last words again.
         """
-        count, place = self._passed_over(segment, words, end)
-        if place is None or (count and place <= segment.start):
+        if not words and not segment.held:  # no word at all: then there is nothing that was passed over
             return words
-        rest = replace(segment, start=place, voiced_from=place, held=[], tail=(), any_final=False)
-        rest.voiced = sum(chance >= VOICE_OFF for chance in self._chances(rest, place, end)) * WINDOW
+        found = segment.passed_over(words, end, PASSED_OVER_S)
+        if found is None or (found[0] and found[1] <= segment.start):
+            return words
+        count, place = found
+        rest = replace(segment, start=place, voiced_from=place, held=[], tail=(), any_final=False, alone=True)
+        rest.voiced = sum(chance >= VOICE_OFF for chance in rest.chances_in(place, end)) * WINDOW
         again = self._not_twice([*segment.held, *words[:count]], self._ask(rest, end), self._seconds(place))
         if len(again) <= len(words) - count:
             return words
@@ -379,31 +394,7 @@ class Listener:
                 return again[count:]
         return again
 
-    def _passed_over(self, segment: _Segment, words: Sequence[Heard], end: int) -> tuple[int, int | None]:
-        """How many words come before the first stretch that is voiced and has none, and where that begins.
-
-        None where there is no such stretch, or no word at all: then there is nothing that was passed over.
-        """
-        if not words and not segment.held:
-            return 0, None
-        # where nothing is held, from the voice on; but what was trimmed has its words
-        at = segment.held_to if segment.held else max(segment.voiced_from, segment.start)
-        for count, word in enumerate([*words, None]):
-            until = end if word is None else int(max(word.start_s, word.end_s - LONGEST_WORD_S) * SAMPLE_RATE_HZ)
-            voiced = sum(chance >= VOICE_ON for chance in self._chances(segment, at, until))
-            if self._seconds(voiced * WINDOW) >= PASSED_OVER_S:
-                return count, at
-            if word is not None:
-                at = int(min(word.end_s, word.start_s + LONGEST_WORD_S) * SAMPLE_RATE_HZ)
-        return 0, None
-
-    @staticmethod
-    def _chances(segment: _Segment, start: int, end: int) -> list[float]:
-        """Those of the windows between two places."""
-        first, last = ((place - segment.first_window) // WINDOW for place in (start, end))
-        return segment.chances[max(first, 0) : max(last, 0)]
-
-    def _is_told(self, segment: _Segment) -> bool:
+    def _is_told(self, segment: Segment) -> bool:
         """Whether the last answer was about all that was said, so that there is nothing left to ask."""
         return segment.asked_to >= segment.voiced_to + int(TOLD_S * SAMPLE_RATE_HZ)
 

@@ -11,29 +11,27 @@ from __future__ import annotations
 
 import functools
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.artefacts import FORMAT_VERSION, STATE_IN, STATE_OUT, Array, Session, checked_file, read_manifest
-from engine.captions import Heard
-from engine.listener import LIVE, OFFLINE, Decoder, Listener, Pace, Update
+from engine.listener import LIVE, OFFLINE, Decoder, Hypothesis, Listener, Pace, Update
 from engine.paths import assets_dir
 from engine.types import ArtefactError, Codes, Samples
 from engine.vad import SAMPLE_RATE_HZ, Detector
-
-if TYPE_CHECKING:
-    from engine.listener import _Segment
 
 ROLE = "bridge"
 LATE, PLACES = "lookahead_frames", "places"  # in the metadata
 REINSTALL = "install Sottovoce again"
 STEP = SAMPLE_RATE_HZ // 50  # samples of a frame
 LONG_GAP = 200  # frames without tokens after which the bridge begins anew
-# Whole files: windows no longer than those the bridge was trained on.
-OFFLINE_TOKENS = Pace(step_s=None, pause_s=0.5, min_s=5.0, rest_s=1.0, trim_s=14.0, max_s=14.0)
+# Windows no longer than those the bridge was trained on.
+OFFLINE_TOKENS = Pace(step_s=None, pause_s=0.5, min_s=5.0, rest_s=1.0, trim_s=14.0, max_s=14.0, context_s=0.0)
+LIVE_TOKENS = replace(LIVE, context_s=0.0)
 
 State = dict[str, Array]
 
@@ -184,9 +182,11 @@ class TokenListener(Listener):
         self._frames.forget(self._at)
         return update
 
-    def _ask(self, segment: _Segment, end: int) -> list[Heard]:
-        self._frames.at = segment.start
-        return super()._ask(segment, end)
+    def _transcribe(
+        self, start: int, end: int, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis:
+        self._frames.at = start
+        return super()._transcribe(start, end, prefix, draft, language, most_tokens)
 
 
 def open_frames(codec_id: str | None, recogniser: str) -> TokenFrames | None:
@@ -207,4 +207,4 @@ def open_listener(
     """Who listens to a sound, or where there are frames, to its tokens."""
     if frames is None:
         return Listener(decoder, detector, language, LIVE if live else OFFLINE, start)
-    return TokenListener(decoder, detector, frames, language, LIVE if live else OFFLINE_TOKENS, start)
+    return TokenListener(decoder, detector, frames, language, LIVE_TOKENS if live else OFFLINE_TOKENS, start)
