@@ -217,7 +217,8 @@ class Listener:
     def _ask(self, segment: Segment, end: int) -> list[Heard]:
         """The recogniser's words after those that are final, on the one clock, nonsense taken out.
 
-        Heard with what was said before, which tells what is likely; but by itself where something is left out so.
+        Heard with what was said before, which tells what is likely; but by itself where something is left out so, or
+        where the first words may be made up: only then does Whisper tell whether somebody speaks.
         """
         end = min(end, self.fed_to)
         sound = self._sound[segment.start - self._at : end - self._at]
@@ -228,7 +229,8 @@ class Listener:
         if not segment.alone:
             start, before = self._context.of(segment.start, self._at)
         words = self._heard(segment, start, end, before)
-        if not before or segment.passed_over(words, end, LEFT_OUT_S) is None:
+        told = bool(words or segment.held) and segment.passed_over(words, end, LEFT_OUT_S) is None
+        if not before or told:
             return words
         alone = self._heard(segment, segment.start, end, [])
         if len(alone) <= len(words):
@@ -275,7 +277,8 @@ class Listener:
         words = without_loops([*segment.held, *without_squeezed(words)])[len(segment.held) :]
         words = without_echo(segment.held, words)
         if not segment.any_final:
-            if sounds_invented(words, answer.no_speech, answer.logprob, self._seconds(segment.voiced)):
+            no_speech = answer.no_speech if start == segment.start else 1.0  # else it is not about the segment
+            if sounds_invented(words, no_speech, answer.logprob, self._seconds(segment.voiced)):
                 return []
         elif compression_ratio(join_words([*segment.held, *words])) > MAX_COMPRESSION:
             return []

@@ -259,6 +259,24 @@ def test_what_is_left_out_for_what_was_said_before_is_heard_by_itself() -> None:
     assert reader.asked == 3
 
 
+class Inventing(LevelReader):
+    """Hears thanks in whatever is said last, and knows by itself that nobody speaks there."""
+
+    def transcribe(
+        self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis:
+        answer = super().transcribe(samples, prefix, draft, language, most_tokens)
+        thanks = tuple(replace(word, text="Thank you.") if word.text == "w2" else word for word in answer.words)
+        return replace(answer, words=thanks, no_speech=0.0 if prefix else 0.9, logprob=-0.5)
+
+
+def test_words_that_may_be_made_up_are_believed_only_when_they_are_heard_by_themselves() -> None:
+    sound, _ = spoken([0.5, 1.0, 1.0])
+    updates, reader = listen(sound, replace(LIVE, step_s=None), [1600], reader=Inventing())
+    assert [word.text for update in updates for word in update.final] == ["w0", "w1"]
+    assert reader.asked == 4
+
+
 def test_nobody_is_asked_about_silence(rng: np.random.Generator) -> None:
     for level in (0.0, STEP / 10):
         noise = (level * rng.standard_normal(20 * SAMPLE_RATE_HZ)).astype(np.float32)
