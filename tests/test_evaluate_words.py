@@ -15,18 +15,20 @@ from engine.residue import Reading
 from engine.types import SottovoceError, Word
 from models import evaluate, evaluate_words
 from models.evaluate_words import (
-    LEADS_S,
+    ENHANCED,
     PAUSE_S,
     covered,
-    heard_often,
     kinds,
     languages,
     markdown,
+    more_than,
     nobody_speaks,
     sounding_of,
     stream_of,
+    streaming,
     talkers_of,
 )
+from models.metrics import WordErrors
 from models.shards import RATE_HZ, Clip
 from models.testset import Mixture
 from models.word_pairs import KIND_OF, KINDS, NOISES, Pair
@@ -174,20 +176,29 @@ def test_languages_are_heard_of_validation_voices_where_there_are_any(
     assert "| nl, noisy, file" in markdown({"languages": found})
 
 
-def test_a_stream_is_heard_more_than_once_and_all_of_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    sound, lengths = np.ones(RATE_HZ, np.float32), list[int]()
+def test_a_stream_is_heard_live_and_offline_and_the_difference_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    voice = np.ones(RATE_HZ, np.float32)
+    said = Mixture("1", voice, voice, voice, 0.0, "rain", "red green blue grey")
 
     def live(sound: np.ndarray, pace: object, decoder: object) -> tuple[list[Word], list[float]]:
-        lengths.append(len(sound))
-        said = "red green blue" if len(lengths) == 1 else "red green"
-        return [Word(word, 0.0, 1.0) for word in said.split()], [float(len(lengths))]
+        told = "red green" if pace is LIVE else "red green blue"
+        return [Word(word, 0.0, 1.0) for word in told.split()], [1.0, 2.0]
 
     monkeypatch.setattr(evaluate_words, "heard_live", live)
-    row, delays_s = heard_often(sound, "red green blue grey", LIVE, None)
-    assert lengths == [RATE_HZ + round(lead_s * RATE_HZ) for lead_s in LEADS_S]
-    assert row["runs"] == [25.0, 50.0, 50.0]
-    assert (row["words"], row["word_errors_percent"]) == (4, pytest.approx(41.67))
-    assert delays_s == [1.0, 2.0, 3.0]
+    monkeypatch.setattr(evaluate_words, "taps_of", lambda sound: {"noisy": sound, ENHANCED: sound})
+    found = streaming([said], None, lambda sound: "red")
+    assert found["clean, plain Whisper"]["word_errors_percent"] == 75.0
+    for title in ("clean", "clean, enhanced", "noisy", ENHANCED):
+        row = found[f"{title}, live"]
+        assert (row["word_errors_percent"], row["over_offline"], row["final_s_median"]) == (50.0, 25.0, 1.5)
+        assert found[f"{title}, offline"]["word_errors_percent"] == 25.0
+    assert "over_offline" in markdown({"streaming": found})
+
+
+def test_how_much_more_is_wrong_is_resampled_together() -> None:
+    one, other = ([WordErrors(errors, 10) for errors in row] for row in ((3, 1) * 20, (2, 0) * 20))
+    assert more_than(one, other) == {"over_offline": 10.0, "over_offline_interval": [10.0, 10.0]}
+    assert more_than(other, one)["over_offline"] == -10.0
 
 
 def test_noise_without_a_voice_fills_its_time_and_every_kind_comes_and_silence() -> None:
