@@ -6,43 +6,21 @@ positions are samples at 16 kHz since the start, from one counter that never sto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import takewhile
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from engine.captions import (
-    MAX_COMPRESSION,
-    SENTENCE_ENDS,
-    Agreement,
-    Heard,
-    compression_ratio,
-    join_words,
-    normalised,
-    sounds_invented,
-    token_cap,
-    without_echo,
-    without_loops,
-    without_second_round,
-    without_squeezed,
-)
-from engine.segment import VOICE_OFF, VOICE_ON, Context, Segment
+from engine.answers import Answers, Decoder
+from engine.captions import SENTENCE_ENDS, Agreement, Heard
+from engine.segment import POST_ROLL_S, VOICE_OFF, VOICE_ON, Segment, Sound
 from engine.types import Samples, Word
 from engine.vad import SAMPLE_RATE_HZ, WINDOW, Detector
 
 ON_WINDOWS = 2  # a voice begins with this many windows in a row
 SILENT_WINDOWS = 31  # a second
 PRE_ROLL_S = 0.4  # kept from before the voice was noticed
-POST_ROLL_S = 0.3  # kept after it ended
-SILENCE_DB = -60.0  # a segment quieter than this is not asked about
-LATE_S = 0.5  # a word that begins this long after the last voice was not spoken
 TOLD_S = 0.1  # an answer about sound that goes on this long after the voice is about all of it
-SURE_LANGUAGE, SURE_AFTER_S = 0.6, 2.0
-PASSED_OVER_S = 2.0  # voiced without a word: the recogniser left something out
-LEFT_OUT_S = 1.0  # the same, where it heard what came before, too: then it likes to leave out how a segment begins
-AGAIN_S = 0.5  # so far behind a word's end, by its time, the same word is its end
 
 
 @dataclass(frozen=True)
@@ -72,25 +50,6 @@ OFFLINE = Pace(step_s=None, pause_s=0.5, min_s=12.0, rest_s=2.0, trim_s=28.0, ma
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """The recogniser's answer: words after the prefix, times in seconds from the first sample it was given."""
-
-    words: tuple[Heard, ...]
-    language: str
-    language_probability: float = 1.0
-    no_speech: float = 0.0
-    logprob: float = 0.0
-
-
-class Decoder(Protocol):
-    """A recogniser of one piece of sound. `prefix` are tokens that it must begin with, `draft` tokens it may expect."""
-
-    def transcribe(
-        self, samples: Samples, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
-    ) -> Hypothesis: ...
-
-
-@dataclass(frozen=True)
 class Update:
     """What one look brought. heard_to: the sound it is about ends here; final_to: nothing before is needed again."""
 
@@ -102,7 +61,10 @@ class Update:
 
 
 class Listener:
-    """Feed samples, then call `advance` until it gives None. `finish` first when no more will come."""
+    """Feed samples, then call `advance` until it gives None. `finish` first when no more will come.
+
+    asked_from: told where the sound begins that the decoder is asked about next.
+    """
 
     def __init__(
         self,
@@ -111,29 +73,33 @@ class Listener:
         language: str | None = None,
         pace: Pace = LIVE,
         start: int = 0,
+        asked_from: Callable[[int], object] = lambda place: None,
     ) -> None:
-        self.decoder, self.detector, self.pace = decoder, detector, pace
-        self.language = language
-        self._sound = np.zeros(0, dtype=np.float32)
-        self._at = start  # position of self._sound[0]
+        self.detector, self.pace = detector, pace
+        self._sound = Sound(start)
+        self._answers = Answers(decoder, self._sound, language, pace.context_s, asked_from)
         self._free = start  # no segment will begin before this
         self._seen = start  # voice was looked for up to here
         self._run = 0
         self._ended = False
         self._silent = 0  # windows of digital silence in a row, with nothing open
         self._segment: Segment | None = None
-        self._context = Context(pace.context_s)
         self._agreement: Agreement[Heard] = Agreement(pace.sure_s)
         self._last_s = start / SAMPLE_RATE_HZ
         self._told_to = start
 
     @property
+    def language(self) -> str | None:
+        """What is spoken; None until the recogniser is sure."""
+        return self._answers.language
+
+    @property
     def fed_to(self) -> int:
-        return self._at + len(self._sound)
+        return self._sound.end
 
     def feed(self, samples: Samples) -> None:
         """The next samples at 16 kHz, mono."""
-        self._sound = np.concatenate([self._sound, samples])
+        self._sound.add(samples)
 
     def gap(self, count: int) -> None:
         """`count` samples were lost here: silence stands for them, so that the clock goes on."""
@@ -146,8 +112,7 @@ class Listener:
     def advance(self) -> Update | None:
         """Look on until there is something to tell; None when more sound is wanted."""
         while self.fed_to - self._seen >= WINDOW:
-            at = self._seen - self._at
-            self._look(self._chance(self._sound[at : at + WINDOW]))
+            self._look(self._chance(self._sound.between(self._seen, self._seen + WINDOW)))
             segment = self._segment
             if segment is None:
                 self._forget(self._seen - int(PRE_ROLL_S * SAMPLE_RATE_HZ))
@@ -191,7 +156,9 @@ class Listener:
             self._open(start, self._run * WINDOW)
 
     def _open(self, start: int, voiced: int) -> None:
-        self._segment = Segment(start, self._seen, start, voiced, first_window=self._seen, language=self.language)
+        self._segment = Segment(
+            start, self._seen, start, voiced, first_window=self._seen, language=self._answers.language
+        )
         self._segment.voiced_from = max(start, self._seen - self._run * WINDOW)
         self._agreement = Agreement(self.pace.sure_s)
         self._run = 0
@@ -209,85 +176,12 @@ class Listener:
     def _forget(self, before: int) -> None:
         """No segment will begin before this; sound that may be heard with one stays."""
         self._free = max(self._free, min(before, self.fed_to))
-        drop = max(self._free - round(self.pace.context_s * SAMPLE_RATE_HZ) - self._at, 0)
-        if drop:
-            self._sound = self._sound[drop:]
-            self._at += drop
-
-    def _ask(self, segment: Segment, end: int) -> list[Heard]:
-        """The recogniser's words after those that are final, on the one clock, nonsense taken out.
-
-        Heard with what was said before, which tells what is likely; but by itself where something is left out so, or
-        where the first words may be made up: only then does Whisper tell whether somebody speaks.
-        """
-        end = min(end, self.fed_to)
-        sound = self._sound[segment.start - self._at : end - self._at]
-        power = float(np.mean(np.square(sound, dtype=np.float64))) if len(sound) else 0.0
-        if power < 10.0 ** (SILENCE_DB / 10.0):
-            return []
-        start, before = segment.start, list[Heard]()
-        if not segment.alone:
-            start, before = self._context.of(segment.start, self._at)
-        words = self._heard(segment, start, end, before)
-        told = bool(words or segment.held) and segment.passed_over(words, end, LEFT_OUT_S) is None
-        if not before or told:
-            return words
-        alone = self._heard(segment, segment.start, end, [])
-        if len(alone) <= len(words):
-            return words
-        segment.alone = True
-        return alone
-
-    def _heard(self, segment: Segment, start: int, end: int, before: Sequence[Heard]) -> list[Heard]:
-        """An answer about the sound from start to end, in which these words come before the segment's own."""
-        prefix = [token for word in [*before, *segment.held] for token in word.tokens]
-        draft = [token for word in segment.tail for token in word.tokens]
-        cap = token_cap(self._seconds(end - start), segment.language)
-        answer = self._transcribe(start, end, prefix, draft, segment.language, cap - len(prefix))
-        self._learn_language(segment, answer)
-        return self._believed(segment, answer, start, end)
-
-    def _transcribe(
-        self, start: int, end: int, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
-    ) -> Hypothesis:
-        return self.decoder.transcribe(
-            self._sound[start - self._at : end - self._at], prefix, draft, language, most_tokens
-        )
-
-    def _learn_language(self, segment: Segment, answer: Hypothesis) -> None:
-        sure = answer.language_probability >= SURE_LANGUAGE
-        if self.language is None and sure and self._seconds(segment.voiced) >= SURE_AFTER_S:
-            self.language = answer.language
-        if segment.language is None and (self.language or segment.any_final):
-            segment.language = answer.language
-
-    def _believed(self, segment: Segment, answer: Hypothesis, start: int, end: int) -> list[Heard]:
-        base_s, first_s = self._seconds(start), self._seconds(segment.start)
-        voiced_s = self._seconds(segment.voiced_to)
-        earliest_s = self._seconds(segment.voiced_from) - POST_ROLL_S / 2  # attention puts the first word too early
-        words = []
-        for word in answer.words:
-            end_s = base_s + word.end_s
-            if start < segment.start and end_s < first_s - POST_ROLL_S:  # the end of what was said before
-                continue
-            start_s = min(max(base_s + word.start_s, earliest_s), end_s)
-            words.append(replace(word, start_s=start_s, end_s=min(end_s, self._seconds(end))))
-        words = without_second_round([*segment.held, *words])[len(segment.held) :]
-        words = list(takewhile(lambda word: word.start_s <= voiced_s + LATE_S, words))
-        words = without_loops([*segment.held, *without_squeezed(words)])[len(segment.held) :]
-        words = without_echo(segment.held, words)
-        if not segment.any_final:
-            no_speech = answer.no_speech if start == segment.start else 1.0  # else it is not about the segment
-            if sounds_invented(words, no_speech, answer.logprob, self._seconds(segment.voiced)):
-                return []
-        elif compression_ratio(join_words([*segment.held, *words])) > MAX_COMPRESSION:
-            return []
-        return words
+        self._sound.forget(self._free - round(self.pace.context_s * SAMPLE_RATE_HZ))
 
     def _step(self, segment: Segment) -> Update:
         """A tentative answer about all that is there."""
         segment.asked_to = self._seen
-        words = self._ask(segment, self._seen)
+        words = self._answers.about(segment, self._seen)
         horizon_s = self._seconds(self._seen) - self.pace.margin_s
         final, tail = self._agreement.update(words, horizon_s)
         segment.tail = tuple(tail)
@@ -329,7 +223,7 @@ class Listener:
         end_s = segment.held[last].end_s
         cut_s = end_s if next_start_s is None else (end_s + max(next_start_s, end_s)) / 2
         segment.start = min(max(segment.start, int(cut_s * SAMPLE_RATE_HZ)), self._seen)
-        self._context.add(segment.held[: last + 1])
+        self._answers.context.add(segment.held[: last + 1])
         segment.held = segment.held[last + 1 :]
         self._forget(segment.start)
 
@@ -352,10 +246,10 @@ class Listener:
     def _close(self, segment: Segment, end: int, keep_from: int | None = None) -> Update:
         """The last answer about a segment: all of it is final."""
         end, whole = min(end, self.fed_to), keep_from is None  # else the last answer goes beyond the cut
-        words = list(segment.tail) if whole and self._is_told(segment) else self._ask(segment, end)
-        final = self._agreement.finish(self._filled(segment, words, end))
+        words = list(segment.tail) if whole and self._is_told(segment) else self._answers.about(segment, end)
+        final = self._agreement.finish(self._answers.filled(segment, words, end))
         self._hold(segment, final)
-        self._context.add(segment.held)
+        self._answers.context.add(segment.held)
         self._segment = None
         if keep_from is None:
             self.detector.reset()
@@ -363,39 +257,6 @@ class Listener:
         else:
             self._forget(keep_from)
         return self._update(final, [], self._seen, self._free, segment.language)
-
-    def _filled(self, segment: Segment, words: list[Heard], end: int) -> list[Heard]:
-        """The words with those that the recogniser passed over, where somebody spoke and it wrote nothing.
-
-        It likes to end after a sentence though another follows, and to leave out what was said before. Asked from there
-        on, it is believed when it says more, and not just the last words again.
-        """
-        if not words and not segment.held:  # no word at all: then there is nothing that was passed over
-            return words
-        found = segment.passed_over(words, end, PASSED_OVER_S)
-        if found is None or (found[0] and found[1] <= segment.start):
-            return words
-        count, place = found
-        rest = replace(segment, start=place, voiced_from=place, held=[], tail=(), any_final=False, alone=True)
-        rest.voiced = sum(chance >= VOICE_OFF for chance in rest.chances_in(place, end)) * WINDOW
-        again = self._not_twice([*segment.held, *words[:count]], self._ask(rest, end), self._seconds(place))
-        if len(again) <= len(words) - count:
-            return words
-        return [*words[:count], *self._filled(rest, again, end)]
-
-    @staticmethod
-    def _not_twice(before: Sequence[Heard], again: list[Heard], place_s: float) -> list[Heard]:
-        """What was asked again from place_s on, without words that it begins with and that were there before.
-
-        All of them when it says nothing else; else the last word alone is heard again, by its end, and some before it.
-        """
-        said, heard = ([normalised(word.text) for word in words] for words in (before, again))
-        if said[-len(heard) :] == heard:
-            return []
-        for count in range(min(len(said), len(heard)), 0, -1):
-            if said[-count:] == heard[:count] and again[count - 1].start_s <= place_s + AGAIN_S:
-                return again[count:]
-        return again
 
     def _is_told(self, segment: Segment) -> bool:
         """Whether the last answer was about all that was said, so that there is nothing left to ask."""

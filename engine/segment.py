@@ -1,17 +1,47 @@
-"""Sound that is being spoken, with what is known of its words; and what was said before it."""
+"""The newest sound, what of it is being spoken, with what is known of its words, and what was said before it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from engine.captions import Heard
+from engine.types import Samples
 from engine.vad import SAMPLE_RATE_HZ, WINDOW
 
 VOICE_ON, VOICE_OFF = 0.5, 0.35  # probabilities at which the voice begins and is still there
+POST_ROLL_S = 0.3  # kept after the voice ended
 LONGEST_WORD_S = 1.0  # what is longer has a stretch without a word in it
 CONTEXT_PAUSE_S = 3.0  # what was said before a longer pause says nothing of what comes
 CONTEXT_PRE_ROLL_S = 0.2
+
+
+class Sound:
+    """The newest samples at 16 kHz, by their position: from `start`, where older ones are forgotten, to `end`."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self._samples = np.zeros(0, dtype=np.float32)
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self._samples)
+
+    def add(self, samples: Samples) -> None:
+        """The next ones [N]."""
+        self._samples = np.concatenate([self._samples, samples])
+
+    def between(self, start: int, end: int) -> Samples:
+        """Those from one position to another, neither before `start`; fewer where `end` is beyond the last."""
+        return self._samples[start - self.start : end - self.start]
+
+    def forget(self, before: int) -> None:
+        """Nothing before this position will be asked for."""
+        if before > self.start:
+            self._samples = self._samples[before - self.start :]
+            self.start = before
 
 
 @dataclass

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.answers import Decoder
 from engine.artefacts import FORMAT_VERSION, STATE_IN, STATE_OUT, Array, Session, checked_file, read_manifest
-from engine.listener import LIVE, OFFLINE, Decoder, Hypothesis, Listener, Pace, Update
+from engine.listener import LIVE, OFFLINE, Listener, Pace, Update
 from engine.paths import assets_dir
 from engine.types import ArtefactError, Codes, Samples
 from engine.vad import SAMPLE_RATE_HZ, Detector
@@ -152,6 +152,10 @@ class TokenFrames:
         found: Samples = whole + self.bridge.places[: len(whole)]
         return found
 
+    def ask_from(self, place: int) -> None:
+        """The window that is asked for next begins at this position, in samples."""
+        self.at = place
+
     def forget(self, before: int) -> None:
         """Nothing before this position, in samples, will be asked for."""
         while self._chunks and (self._chunks[0][0] + len(self._chunks[0][1])) * STEP <= before:
@@ -173,20 +177,14 @@ class TokenListener(Listener):
         pace: Pace = OFFLINE_TOKENS,
         start: int = 0,
     ) -> None:
-        super().__init__(decoder, detector, language, pace, start)
+        super().__init__(decoder, detector, language, pace, start, frames.ask_from)
         self._frames = frames
 
     def advance(self) -> Update | None:
         """As the listener's own; frames that will not be asked for are let go."""
         update = super().advance()
-        self._frames.forget(self._at)
+        self._frames.forget(self._sound.start)
         return update
-
-    def _transcribe(
-        self, start: int, end: int, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
-    ) -> Hypothesis:
-        self._frames.at = start
-        return super()._transcribe(start, end, prefix, draft, language, most_tokens)
 
 
 def open_frames(codec_id: str | None, recogniser: str) -> TokenFrames | None:

@@ -23,9 +23,9 @@ from torch import Tensor
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from engine.alignment import align
+from engine.answers import Hypothesis
 from engine.captions import Heard, loop_start, merge_pieces
 from engine.ct2 import read_tensors
-from engine.listener import Hypothesis
 from engine.types import ArtefactError, Samples
 from engine.vad import SAMPLE_RATE_HZ
 
@@ -159,7 +159,7 @@ class WhisperDecoder:
     def transcribe(
         self, samples: Samples, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
-        """See engine.listener.Decoder. At most 29 s of sound."""
+        """See engine.answers.Decoder. At most 29 s of sound."""
         frames = 0
         for trailing_s in TRAILING_S:
             features = self._features(samples, trailing_s)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from engine.answers import Hypothesis
 from engine.captions import Heard
-from engine.listener import Hypothesis, Listener, Pace, Update
+from engine.listener import Listener, Pace, Update
 from engine.vad import SAMPLE_RATE_HZ, WINDOW
 
 WORD_S, STEP = 0.4, 0.001

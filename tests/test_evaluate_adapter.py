@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.answers import Hypothesis
 from engine.captions import Heard
-from engine.listener import Hypothesis
 from engine.types import SottovoceError
 from models import evaluate_adapter, evaluate_words
 from models.evaluate_adapter import quantised, through, with_adapter

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.answers import Hypothesis
 from engine.artefacts import load_models
 from engine.captions import Heard
-from engine.listener import Hypothesis
 from engine.token_words import STEP, TokenBridge
 from engine.vad import SAMPLE_RATE_HZ
 from models import evaluate_tokens, evaluate_words

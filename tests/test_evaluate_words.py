@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.answers import Hypothesis
 from engine.captions import Heard as HeardWord
-from engine.listener import LIVE, Hypothesis
+from engine.listener import LIVE
 from engine.residue import Reading
 from engine.types import SottovoceError, Word
 from models import evaluate, evaluate_words

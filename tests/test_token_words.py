@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from engine.answers import Hypothesis
 from engine.artefacts import shared_models
 from engine.captions import Heard
-from engine.listener import LIVE, Hypothesis
+from engine.listener import LIVE
 from engine.livebench import demo_sound
 from engine.recognizer import recognise_file
 from engine.taps import token_pieces

@@ -7,7 +7,7 @@ import pytest
 import torch
 import whisper
 
-from engine.listener import Hypothesis
+from engine.answers import Hypothesis
 from engine.vad import SAMPLE_RATE_HZ
 from engine.whisper_decoder import FRAMES_PER_S, TRAILING_S, WhisperDecoder
 
