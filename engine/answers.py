@@ -71,30 +71,35 @@ class Answers:
         asked_from: Callable[[int], object] = lambda place: None,
     ) -> None:
         self._decoder, self._sound, self._asked_from = decoder, sound, asked_from
+        self._context_s = context_s
         self.language = language
         self.context = Context(context_s)
 
     def about(self, segment: Segment, end: int) -> list[Heard]:
         """The recogniser's words after those that are final, on the one clock, nonsense taken out.
 
-        Heard with what was said before, which tells what is likely; but by itself where something is left out so, or
-        where the first words may be made up: only then does Whisper tell whether somebody speaks.
+        Heard with what was said before, which tells what is likely; but by itself where something is left out so, where
+        that is only said again, or where the first words may be made up: only then does Whisper tell whether somebody
+        speaks.
         """
         end = min(end, self._sound.end)
         sound = self._sound.between(segment.start, end)
         power = float(np.mean(np.square(sound, dtype=np.float64))) if len(sound) else 0.0
         if power < 10.0 ** (SILENCE_DB / 10.0):
             return []
-        start, before = segment.start, list[Heard]()
-        if not segment.alone:
-            start, before = self.context.of(segment.start, self._sound.start)
+        if segment.alone or self.language is None:  # else a guess would be made of what was said before, too
+            return self._heard(segment, segment.start, end, [])
+        start, before = self.context.of(segment.start, self._sound.start)
         words = self._heard(segment, start, end, before)
-        told = bool(words or segment.held) and segment.passed_over(words, end, LEFT_OUT_S) is None
-        if not before or told:
+        if not before:
+            return words
+        new = without_echo([*before, *segment.held], words)
+        told = bool(new or segment.held) and segment.passed_over(new, end, LEFT_OUT_S) is None
+        if told and len(new) == len(words):
             return words
         alone = self._heard(segment, segment.start, end, [])
-        if len(alone) <= len(words):
-            return words
+        if len(alone) <= len(new):
+            return new
         segment.alone = True
         return alone
 
@@ -113,6 +118,7 @@ class Answers:
         sure = answer.language_probability >= SURE_LANGUAGE
         if self.language is None and sure and _seconds(segment.voiced) >= SURE_AFTER_S:
             self.language = answer.language
+            self.context = Context(self._context_s)  # what was said before was written down by a guess
         if segment.language is None and (self.language or segment.any_final):
             segment.language = answer.language
 

@@ -35,6 +35,7 @@ class Sound:
 
     def between(self, start: int, end: int) -> Samples:
         """Those from one position to another, neither before `start`; fewer where `end` is beyond the last."""
+        assert self.start <= start, "this sound was forgotten"
         return self._samples[start - self.start : end - self.start]
 
     def forget(self, before: int) -> None:
@@ -63,8 +64,8 @@ class Segment:
 
     @property
     def held_to(self) -> int:
-        """Where the last final word ends; the start where there is none."""
-        return int(self.held[-1].end_s * SAMPLE_RATE_HZ) if self.held else self.start
+        """Where the last final word ends; the start where there is none, or it ends before that."""
+        return max(self.start, int(self.held[-1].end_s * SAMPLE_RATE_HZ)) if self.held else self.start
 
     def chances_in(self, start: int, end: int) -> list[float]:
         """Those of the windows between two places."""
@@ -89,7 +90,7 @@ class Segment:
 
 
 class Context:
-    """The words that were said last, up to longest_s before what is heard with them."""
+    """The words that were said last, up to longest_s before what is heard with them; none where that is 0."""
 
     def __init__(self, longest_s: float) -> None:
         self._longest_s = longest_s
@@ -106,6 +107,8 @@ class Context:
 
         kept_from: there is no sound before this. No longer pause than CONTEXT_PAUSE_S lies between the words.
         """
+        if not self._longest_s:
+            return start, []
         next_s, first = start / SAMPLE_RATE_HZ, len(self._words)
         earliest_s = max(next_s - self._longest_s, kept_from / SAMPLE_RATE_HZ)
         for place in range(len(self._words) - 1, -1, -1):
@@ -119,4 +122,4 @@ class Context:
         begin_s = max(words[0].start_s - CONTEXT_PRE_ROLL_S, earliest_s)
         if first:
             begin_s = max(begin_s, min(self._words[first - 1].end_s, words[0].start_s))
-        return min(int(begin_s * SAMPLE_RATE_HZ), start), words
+        return min(max(int(begin_s * SAMPLE_RATE_HZ), kept_from), start), words

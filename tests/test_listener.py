@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from engine.answers import Hypothesis
 from engine.captions import Heard, join_words
-from engine.listener import LIVE, OFFLINE, POST_ROLL_S, PRE_ROLL_S, Listener
-from engine.segment import CONTEXT_PAUSE_S, CONTEXT_PRE_ROLL_S
+from engine.listener import LIVE, OFFLINE, Listener
 from engine.vad import SAMPLE_RATE_HZ
 from tests.fake_words import STEP, WORD_S, LevelDetector, LevelReader, listen, spoken
 
@@ -128,88 +127,6 @@ def test_only_a_short_tail_is_asked_about_however_long_the_speech() -> None:
             pass
         assert listener.fed_to - listener._sound.start < (12 + LIVE.context_s) * SAMPLE_RATE_HZ
     assert 5 * SAMPLE_RATE_HZ < longest <= (10.5 + LIVE.context_s) * SAMPLE_RATE_HZ
-
-
-class Noting(LevelReader):
-    """Keeps what it was asked: seconds of sound, and the prefix."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.notes = list[tuple[float, list[int]]]()
-
-    def transcribe(
-        self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
-    ) -> Hypothesis:
-        self.notes.append((len(samples) / SAMPLE_RATE_HZ, list(prefix)))
-        return super().transcribe(samples, prefix, draft, language, most_tokens)
-
-
-def test_what_was_said_before_is_heard_with_the_words_after_it_and_told_once() -> None:
-    sound, starts = spoken([0.5, 1.0, 1.0, CONTEXT_PAUSE_S + 1.0, 1.0])
-    updates, reader = listen(sound, replace(LIVE, step_s=None), [1600], reader=(noting := Noting()))
-    assert [word.text for update in updates for word in update.final] == [f"w{number}" for number in range(5)]
-    assert [prefix for _, prefix in noting.notes] == [[], [0], [0, 1], [], [3]]
-    ends_s = [start_s + WORD_S for start_s in starts]
-    assert noting.notes[2][0] == pytest.approx(ends_s[2] - starts[0] + CONTEXT_PRE_ROLL_S + POST_ROLL_S, abs=0.05)
-    assert reader.asked == 5
-
-
-def test_no_more_than_the_last_words_is_heard_again() -> None:
-    sound, _ = spoken([1.0] * 30)
-    _, noting = listen(sound, replace(LIVE, step_s=None), [1600], reader=Noting())
-    assert isinstance(noting, Noting)
-    spoken_s = WORD_S + PRE_ROLL_S + POST_ROLL_S
-    assert max(seconds for seconds, _ in noting.notes) <= LIVE.context_s + spoken_s + 0.1
-    assert len(noting.notes[-1][1]) == int((LIVE.context_s - CONTEXT_PRE_ROLL_S) / (1.0 + WORD_S))
-    _, without = listen(sound, replace(LIVE, step_s=None, context_s=0.0), [1600], reader=Noting())
-    assert isinstance(without, Noting)
-    assert all(prefix == [] for _, prefix in without.notes)
-
-
-def test_what_is_kept_to_be_heard_again_is_not_asked_for_by_who_comes_after() -> None:
-    assert LIVE.step_s is not None
-    sound, starts = spoken([0.5, 1.0, 1.0])
-    updates, _ = listen(sound, LIVE, [1600])
-    assert len(starts) == sum(len(update.final) for update in updates)
-    late = round((PRE_ROLL_S + LIVE.step_s) * SAMPLE_RATE_HZ)
-    assert all(update.final_to > update.heard_to - late for update in updates if update.final)
-
-
-class Skipping(LevelReader):
-    """With words before them, it leaves out the first four of the segment's."""
-
-    def transcribe(
-        self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
-    ) -> Hypothesis:
-        answer = super().transcribe(samples, prefix, draft, language, most_tokens)
-        return replace(answer, words=answer.words[4:]) if prefix else answer
-
-
-def test_what_is_left_out_for_what_was_said_before_is_heard_by_itself() -> None:
-    sound, starts = spoken([0.5, 1.0, *[0.05] * 7])
-    updates, reader = listen(sound, replace(LIVE, step_s=None), [1600], reader=Skipping())
-    final = [word for update in updates for word in update.final]
-    assert [word.text for word in final] == [f"w{number}" for number in range(9)]
-    assert all(abs(word.start_s - start_s) < 0.05 for word, start_s in zip(final, starts, strict=True))
-    assert reader.asked == 3
-
-
-class Inventing(LevelReader):
-    """Hears thanks in whatever is said last, and knows by itself that nobody speaks there."""
-
-    def transcribe(
-        self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
-    ) -> Hypothesis:
-        answer = super().transcribe(samples, prefix, draft, language, most_tokens)
-        thanks = tuple(replace(word, text="Thank you.") if word.text == "w2" else word for word in answer.words)
-        return replace(answer, words=thanks, no_speech=0.0 if prefix else 0.9, logprob=-0.5)
-
-
-def test_words_that_may_be_made_up_are_believed_only_when_they_are_heard_by_themselves() -> None:
-    sound, _ = spoken([0.5, 1.0, 1.0])
-    updates, reader = listen(sound, replace(LIVE, step_s=None), [1600], reader=Inventing())
-    assert [word.text for update in updates for word in update.final] == ["w0", "w1"]
-    assert reader.asked == 4
 
 
 def test_nobody_is_asked_about_silence(rng: np.random.Generator) -> None:
