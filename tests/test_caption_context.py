@@ -107,9 +107,11 @@ class Repeating(LevelReader):
         answer = super().transcribe(samples, prefix, draft, language, most_tokens)
         if not (prefix and answer.words):
             return answer
-        at_s = answer.words[0].start_s
-        echo = [Heard(f"w{token}", at_s, at_s + 0.1, 0.9, (token,)) for token in prefix]
-        return replace(answer, words=(*echo, *answer.words))
+        at_s, step_s = answer.words[0].start_s, 0.08
+        echo = [Heard(f"w{t}", at_s + n * step_s, at_s + (n + 1) * step_s, 0.9, (t,)) for n, t in enumerate(prefix)]
+        over_s = echo[-1].end_s
+        words = [replace(w, start_s=max(w.start_s, over_s), end_s=max(w.end_s, over_s + 0.1)) for w in answer.words]
+        return replace(answer, words=(*echo, *words))
 
 
 def test_what_was_said_before_is_not_told_again() -> None:
