@@ -68,7 +68,7 @@ class Recognizer:
 
     language: a code such as "en", or None to find it out. weights: what was loaded, with its hash and source.
     residue: tell, too, which noise there is in what `watch` is given. codec_id: of the tokens that are fed with the
-    sound and from which the words are to come, without Whisper's encoder; the sound tells when somebody speaks.
+    sound and from which the words are to come; the sound then only tells when somebody speaks.
     """
 
     def __init__(

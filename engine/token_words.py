@@ -1,10 +1,10 @@
-"""Words from the codec's voice tokens, without Whisper's encoder: the bridge, and its frames by position.
+"""Words from the codec's voice tokens, without any sound: the bridge, and its frames by position.
 
-    codes [T, K] ─► bridge.onnx ─► frames as Whisper's encoder makes them ─► Whisper's decoder
+    codes [T, K] ─► bridge.onnx ─► frames as of Whisper's convolutions ─► its blocks (engine.blocks) ─► its decoder
 
 The graph is stepped as tokens come, each hop once, however often the recogniser asks; it is `lookahead` frames late.
-What it makes hangs on the tokens alone. Where in a window a frame lies, which Whisper's encoder tells its decoder too,
-is added when a window is asked for. It belongs to one codec and one size of Whisper, and names both.
+What it makes hangs on the tokens alone. Where in a window a frame lies, which Whisper tells its blocks, is added when a
+window is asked for. It belongs to one codec and one size of Whisper, and names both.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class TokenFrames:
             self._chunks.append((first - self.bridge.lookahead + skipped, frames[skipped:]))
 
     def window(self, count: int, trailing_s: float) -> Samples:
-        """Frames [n, width] of `count` samples from `at` on and of silence after them, as Whisper's encoder would give.
+        """Frames [n, width] of `count` samples from `at` on and of silence after them, as of Whisper's convolutions.
 
         No more than the longest window. What has not come yet is silence.
         """

@@ -24,6 +24,7 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from engine.alignment import align
 from engine.answers import Hypothesis
+from engine.blocks import BlockEncoder
 from engine.captions import Heard, loop_start, merge_pieces
 from engine.ct2 import read_tensors
 from engine.types import ArtefactError, Samples
@@ -88,10 +89,15 @@ def quantise(model: torch.nn.Module) -> None:
             quantise(child)
 
 
+def stem_of(encoder: Any, mel: Tensor) -> Tensor:
+    """What the convolutions of openai-whisper's encoder make of mel [1, mels, 2 * frames]: [1, frames, width]."""
+    x = F.gelu(encoder.conv1(mel))
+    return torch.as_tensor(F.gelu(encoder.conv2(x)).permute(0, 2, 1))
+
+
 def encode_mel(encoder: Any, mel: Tensor) -> Tensor:
     """openai-whisper's encoder on mel [1, mels, 2 * frames], on as many positions as that has -> [1, frames, width]."""
-    x = F.gelu(encoder.conv1(mel))
-    x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
+    x = stem_of(encoder, mel)
     x = x + encoder.positional_embedding[: x.shape[1]]
     for block in encoder.blocks:
         x = block(x)
@@ -121,12 +127,13 @@ class Past:
 class WhisperDecoder:
     """Greedy decoding of a piece of sound with a forced prefix and a draft; word times from the cross attention.
 
-    window: in the encoder's place, where it is given: frames [n, width] of so many samples, which it finds by itself,
-    and of so many seconds of silence after them.
+    window: in place of the encoder's convolutions, where it is given: frames [n, width] of so many samples, which it
+    finds by itself, and of so many seconds of silence after them. The encoder's blocks then hear them as they come.
     """
 
     def __init__(self, model: Any, int8: bool = True, window: Callable[[int, float], Samples] | None = None) -> None:
         self.model, self.window = model, window
+        self.blocks: Callable[[Tensor], Tensor] = BlockEncoder(model.encoder)
         model.requires_grad_(False)
         self._to_vocabulary: torch.nn.Module | None = None
         if int8 and has_int8():
@@ -175,7 +182,7 @@ class WhisperDecoder:
     def _features(self, samples: Samples, trailing_s: float) -> Tensor:
         if self.window is None:
             return self.encode(samples, trailing_s)
-        return torch.from_numpy(self.window(len(samples), trailing_s))[None]
+        return self.blocks(torch.from_numpy(self.window(len(samples), trailing_s))[None])
 
     def _answer(
         self,
@@ -213,6 +220,12 @@ class WhisperDecoder:
     def frames(self, sound: Samples) -> Samples:
         """Sound [N] -> what the encoder makes of it, [frames, width], without silence after it."""
         found: Samples = self.encode(sound, trailing_s=0.0)[0].numpy()
+        return found
+
+    @torch.inference_mode()
+    def stem(self, sound: Samples) -> Samples:
+        """Sound [N] -> what the encoder's convolutions make of it, [frames, width], without silence after it."""
+        found: Samples = stem_of(self.model.encoder, self.mel(sound, trailing_s=0.0))[0].numpy()
         return found
 
     def detect_language(self, features: Tensor) -> tuple[str, float]:

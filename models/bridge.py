@@ -1,11 +1,11 @@
-"""From the codec's voice tokens into Whisper's latent space: what stands in the place of Whisper's encoder.
+"""From the codec's voice tokens to what the blocks of Whisper's encoder begin with: the learned part of the bridge.
 
-    codes [T, K] ─► what the shipped codebooks say of them, log power ─► causal convolutions ─► frames [T, width]
-                                                                                              + places [T, width]
+    codes [T, K] ─► the sound that they spell ─► log mel ─► causal convolutions ─► frames [T, width] + places [T, width]
 
-Whisper's encoder hears a whole window, and tells every frame its place in it. So a frame is made of two parts: what is
-said, which hangs on the tokens around it alone and is computed as they come, and where in the window that is, which is
-added when a window is cut out. The codebooks are the codec's own and fixed; of the shapes the first stages are read.
+Whisper's encoder is a short stem of convolutions over a mel spectrogram, and blocks that let every frame hear the whole
+window. What the stem makes of the clean voice hangs on the tokens around a frame alone, and is made of them here as
+they come; where in a window a frame lies is added when one is cut out, and the blocks go on from that, some frames at a
+time (engine.blocks). The codebooks are the codec's own and fixed; of the shapes the first stages are read.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from whisper.audio import mel_filters
 
 from models.config import ModelConfig
 from models.front import State
 from models.quantize import BandQuantizer
+from models.transforms import dft_basis, lapped_basis, overlap_add
 
-QUIETEST = 1e-9  # power of a bin below which nothing is told
-MIDDLE_DB, SPREAD_DB = -50.0, 20.0  # of a voice's bins, about
-LONGEST_WAVE = 10_000.0  # frames, of what places are told by, as in Whisper
+MEL_FRAME, MEL_STEP, MELS = 400, 160, 80  # of Whisper's spectrogram
+QUIETEST = 1e-8  # power of a mel band below which nothing is told
+MIDDLE, SPREAD = -4.0, 2.0  # of its decimal logarithm, about
+LONGEST_WAVE = 10_000.0  # frames, of what places are told by in Whisper
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,13 @@ class BridgeConfig:
     """
 
     width: int = 512
-    inner: int = 256
-    hidden: int = 384
-    kernel: int = 21
-    dilations: tuple[int, ...] = (1, 2, 4, 8)
-    stages: int = 2
-    lookahead: int = 20
+    inner: int = 192
+    hidden: int = 320
+    kernel: int = 11
+    dilations: tuple[int, ...] = (1, 2, 4)
+    stages: int = 3
+    lookahead: int = 10
     places: int = 900
-    waves: int = 64
-    place_hidden: int = 128
 
     def rows(self, codec: ModelConfig) -> int:
         """Rows of codes that are read, the first ones of a voice's."""
@@ -68,20 +69,33 @@ class Spread(nn.Module):
 class Bridge(nn.Module):
     """Causal: frame t comes with token t + lookahead. `whole` is a window at once, `forward` goes on from a state."""
 
+    basis: Tensor
+    cosine: Tensor
+    sine: Tensor
+    hann: Tensor
+    to_mel: Tensor
+
     def __init__(self, config: BridgeConfig, codec: ModelConfig) -> None:
         super().__init__()
         self.config, self.codec = config, codec
         self.shapes = BandQuantizer(codec, config.stages, keep_energy=False)
-        told = codec.bands + len(self._pooled(torch.zeros(1, codec.hop))[0])
+        cosine, sine = dft_basis(MEL_FRAME)
+        constants = {
+            "basis": lapped_basis(codec.hop, codec.overlap).half().float(),
+            "cosine": cosine,
+            "sine": sine,
+            "hann": torch.hann_window(MEL_FRAME),
+            "to_mel": mel_filters("cpu", MELS).T.half().float().contiguous(),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+        told = codec.bands + MELS * (codec.hop // MEL_STEP)
         self.enter = nn.Linear(told, config.inner)
         self.blocks = nn.ModuleList(
             Spread(config.inner, config.hidden, config.kernel, dilation) for dilation in config.dilations
         )
         self.norm = nn.LayerNorm(config.inner)
         self.leave = nn.Linear(config.inner, config.width)
-        self.place = nn.Sequential(
-            nn.Linear(2 * config.waves, config.place_hidden), nn.GELU(), nn.Linear(config.place_hidden, config.width)
-        )
         self.scale = nn.Parameter(torch.ones(config.width))
 
     @torch.no_grad()
@@ -92,17 +106,17 @@ class Bridge(nn.Module):
 
     @torch.no_grad()
     def take_spread(self, frames: Tensor) -> None:
-        """Begin with the mean and the spread of Whisper's frames [N, width]: a few channels outshout all others."""
+        """Begin with the mean and the spread of what the stem makes [N, width]."""
         self.scale.copy_(frames.std(0).clamp_min(1e-3))
         self.leave.bias.copy_(frames.mean(0) / self.scale)
 
     def initial_state(self, batch: int) -> State:
-        """{"past_N": [B, inner, frames of block N]}: zeros."""
+        """{"tail": what the last token still has to give, "heard": sound before, "past_N": frames before block N}."""
         pasts = [(self.config.kernel - 1) * dilation for dilation in self.config.dilations]
-        return {
-            f"past_{n}": torch.zeros(batch, self.config.inner, past, device=self.scale.device)
-            for n, past in enumerate(pasts)
+        sizes = {"tail": (self.codec.overlap,), "heard": (self.codec.hop,)} | {
+            f"past_{n}": (self.config.inner, past) for n, past in enumerate(pasts)
         }
+        return {name: torch.zeros(batch, *size, device=self.scale.device) for name, size in sizes.items()}
 
     def blank(self) -> Tensor:
         """Codes [K] of digital silence."""
@@ -110,50 +124,45 @@ class Bridge(nn.Module):
         codes[: self.codec.bands] = 0
         return codes
 
-    def features(self, codes: Tensor) -> Tensor:
-        """Codes [M, K] -> [M, F]: the bands' levels, and the power of the spectrum that they spell, about one each."""
-        levels = codes[:, : self.codec.bands].float() / (self.codec.gain_levels / 4) - 2.0
-        power = self._pooled(self.shapes.decode(codes).square())
-        return torch.cat([levels, (10.0 * torch.log10(power + QUIETEST) - MIDDLE_DB) / SPREAD_DB], dim=1)
+    def features(self, codes: Tensor, state: State) -> tuple[Tensor, State]:
+        """Codes [B, T, K] -> [B, T, F], about one each: the bands' levels, and the log mel of the sound that they
+        spell, of two frames that end with it; the new state of that sound."""
+        levels = codes[:, :, : self.codec.bands].float() / (self.codec.gain_levels / 4) - 2.0
+        spelled = self.shapes.decode(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+        sound, tail = overlap_add(state["tail"], spelled @ self.basis.T, self.codec.hop)
+        hops = torch.cat([state["heard"], sound], dim=1).unflatten(1, (-1, self.codec.hop))
+        around = torch.cat([hops[:, :-1], hops[:, 1:]], dim=2)
+        ends = range(self.codec.hop + MEL_STEP, 2 * self.codec.hop + 1, MEL_STEP)
+        mels = [self._log_mel(around[:, :, end - MEL_FRAME : end]) for end in ends]
+        return torch.cat([levels, *mels], dim=2), {"tail": tail, "heard": hops[:, -1]}
 
-    @staticmethod
-    def _pooled(power: Tensor) -> Tensor:
-        """[M, N] -> [M, N / 2]: the lowest quarter bin by bin, the next in twos, the rest in fours."""
-        quarter = power.shape[1] // 4
-        middle = power[:, quarter : 2 * quarter].unflatten(1, (-1, 2)).mean(2)
-        high = power[:, 2 * quarter :].unflatten(1, (-1, 4)).mean(2)
-        return torch.cat([power[:, :quarter], middle, high], dim=1)
-
-    def run(self, told: Tensor, state: State) -> tuple[Tensor, State]:
-        """Features [B, T, F] -> frames [B, T, width] without their places, `lookahead` late; new state."""
-        x, new = self.enter(told), dict[str, Tensor]()
-        for (name, past), block in zip(state.items(), self.blocks, strict=True):
-            x, new[name] = block(x, past)
-        return self.leave(self.norm(x)) * self.scale, new
+    def _log_mel(self, frames: Tensor) -> Tensor:
+        """Sound [..., MEL_FRAME] -> [..., MELS]."""
+        windowed = frames * self.hann
+        power = (windowed @ self.cosine).square() + (windowed @ self.sine).square()
+        return ((power @ self.to_mel).clamp_min(QUIETEST).log10() - MIDDLE) / SPREAD
 
     def forward(self, codes: Tensor, state: State) -> tuple[Tensor, State]:
         """Codes [B, T, K] -> frames [B, T, width] without their places, `lookahead` late; new state."""
-        return self.run(self.features(codes.flatten(0, 1)).unflatten(0, codes.shape[:2]), state)
+        told, new = self.features(codes, state)
+        x = self.enter(told)
+        for number, block in enumerate(self.blocks):
+            x, new[f"past_{number}"] = block(x, state[f"past_{number}"])
+        return self.leave(self.norm(x)) * self.scale, new
 
     def places(self, at: Tensor) -> Tensor:
-        """What is added to the frames at these places [T] of a window, [T, width]."""
-        waves = self.config.waves
-        rates = LONGEST_WAVE ** (-torch.arange(waves, device=at.device) / (waves - 1))
+        """What is added to the frames at these places [T] of a window, [T, width]: Whisper's own waves."""
+        half = self.config.width // 2
+        rates = LONGEST_WAVE ** (-torch.arange(half, device=at.device) / (half - 1))
         angle = at.float()[:, None] * rates
-        told: Tensor = self.place(torch.cat([angle.sin(), angle.cos()], dim=1)) * self.scale
-        return told
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
 
     def whole(self, codes: Tensor) -> Tensor:
-        """A window of codes [B, T, K], silence after it -> frames [B, T, width] as Whisper's encoder makes them.
-
-        Raises ValueError when the window is longer than `config.places`.
-        """
-        count, late = codes.shape[1], self.config.lookahead
-        if count > self.config.places:
-            raise ValueError(f"a window has at most {self.config.places} frames, not {count}")
+        """A window of codes [B, T, K], silence after it -> frames [B, T, width], without their places."""
+        late = self.config.lookahead
         after = self.blank().to(codes).expand(len(codes), late, -1)
         frames, _ = self(torch.cat([codes, after], dim=1), self.initial_state(len(codes)))
-        return frames[:, late:] + self.places(torch.arange(count, device=codes.device))
+        return frames[:, late:]
 
 
 def trained_size(bridge: Bridge) -> int:

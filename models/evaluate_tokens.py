@@ -20,7 +20,7 @@ from engine.artefacts import shared_models
 from engine.captions import join_words
 from engine.listener import LIVE, OFFLINE, Listener, Pace
 from engine.taps import token_pieces
-from engine.token_words import OFFLINE_TOKENS, STEP, TokenBridge, TokenFrames, TokenListener, bridge_path
+from engine.token_words import LIVE_TOKENS, OFFLINE_TOKENS, STEP, TokenBridge, TokenFrames, TokenListener, bridge_path
 from engine.types import Codes, Provider, Samples, Word
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
 from models.evaluate_words import heard_by, stream_of
@@ -28,7 +28,10 @@ from models.metrics import word_error_rate, word_errors_in_parts
 from models.testset import Mixture
 
 SOUND, DECODED, TOKENS = "sound", "sound of the tokens", "tokens"
-PACES: dict[str, tuple[Pace, Pace]] = {"offline": (OFFLINE, OFFLINE_TOKENS), "live": (LIVE, LIVE)}  # sound's, tokens'
+PACES: dict[str, tuple[Pace, Pace]] = {
+    "offline": (OFFLINE, OFFLINE_TOKENS),
+    "live": (LIVE, LIVE_TOKENS),
+}  # sound's, tokens'
 console = Console(stderr=True)
 
 
@@ -83,6 +86,7 @@ def by_sound(sound: Samples, pace: Pace, decoder: Any) -> tuple[list[Word], floa
 def by_tokens(spoken: Tokened, pace: Pace, decoder: Any, bridge: TokenBridge) -> tuple[list[Word], float]:
     """Words of tokens through the bridge, which come as their sound does, and the CPU seconds of that."""
     clock, frames, fed = Clock(), TokenFrames(bridge), 0
+    blocks = decoder.blocks
     feed = clock.around(frames.feed)
 
     def coming(place: int) -> None:
@@ -91,11 +95,11 @@ def by_tokens(spoken: Tokened, pace: Pace, decoder: Any, bridge: TokenBridge) ->
         feed(fed, spoken.codes[:, fed:until].T)
         fed = until
 
-    decoder.window = clock.around(frames.window)
+    decoder.window, decoder.blocks = clock.around(frames.window), clock.around(blocks)
     try:
         words, _ = heard_by(TokenListener(decoder, SileroVad(), frames, "en", pace), spoken.voice, coming)
     finally:
-        decoder.window = None
+        decoder.window, decoder.blocks = None, blocks
     return words, clock.seconds
 
 

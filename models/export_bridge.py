@@ -3,6 +3,8 @@
     codes [T, K] and states ─► frames [T, width], `lookahead_frames` late, and new states
     at [P]                  ─► places [P, width]: what is added to a frame at each of these places of a window
 
+The frames go through the blocks of Whisper's encoder, which are not in the graph: they are the user's Whisper's own.
+
 The first K rows of the voice's codes are read, -1 where one is left out. A gate runs pairs through the graph a few
 frames at a time, with carried state, against one pass in torch, and nothing is written where they differ.
 """
@@ -62,8 +64,7 @@ class BridgeGraph(nn.Module):
 
     def forward(self, codes: Tensor, at: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """codes [T, K], at [P], states -> frames [T, width], places [P, width], new states."""
-        told = self.bridge.features(codes)[None]
-        frames, new = self.bridge.run(told, dict(zip(self.names, states, strict=True)))
+        frames, new = self.bridge(codes[None], dict(zip(self.names, states, strict=True)))
         return (frames[0], self.bridge.places(at), *(new[name] for name in self.names))
 
 
@@ -78,6 +79,8 @@ def write(model: Bridge, bundle: Bundle, pairs: Sequence[TokenPair], path: Path)
     """The graph with its metadata at `path`. Raises SottovoceError when it does not say what torch says."""
     model.eval()
     graph = BridgeGraph(copy.deepcopy(model)).eval()
+    for module in graph.modules():  # fixed matrices become named, shared tensors instead of a copy at every use
+        module._non_persistent_buffers_set.clear()
     state = model.initial_state(1)
     inputs = ["codes", "at", *(f"state_in.{name}" for name in state)]
     outputs = ["frames", "places", *(f"state_out.{name}" for name in state)]
@@ -124,7 +127,7 @@ def _require_parity(model: Bridge, path: Path, pairs: Sequence[TokenPair]) -> No
         for pair in pairs[:CHECKED]:
             codes = pair.codes[:, :rows].astype(np.int64)
             here = model.whole(torch.from_numpy(codes)[None])[0].numpy()
-            there = _streamed(bridge, codes) + bridge.places[: len(codes)]
+            there = _streamed(bridge, codes)
             worst = float(np.abs((there - here) / model.scale.numpy()).max())
             if worst > TOLERANCE:
                 raise SottovoceError(f"not exported: frames differ by {worst:.2g} from torch; look for what changed")
@@ -202,7 +205,7 @@ def _record(target: Path, log: Path) -> None:
         file=target.name,
         kind="model",
         license="MIT",
-        ancestors=["Whisper base (Radford et al. 2022, MIT): its encoder's frames are what this was trained on"],
+        ancestors=["Whisper base (Radford et al. 2022, MIT): trained on what its encoder makes of clean voices"],
         data=sorted(sources),
         command=COMMAND.format(blocks=blocks, checks=checks),
         manifest=manifest,

@@ -3,8 +3,9 @@
     CACHE/bridge/SPLIT/0007.npz      a block of BLOCK_PAIRS pairs, each drawn by the block's own number
 
 The pairs are those of models.word_pairs: one talker's words, in one kind of noise, a room or none, and silence after
-them. Kept are the codes of the noisy sound's voice stream, by the shipped encoder, and the clean sound's frames, by
-Whisper's. A block is there when it is whole; Ctrl-C loses one at most, and the same command goes on.
+them. Kept are the codes of the noisy sound's voice stream, by the shipped encoder, and of the clean sound what
+Whisper's convolutions make of it and what its whole encoder does. A block is there when it is whole; Ctrl-C loses one
+at most, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -38,9 +39,13 @@ console = Console(stderr=True)
 
 @dataclass(frozen=True)
 class TokenPair:
-    """codes int16 [T, K] of the noisy sound's voice, clean float16 [T, width], tokens of the words, SNR as in Pair."""
+    """codes int16 [T, K] of the noisy sound's voice, tokens of the words, SNR as in Pair.
+
+    stem, clean: float16 [T, width], of the clean sound by Whisper's convolutions and by its whole encoder.
+    """
 
     codes: NDArray[np.int16]
+    stem: NDArray[np.float16]
     clean: NDArray[np.float16]
     tokens: NDArray[np.int32]
     language: str
@@ -74,14 +79,15 @@ def voice_codes(bundle: Bundle, sounds: Sequence[Samples]) -> list[NDArray[np.in
 def make_block(pairs: Sequence[Pair], bundle: Bundle, whisper: Any) -> bytes:
     """A block's file."""
     codes = voice_codes(bundle, [pair.noisy for pair in pairs])
-    clean = [whisper.frames(pair.clean) for pair in pairs]
+    stem, clean = ([make(pair.clean) for pair in pairs] for make in (whisper.stem, whisper.frames))
     tokens = [whisper.tokens(pair.text, pair.language) for pair in pairs]
-    counts = [min(map(len, both)) for both in zip(codes, clean, strict=True)]
+    counts = [min(map(len, sounds)) for sounds in zip(codes, stem, clean, strict=True)]
     out = io.BytesIO()
     np.savez(
         out,
-        codes=np.concatenate([row[:count] for row, count in zip(codes, counts, strict=True)]),
-        clean=np.concatenate([row[:count] for row, count in zip(clean, counts, strict=True)]),
+        codes=_joined(codes, counts),
+        stem=_joined(stem, counts),
+        clean=_joined(clean, counts),
         frames=np.array(counts, np.int32),
         tokens=np.concatenate([np.array(row, np.int32) for row in tokens]),
         counts=np.array([len(row) for row in tokens], np.int32),
@@ -91,15 +97,20 @@ def make_block(pairs: Sequence[Pair], bundle: Bundle, whisper: Any) -> bytes:
     return out.getvalue()
 
 
+def _joined(rows: Sequence[NDArray[Any]], counts: Sequence[int]) -> NDArray[Any]:
+    """So many of each one behind the other."""
+    return np.concatenate([row[:count] for row, count in zip(rows, counts, strict=True)])
+
+
 def read_blocks(split: Split) -> Iterator[TokenPair]:
     """All pairs of a split that are there."""
     for path in sorted(folder(split).glob("*.npz")):
         with np.load(path) as block:
             ends, token_ends = np.cumsum(block["frames"])[:-1], np.cumsum(block["counts"])[:-1]
-            sounds = (np.split(block[name], ends) for name in ("codes", "clean"))
+            sounds = (np.split(block[name], ends) for name in ("codes", "stem", "clean"))
             rows = (np.split(block["tokens"], token_ends), block["languages"], block["snrs_db"])
-            for codes, clean, tokens, language, snr_db in zip(*sounds, *rows, strict=True):
-                yield TokenPair(codes, clean, tokens, str(language), float(snr_db))
+            for codes, stem, clean, tokens, language, snr_db in zip(*sounds, *rows, strict=True):
+                yield TokenPair(codes, stem, clean, tokens, str(language), float(snr_db))
 
 
 def pairs_of(maker: PairMaker, number: int) -> list[Pair]:

@@ -234,8 +234,8 @@ class Training:
         self.report(time.monotonic() - began)
 
 
-def frozen_words() -> Words:
-    """Whisper base's decoder, on a GPU where there is one. Raises ArtefactError without its weights."""
+def frozen_base() -> tuple[Any, Words]:
+    """Whisper base, on a GPU where there is one, and its decoder. Raises ArtefactError without its weights."""
     from engine.weights import require_weights
     from engine.whisper_decoder import WhisperDecoder, load_model
     from models.word_pairs import SHARES
@@ -243,10 +243,13 @@ def frozen_words() -> Words:
     weights = require_weights("base")
     model = load_model(weights.path, weights.format, weights.name)
     reader = WhisperDecoder(model, int8=False)
-    return Words(
-        model.to(best_device()),
-        {name: list(reader.tokenizer(name).sot_sequence_including_notimestamps) for name in SHARES},
-    )
+    starts = {name: list(reader.tokenizer(name).sot_sequence_including_notimestamps) for name in SHARES}
+    return model, Words(model.to(best_device()), starts)
+
+
+def frozen_words() -> Words:
+    """Whisper base's decoder, as `frozen_base`."""
+    return frozen_base()[1]
 
 
 def stored_pairs(split: Split) -> Iterator[Heard]:

@@ -232,6 +232,10 @@ class FrozenWhisper:
         """Sound [N] -> what the encoder makes of it, float16 [frames, width], on as many positions as it has."""
         return self._decoder.frames(sound).astype(np.float16)
 
+    def stem(self, sound: Samples) -> np.ndarray:
+        """Sound [N] -> what its convolutions make of it, float16 [frames, width]."""
+        return self._decoder.stem(sound).astype(np.float16)
+
     def tokens(self, text: str, language: str) -> list[int]:
         """The words as the decoder is to write them, its end of text after them."""
         tokenizer = self._decoder.tokenizer(language)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from whisper.audio import log_mel_spectrogram
 
 from engine.artefacts import Session
 from engine.token_words import TokenBridge
@@ -22,7 +24,7 @@ from models.export_bridge import load_shipped, snap, write
 from models.token_pairs import TokenPair
 
 CODEC = ModelConfig(codebook=32)
-CONFIG = BridgeConfig(width=16, inner=24, hidden=40, kernel=3, dilations=(1, 2), lookahead=3, places=200, waves=8)
+CONFIG = BridgeConfig(width=16, inner=24, hidden=40, kernel=3, dilations=(1, 2), lookahead=3, places=200)
 FRAMES = 60
 
 
@@ -64,7 +66,8 @@ def some_codes(count: int = FRAMES, seed: int = 2) -> torch.Tensor:
 
 def pair(seed: int, count: int = FRAMES) -> TokenPair:
     frames = np.random.default_rng(seed).standard_normal((count, CONFIG.width)).astype(np.float16)
-    return TokenPair(some_codes(count, seed).numpy().astype(np.int16), frames, np.array([5, 39], np.int32), "en", 5.0)
+    codes = some_codes(count, seed).numpy().astype(np.int16)
+    return TokenPair(codes, frames, frames, np.array([5, 39], np.int32), "en", 5.0)
 
 
 @torch.no_grad()
@@ -80,8 +83,8 @@ def test_streamed_equals_whole_however_it_is_cut(model: Bridge) -> None:
             frames, state = model(stream[:, at : at + size], state)
             parts.append(frames[0])
             at += size
-        streamed = torch.cat(parts)[CONFIG.lookahead :] + model.places(torch.arange(FRAMES))
-        torch.testing.assert_close(streamed, whole, atol=1e-5, rtol=1e-5)
+        streamed = torch.cat(parts)[CONFIG.lookahead :]
+        torch.testing.assert_close(streamed, whole, atol=5e-4, rtol=0.0)  # a logarithm is in between
 
 
 @torch.no_grad()
@@ -95,27 +98,30 @@ def test_a_frame_hears_as_far_ahead_as_it_says_and_no_further(model: Bridge) -> 
 
 
 @torch.no_grad()
-def test_what_codes_say_is_what_the_codebooks_spell(model: Bridge, bundle: Bundle) -> None:
-    codes = some_codes()
-    kept = codes.clone()
-    kept[:, CONFIG.rows(CODEC) :] = -1
-    spelled = bundle.codec.encoder.speech.decode(kept).square()
-    told = model.features(codes[:, : CONFIG.rows(CODEC)])
-    loud = 10 * torch.log10(spelled[:, :80] + 1e-9)
-    torch.testing.assert_close(told[:, CODEC.bands : CODEC.bands + 80], (loud + 50.0) / 20.0)
-    assert told.shape[1] == CODEC.bands + CODEC.hop // 2
-    silent = model.features(model.blank()[None])
-    assert float(silent[0, : CODEC.bands].max()) == -2.0
-    torch.testing.assert_close(silent[0, CODEC.bands :], torch.full((CODEC.hop // 2,), -2.0))
-
-
-def test_a_window_is_no_longer_than_its_places(model: Bridge) -> None:
-    with pytest.raises(ValueError, match="at most 200"):
-        model.whole(some_codes(201)[None, :, : CONFIG.rows(CODEC)])
+def test_what_is_told_is_the_mel_of_the_sound_that_tokens_spell() -> None:
+    """As Whisper makes it of that sound, two frames a token, each ending with what the token completes."""
+    bundle = filled(Bundle.new(CODEC))
+    config = replace(CONFIG, stages=CODEC.speech_stages)
+    model = Bridge(config, CODEC)
+    model.take_books(bundle.codec.encoder.speech)
+    codes = some_codes()[None]
+    told, _ = model.features(codes, model.initial_state(1))
+    assert told.shape == (1, FRAMES, CODEC.bands + 160)
+    spelled = bundle.codec.encoder.speech.decode(codes[0])[None]
+    state = bundle.codec.decoder.initial_state(1)
+    sound = bundle.codec.decoder.synthesise(spelled, torch.zeros_like(spelled), state)[0][0]
+    mel = log_mel_spectrogram(torch.nn.functional.pad(sound, (40, 0)))  # a frame of it ends where one of ours does
+    loudest = float(mel.max()) * 4.0 - 4.0
+    ours = told[0, :, CODEC.bands :].reshape(2 * FRAMES, 80) * 2.0 - 4.0
+    theirs = mel.T[: 2 * FRAMES] * 4.0 - 4.0
+    heard = theirs > loudest - 6.0  # what is far below the loudest is told by neither
+    torch.testing.assert_close(ours[2:-2][heard[2:-2]], theirs[2:-2][heard[2:-2]], atol=0.05, rtol=0.0)
+    silent, _ = model.features(model.blank().expand(1, 3, -1), model.initial_state(1))
+    torch.testing.assert_close(silent, torch.full_like(silent, -2.0))
 
 
 def test_the_shipped_shape_has_the_size_it_may_have() -> None:
-    assert trained_size(Bridge(BridgeConfig(), ModelConfig())) < 1_600_000
+    assert trained_size(Bridge(BridgeConfig(), ModelConfig())) < 600_000
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +168,8 @@ def test_large_weights_are_stored_in_eight_bits(bundle: Bundle, tmp_path: Path) 
     model.take_books(bundle.codec.encoder.speech)
     snap(model)
     wide = np.zeros((20, 512), np.float16)
-    path = tmp_path / "bridge.onnx"
-    write(model, bundle, [TokenPair(some_codes(20).numpy().astype(np.int16), wide, np.array([1]), "en", 5.0)], path)
+    path, codes = tmp_path / "bridge.onnx", some_codes(20).numpy().astype(np.int16)
+    write(model, bundle, [TokenPair(codes, wide, wide, np.array([1]), "en", 5.0)], path)
     stored = [numpy_helper.to_array(tensor) for tensor in onnx.load(str(path)).graph.initializer]
     eight = sum(values.nbytes for values in stored if values.dtype == np.int8)
     assert eight > 0.9 * (trained_size(model) - 4 * 11 * 256)

@@ -12,19 +12,20 @@ import torch
 from whisper.model import ModelDimensions, Whisper
 
 from engine.types import SottovoceError
+from engine.whisper_decoder import encode_mel, stem_of
 from models import token_pairs, train_bridge
 from models.bridge import Bridge, BridgeConfig
 from models.checkpoint import Bundle
 from models.config import ModelConfig
 from models.token_pairs import TokenPair, make_block, read_blocks, voice_codes
-from models.train_bridge import Training, batch_of, load_trained, losses, stored_pairs
+from models.train_bridge import Asked, Hearer, Losses, Training, batch_of, load_trained, losses, stored_pairs
 from models.train_words import IGNORED, Words
 from models.word_pairs import Pair
 from tests.test_models_bridge import filled
 from tests.test_train_words import STARTS, WIDTH, hash_of
 
 CODEC = ModelConfig(codebook=32)
-CONFIG = BridgeConfig(width=WIDTH, inner=32, hidden=48, kernel=3, dilations=(1, 2), lookahead=2, places=90, waves=8)
+CONFIG = BridgeConfig(width=WIDTH, inner=32, hidden=48, kernel=3, dilations=(1, 2), lookahead=2, places=90)
 END = 39
 
 
@@ -50,16 +51,21 @@ def model(bundle: Bundle) -> Bridge:
     return made
 
 
+def hearer(whisper: Whisper) -> Hearer:
+    return Hearer(whisper, Words(whisper, STARTS))
+
+
 def pairs(count: int = 24) -> list[TokenPair]:
     """Sounds of four levels, five frames each, at lengths of their own; frames that go with the level."""
     random = np.random.default_rng(1)
-    sounds, found = random.standard_normal((4, WIDTH)), list[TokenPair]()
+    (stems, sounds), found = random.standard_normal((2, 4, WIDTH)), list[TokenPair]()
     for number in range(count):
         said = random.integers(4, size=5 + number % 3).repeat(5)
         codes = np.full((len(said), CODEC.bands * (1 + CODEC.speech_stages)), -1, np.int16)
         codes[:, : CODEC.bands] = 20 + 10 * said[:, None]
         tokens = np.array([10 + number % 3, END], np.int32)
-        found.append(TokenPair(codes, sounds[said].astype(np.float16), tokens, "ru" if number % 4 else "en", 5.0))
+        frames = (each[said].astype(np.float16) for each in (stems, sounds))
+        found.append(TokenPair(codes, *frames, tokens, "ru" if number % 4 else "en", 5.0))
     return found
 
 
@@ -80,41 +86,61 @@ def test_a_handful_of_pairs_is_learned_and_whisper_is_left_as_it_is(
 ) -> None:
     before = hash_of(whisper)
     some = pairs(12)
-    training = Training(model, Words(whisper, STARTS), some, some, tmp_path)
+    training = Training(model, hearer(whisper), some, some, tmp_path)
     first = training.judge()
+    for _ in range(100):
+        training.one_step(1.0, Asked(frames=False))
+    stem = training.judge()["stem"]
+    assert stem < 0.3 * first["stem"]
     for _ in range(150):
-        training.one_step(1.0, with_words=True)
+        training.one_step(1.0, Asked())
     after = training.judge()
-    assert after["distance"] < 0.3 * first["distance"]
-    assert after["distance"] < 0.5
-    assert after["beta"] < first["beta"]
+    assert after["distance"] < 0.9 * first["distance"]
     assert hash_of(whisper) == before
     assert not any(parameter.requires_grad for parameter in whisper.parameters())
 
 
 def test_the_words_reach_every_weight_of_the_bridge(whisper: Whisper, model: Bridge, tmp_path: Path) -> None:
-    words, some = Words(whisper, STARTS), pairs(6)
-    training = Training(model, words, some, some, tmp_path)
-    losses(model, words, batch_of(some, words, model.blank()), training.measure, 1).words.backward()
-    assert all(float(weight.grad.abs().max()) > 0.0 for weight in model.parameters() if weight.grad is not None)
+    frozen, some = hearer(whisper), pairs(6)
+    training = Training(model, frozen, some, some, tmp_path)
+    batch = batch_of(some, frozen.words, model.blank())
+    losses(model, frozen, batch, training.measure, Asked()).words.backward()
     assert all(weight.grad is not None for weight in model.parameters())
+    assert all(float(weight.grad.abs().max()) > 0.0 for weight in model.parameters() if weight.grad is not None)
 
 
 @torch.no_grad()
 def test_the_distance_is_none_for_whisper_and_one_for_its_mean(
     whisper: Whisper, model: Bridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words, some = Words(whisper, STARTS), pairs(9)
-    training = Training(model, words, some, some, tmp_path)
-    batch = batch_of(some, words, model.blank())
-    monkeypatch.setattr(model, "whole", lambda codes: batch.words.clean)
-    assert float(losses(model, words, batch, training.measure, None).distance) == 0.0
-    mean = train_bridge.frames_of(some).mean(0)
-    monkeypatch.setattr(model, "whole", lambda codes: mean.expand_as(batch.words.clean))
-    found = losses(model, words, batch, training.measure, 1)
+    frozen, some = hearer(whisper), pairs(9)
+    training = Training(model, frozen, some, some, tmp_path)
+    batch = batch_of(some, frozen.words, model.blank())
+    stem, clean = batch.words.noisy, batch.words.clean
+    monkeypatch.setattr(model, "whole", lambda codes: stem)
+    monkeypatch.setattr(frozen, "frames", lambda x: clean)
+    told = losses(model, frozen, batch, training.measure, Asked(words=None))
+    assert float(told.distance) == float(told.stem) == 0.0
+    stem_mean, mean = (train_bridge.frames_of(some, name).mean(0) for name in ("stem", "clean"))
+    monkeypatch.setattr(model, "whole", lambda codes: stem_mean.expand_as(stem))
+    monkeypatch.setattr(frozen, "frames", lambda x: mean.expand_as(clean))
+    found = losses(model, frozen, batch, training.measure, Asked())
     assert float(found.distance) == pytest.approx(1.0, abs=0.02)
+    assert float(found.stem) == pytest.approx(1.0, abs=0.02)
     assert float(found.words) > 0.0
-    assert float(found.total()) == pytest.approx(float(found.distance + train_bridge.WORDS_WEIGHT * found.words))
+    whole = train_bridge.STEM_WEIGHT * found.stem + found.distance + train_bridge.WORDS_WEIGHT * found.words
+    assert float(found.total(Asked())) == pytest.approx(float(whole))
+    assert float(found.total(Asked(frames=False))) == float(found.stem)
+
+
+@torch.no_grad()
+def test_places_are_added_before_the_blocks(whisper: Whisper, model: Bridge) -> None:
+    """As Whisper's own encoder does it, where its window is not longer than a block."""
+    frozen = hearer(whisper)
+    mel = torch.randn(1, 8, 120)
+    stem = stem_of(whisper.encoder, mel)
+    assert torch.equal(frozen.frames(stem + whisper.encoder.positional_embedding), encode_mel(whisper.encoder, mel))
+    torch.testing.assert_close(model.places(torch.arange(60)), whisper.encoder.positional_embedding)
 
 
 @torch.no_grad()
@@ -129,30 +155,52 @@ def test_what_reaches_the_decoder_is_the_length_of_its_keys_and_values(whisper: 
 
 
 def test_a_run_goes_on_from_where_it_was(whisper: Whisper, model: Bridge, bundle: Bundle, tmp_path: Path) -> None:
-    words, some = Words(whisper, STARTS), pairs(6)
-    training = Training(model, words, some, some, tmp_path)
+    frozen, some = hearer(whisper), pairs(6)
+    training = Training(model, frozen, some, some, tmp_path)
     assert not training.resume()
-    training.one_step(1.0, with_words=False)
+    training.one_step(1.0, Asked(words=None))
     training.report(1.0)
-    again = Training(Bridge(CONFIG, CODEC), words, some, some, tmp_path)
+    again = Training(Bridge(CONFIG, CODEC), frozen, some, some, tmp_path)
     assert again.resume()
     assert again.step == 1
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.model.state_dict()[name]), name
     loaded = load_trained(tmp_path / "bridge.pt", bundle)
     assert torch.equal(loaded.enter.weight, model.enter.weight)
-    other = Training(Bridge(BridgeConfig(width=WIDTH, inner=16), CODEC), words, some, some, tmp_path)
+    other = Training(Bridge(BridgeConfig(width=WIDTH, inner=16), CODEC), frozen, some, some, tmp_path)
     with pytest.raises(SottovoceError, match="--fresh"):
         other.resume()
-    again.run(0.0)  # judges, logs and saves
+    again.run(0.0, 0.0)  # judges, logs and saves
     rows = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 2
     assert rows[-1]["step"] >= 1
-    assert {"distance", "beta", "words"} < set(rows[-1])
+    assert {"stem", "distance", "words"} < set(rows[-1])
+
+
+def test_the_convolutions_are_learned_alone_first(
+    whisper: Whisper, model: Bridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(model, hearer(whisper), pairs(6), pairs(6), tmp_path)
+    asked: list[tuple[bool, float]] = []
+    step = training.one_step
+
+    def noted(rate: float, what: Asked) -> Losses:
+        asked.append((what.frames, rate))
+        return step(rate, what)
+
+    monkeypatch.setattr(training, "one_step", noted)
+    training.run(0.03, 0.01)
+    kinds = [frames for frames, _ in asked]
+    assert kinds == sorted(kinds)
+    assert set(kinds) == {False, True}
+    assert json.loads((tmp_path / "training.jsonl").read_text(encoding="utf-8"))["step"] == len(asked)
 
 
 class Encoder:
     """Stands for the frozen one: a frame for 20 ms, with the level of the sound in it."""
+
+    def stem(self, sound: np.ndarray) -> np.ndarray:
+        return -self.frames(sound)
 
     def frames(self, sound: np.ndarray) -> np.ndarray:
         return np.full((-(-len(sound) // 320), 4), np.abs(sound).mean(), np.float16)
@@ -179,6 +227,7 @@ def test_blocks_hold_codes_as_a_sound_alone_gives_them(
     assert [len(pair.codes) for pair in back] == [19, 10, 16]
     for pair, each in zip(drawn, back, strict=True):
         assert each.clean.shape == (len(each.codes), 4)
+        assert np.array_equal(each.stem, -each.clean)
         assert each.tokens.tolist() == [len(pair.text), END]
         assert np.array_equal(each.codes, voice_codes(bundle, [pair.noisy])[0])
         assert (each.language, each.snr_db) == ("en", 3.0)

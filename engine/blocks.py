@@ -1,0 +1,91 @@
+"""The blocks of Whisper's encoder, some frames at a time: what was heard of frames that are there is not made again.
+
+    frames │  BLOCK  │  BLOCK  │  BLOCK  │ the rest │
+    hears  │────────>│
+           │──────────────────>│                          each frame hears its own block of frames and those before it
+           │────────────────────────────>│
+
+In Whisper every frame hears the whole window, which has to be encoded anew whenever it goes on. Cut so, its blocks make
+few more mistakes than whole ones where a block is two seconds, and are wrong in a quarter of the words at half a one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCK = 100  # frames: two seconds
+
+
+@dataclass
+class Past:
+    """Of whole blocks of frames that went through before: what went in, what came out [B, T, width], and the keys and
+    values of each layer [B, heads, T, width / heads]."""
+
+    entered: Tensor
+    left: Tensor
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def cut(self, count: int) -> Past:
+        """The first frames alone."""
+        keys, values = ([part[:, :, :count] for part in parts] for parts in (self.keys, self.values))
+        return Past(self.entered[:, :count], self.left[:, :count], keys, values)
+
+
+def run_blocks(encoder: Any, x: Tensor, past: Past | None = None) -> Past:
+    """Frames [B, T, width] with their places, as the blocks of openai-whisper's encoder begin with them, behind those
+    of `past`, which are whole blocks -> all of them, gone through."""
+    before = past.entered.shape[1] if past is not None else 0
+    count = x.shape[1]
+    block = (torch.arange(before + count, device=x.device)) // BLOCK
+    mask = block[None, :] <= block[before:, None] if int(block[-1]) > int(block[before]) else None
+    made = Past(x if past is None else torch.cat([past.entered, x], dim=1), x)
+    for number, layer in enumerate(encoder.blocks):
+        heard = layer.attn_ln(x)
+        asked, key, value = (
+            part(heard).unflatten(2, (layer.attn.n_head, -1)).transpose(1, 2)
+            for part in (layer.attn.query, layer.attn.key, layer.attn.value)
+        )
+        if past is not None:
+            key, value = torch.cat([past.keys[number], key], dim=2), torch.cat([past.values[number], value], dim=2)
+        found = F.scaled_dot_product_attention(asked, key, value, attn_mask=mask)
+        x = x + layer.attn.out(found.transpose(1, 2).flatten(2))
+        x = x + layer.mlp(layer.mlp_ln(x))
+        made.keys.append(key)
+        made.values.append(value)
+    x = encoder.ln_post(x)
+    made.left = x if past is None else torch.cat([past.left, x], dim=1)
+    return made
+
+
+class BlockEncoder:
+    """Windows of frames that mostly begin alike, one after the other; whole blocks that were there are kept."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+        self._past: Past | None = None
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Frames [1, T, width] with their places -> what Whisper's text decoder hears, [1, T, width]."""
+        known = self._known(x)
+        past = self._past.cut(known) if self._past is not None and known else None
+        made = run_blocks(self._encoder, x[:, known:], past) if known < x.shape[1] else past
+        assert made is not None
+        self._past = made.cut(x.shape[1] // BLOCK * BLOCK)
+        return made.left
+
+    def _known(self, x: Tensor) -> int:
+        """How many of the first frames are those that went through before, in whole blocks."""
+        if self._past is None:
+            return 0
+        count = min(x.shape[1], self._past.entered.shape[1]) // BLOCK * BLOCK
+        for start in range(0, count, BLOCK):
+            if not torch.equal(x[:, start : start + BLOCK], self._past.entered[:, start : start + BLOCK]):
+                return start
+        return count

@@ -1,0 +1,75 @@
+"""Whisper's blocks some frames at a time: streamed equals whole, and no frame hears beyond its block."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from whisper.model import AudioEncoder
+
+from engine.blocks import BLOCK, BlockEncoder, run_blocks
+
+WIDTH = 16
+
+
+@pytest.fixture
+def encoder() -> AudioEncoder:
+    torch.manual_seed(2)
+    made = AudioEncoder(8, 60, WIDTH, 2, 3).eval()
+    made.requires_grad_(False)
+    return made
+
+
+def frames(count: int, seed: int = 1) -> Tensor:
+    return torch.randn(1, count, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+def whispers(encoder: AudioEncoder, x: Tensor) -> Tensor:
+    """As openai-whisper has it."""
+    for block in encoder.blocks:
+        x = block(x)
+    return encoder.ln_post(x)
+
+
+def test_one_block_is_what_whisper_makes_of_it(encoder: AudioEncoder) -> None:
+    x = frames(BLOCK)
+    torch.testing.assert_close(run_blocks(encoder, x).left, whispers(encoder, x))
+
+
+def test_a_frame_hears_its_block_and_those_before_it(encoder: AudioEncoder) -> None:
+    x = frames(3 * BLOCK + 20)
+    other = x.clone()
+    place = 2 * BLOCK + 50
+    other[:, place] = 3.0 * frames(1, seed=9)[:, 0]
+    changed = (run_blocks(encoder, x).left - run_blocks(encoder, other).left).abs().amax(2)[0] > 1e-7
+    assert not changed[: 2 * BLOCK].any()
+    assert changed[2 * BLOCK :].float().mean() > 0.95
+
+
+@pytest.mark.parametrize("cuts", [(30, 130, 250, 320), (100, 200, 300), (320,), (299, 300, 301)])
+def test_what_comes_piece_by_piece_is_as_it_is_at_once(encoder: AudioEncoder, cuts: tuple[int, ...]) -> None:
+    x, blocks = frames(320), BlockEncoder(encoder)
+    for count in cuts:
+        torch.testing.assert_close(blocks(x[:, :count]), run_blocks(encoder, x[:, :count]).left)
+
+
+def test_blocks_that_were_there_are_not_made_again(encoder: AudioEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def counted(encoder: AudioEncoder, x: Tensor, *past: object) -> object:
+        made.append(x.shape[1])
+        return run_blocks(encoder, x, *past)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("engine.blocks.run_blocks", counted)
+    x, blocks = frames(250), BlockEncoder(encoder)
+    blocks(x[:, :150])
+    blocks(x)
+    again = blocks(x[:, :200])  # whole blocks alone, all of them known
+    torch.testing.assert_close(again, run_blocks(encoder, x[:, :200]).left)
+    assert made == [150, 150]
+
+
+def test_another_window_is_heard_anew_from_where_it_differs(encoder: AudioEncoder) -> None:
+    blocks = BlockEncoder(encoder)
+    for x in (frames(250), frames(250, seed=3), torch.cat([frames(120, seed=3), frames(90)], dim=1), frames(40)):
+        torch.testing.assert_close(blocks(x), run_blocks(encoder, x).left)
