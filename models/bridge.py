@@ -20,7 +20,7 @@ from whisper.audio import mel_filters
 from models.config import ModelConfig
 from models.front import State
 from models.quantize import BandQuantizer
-from models.transforms import dft_basis, lapped_basis, overlap_add
+from models.transforms import dft_basis, lapped_from, lapped_parts, overlap_add
 
 MEL_FRAME, MEL_STEP, MELS = 400, 160, 80  # of Whisper's spectrogram
 QUIETEST = 1e-8  # power of a mel band below which nothing is told
@@ -69,7 +69,10 @@ class Spread(nn.Module):
 class Bridge(nn.Module):
     """Causal: frame t comes with token t + lookahead. `whole` is a window at once, `forward` goes on from a state."""
 
-    basis: Tensor
+    turn: Tensor
+    rise: Tensor
+    rows: Tensor
+    columns: Tensor
     cosine: Tensor
     sine: Tensor
     hann: Tensor
@@ -80,8 +83,12 @@ class Bridge(nn.Module):
         self.config, self.codec = config, codec
         self.shapes = BandQuantizer(codec, config.stages, keep_energy=False)
         cosine, sine = dft_basis(MEL_FRAME)
+        turn, rise, rows, columns = lapped_parts(codec.hop, codec.overlap)
         constants = {
-            "basis": lapped_basis(codec.hop, codec.overlap).half().float(),
+            "turn": turn.float(),
+            "rise": rise.float(),
+            "rows": rows,
+            "columns": columns,
             "cosine": cosine,
             "sine": sine,
             "hann": torch.hann_window(MEL_FRAME),
@@ -129,7 +136,8 @@ class Bridge(nn.Module):
         spell, of two frames that end with it; the new state of that sound."""
         levels = codes[:, :, : self.codec.bands].float() / (self.codec.gain_levels / 4) - 2.0
         spelled = self.shapes.decode(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
-        sound, tail = overlap_add(state["tail"], spelled @ self.basis.T, self.codec.hop)
+        basis = lapped_from(self.turn, self.rise, self.rows, self.columns)
+        sound, tail = overlap_add(state["tail"], spelled @ basis.T, self.codec.hop)
         hops = torch.cat([state["heard"], sound], dim=1).unflatten(1, (-1, self.codec.hop))
         around = torch.cat([hops[:, :-1], hops[:, 1:]], dim=2)
         ends = range(self.codec.hop + MEL_STEP, 2 * self.codec.hop + 1, MEL_STEP)

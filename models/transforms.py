@@ -18,16 +18,22 @@ def lapped_basis(hop: int, overlap: int) -> Tensor:
 
     Analysis is `x @ basis` on the newest hop + overlap samples; synthesis `c @ basis.T`, overlap-added by `hop`.
     """
-    dead = (hop - overlap) // 2
-    window = torch.zeros(2 * hop, dtype=torch.float64)
+    return lapped_from(*lapped_parts(hop, overlap))
+
+
+def lapped_parts(hop: int, overlap: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `lapped_from` makes the basis of, which takes less room: a turn of a cosine [8 hop], the window
+    [hop + overlap, 1], and by how many steps of that turn the rows [hop + overlap, 1] and the columns [hop] go on."""
     rise = torch.sin(math.pi / 2 * (torch.arange(overlap, dtype=torch.float64) + 0.5) / overlap)
-    window[dead : dead + overlap] = rise
-    window[dead + overlap : 2 * hop - dead - overlap] = 1.0
-    window[2 * hop - dead - overlap : 2 * hop - dead] = rise.flip(0)
-    n = torch.arange(2 * hop, dtype=torch.float64)[:, None]
-    k = torch.arange(hop, dtype=torch.float64)[None, :]
-    basis = math.sqrt(2 / hop) * torch.cos(math.pi / hop * (n + 0.5 + hop / 2) * (k + 0.5))
-    return (window[:, None] * basis)[dead : 2 * hop - dead].float()
+    window = torch.cat([rise, torch.ones(hop - overlap, dtype=torch.float64), rise.flip(0)])
+    circle = math.sqrt(2 / hop) * torch.cos(2 * math.pi * torch.arange(8 * hop, dtype=torch.float64) / (8 * hop))
+    rows = 2 * torch.arange(hop + overlap) + 2 * hop - overlap + 1
+    return circle, window[:, None], rows[:, None], 2 * torch.arange(hop) + 1
+
+
+def lapped_from(circle: Tensor, window: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The basis of `lapped_parts`."""
+    return (window * circle[rows * columns % len(circle)]).float()
 
 
 def dft_basis(frame: int) -> tuple[Tensor, Tensor]:
