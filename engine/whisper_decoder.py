@@ -24,11 +24,11 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from engine.alignment import align
 from engine.answers import Hypothesis
-from engine.blocks import BlockEncoder
 from engine.captions import Heard, loop_start, merge_pieces
 from engine.ct2 import read_tensors
 from engine.types import ArtefactError, Samples
 from engine.vad import SAMPLE_RATE_HZ
+from engine.whisper_blocks import BlockEncoder
 
 # Silence after the speech: with less Whisper base loops; more where it loops even so. Loops take long, too.
 TRAILING_S = (2.0, 8.0)

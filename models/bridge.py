@@ -5,7 +5,7 @@
 Whisper's encoder is a short stem of convolutions over a mel spectrogram, and blocks that let every frame hear the whole
 window. What the stem makes of the clean voice hangs on the tokens around a frame alone, and is made of them here as
 they come; where in a window a frame lies is added when one is cut out, and the blocks go on from that, some frames at a
-time (engine.blocks). The codebooks are the codec's own and fixed; of the shapes the first stages are read.
+time (engine.whisper_blocks). The codebooks are the codec's own and fixed; of the shapes the first stages are read.
 """
 
 from __future__ import annotations

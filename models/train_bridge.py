@@ -1,4 +1,4 @@
-"""Train the bridge from voice tokens into Whisper: `python -m models.train_bridge [--minutes 60] [--alone 13]`.
+"""Train the bridge from voice tokens into Whisper: `python -m models.train_bridge [--minutes 70] [--alone 13]`.
 
     python -m models.token_pairs --blocks 200                      # once: tokens, and what Whisper hears
     python -m models.token_pairs --blocks 2 --split validation
@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.blocks import run_blocks
 from engine.paths import assets_dir, cache_dir
 from engine.token_words import ROLE
 from engine.types import SottovoceError
+from engine.whisper_blocks import run_blocks
 from models.bridge import Bridge, BridgeConfig, config_from
 from models.checkpoint import Bundle, load_shipped
 from models.config import LOG_NAME
@@ -286,7 +286,7 @@ def stored_pairs(split: Split) -> list[TokenPair]:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.train_bridge", description="Train the bridge to Whisper.")
-    parser.add_argument("--minutes", type=float, default=60.0, help="stop after so many minutes")
+    parser.add_argument("--minutes", type=float, default=70.0, help="stop after so many minutes")
     parser.add_argument("--alone", type=float, default=13.0, help="so many of them with the convolutions' frames alone")
     parser.add_argument("--fresh", action="store_true", help="begin anew; what was there is kept as bridge.before.pt")
     args = parser.parse_args(arguments)

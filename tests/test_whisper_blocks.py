@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from whisper.model import AudioEncoder
 
-from engine.blocks import BLOCK, BlockEncoder, run_blocks
+from engine.whisper_blocks import BLOCK, BlockEncoder, run_blocks
 
 WIDTH = 16
 
@@ -60,7 +60,7 @@ def test_blocks_that_were_there_are_not_made_again(encoder: AudioEncoder, monkey
         made.append(x.shape[1])
         return run_blocks(encoder, x, *past)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("engine.blocks.run_blocks", counted)
+    monkeypatch.setattr("engine.whisper_blocks.run_blocks", counted)
     x, blocks = frames(250), BlockEncoder(encoder)
     blocks(x[:, :150])
     blocks(x)
