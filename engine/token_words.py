@@ -1,6 +1,6 @@
 """Words from the codec's voice tokens, without any sound: the bridge, and its frames by position.
 
-    codes [T, K] ─► bridge.onnx ─► frames as of Whisper's convolutions ─► its blocks (engine.whisper_blocks) ─► its decoder
+    codes [T, K] ─► bridge.onnx ─► frames as of Whisper's convolutions ─► its blocks (whisper_blocks) ─► its decoder
 
 The graph is stepped as tokens come, each hop once, however often the recogniser asks; it is `lookahead` frames late.
 What it makes hangs on the tokens alone. Where in a window a frame lies, which Whisper tells its blocks, is added when a

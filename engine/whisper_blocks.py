@@ -5,12 +5,13 @@
            │──────────────────>│                          each frame hears its own block of frames and those before it
            │────────────────────────────>│
 
-In Whisper every frame hears the whole window, which has to be encoded anew whenever it goes on. Cut so, its blocks make
-few more mistakes than whole ones where a block is two seconds, and are wrong in a quarter of the words at half a one.
+In Whisper every frame hears the whole window, which has to be encoded anew whenever it goes on. Cut so, it makes few
+more mistakes where a block is three seconds, and is wrong in a quarter of the words at half a second.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 100  # frames: two seconds
+BLOCK = 150  # frames: three seconds
 
 
 @dataclass
@@ -37,12 +38,12 @@ class Past:
         return Past(self.entered[:, :count], self.left[:, :count], keys, values)
 
 
-def run_blocks(encoder: Any, x: Tensor, past: Past | None = None) -> Past:
+def run_blocks(encoder: Any, x: Tensor, past: Past | None = None, size: int = BLOCK) -> Past:
     """Frames [B, T, width] with their places, as the blocks of openai-whisper's encoder begin with them, behind those
-    of `past`, which are whole blocks -> all of them, gone through."""
+    of `past`, which are whole blocks of `size` frames -> all of them, gone through."""
     before = past.entered.shape[1] if past is not None else 0
     count = x.shape[1]
-    block = (torch.arange(before + count, device=x.device)) // BLOCK
+    block = torch.arange(before + count, device=x.device) // size
     mask = block[None, :] <= block[before:, None] if int(block[-1]) > int(block[before]) else None
     made = Past(x if past is None else torch.cat([past.entered, x], dim=1), x)
     for number, layer in enumerate(encoder.blocks):
@@ -64,10 +65,13 @@ def run_blocks(encoder: Any, x: Tensor, past: Past | None = None) -> Past:
 
 
 class BlockEncoder:
-    """Windows of frames that mostly begin alike, one after the other; whole blocks that were there are kept."""
+    """Windows of frames that mostly begin alike, one after the other; whole blocks that were there are kept.
 
-    def __init__(self, encoder: Any) -> None:
-        self._encoder = encoder
+    size: frames of a block; None: each window is heard whole, as in Whisper, and none are kept.
+    """
+
+    def __init__(self, encoder: Any, size: int | None = BLOCK) -> None:
+        self._encoder, self._size = encoder, size or sys.maxsize
         self._past: Past | None = None
 
     @torch.inference_mode()
@@ -75,17 +79,18 @@ class BlockEncoder:
         """Frames [1, T, width] with their places -> what Whisper's text decoder hears, [1, T, width]."""
         known = self._known(x)
         past = self._past.cut(known) if self._past is not None and known else None
-        made = run_blocks(self._encoder, x[:, known:], past) if known < x.shape[1] else past
+        made = run_blocks(self._encoder, x[:, known:], past, self._size) if known < x.shape[1] else past
         assert made is not None
-        self._past = made.cut(x.shape[1] // BLOCK * BLOCK)
+        self._past = made.cut(x.shape[1] // self._size * self._size)
         return made.left
 
     def _known(self, x: Tensor) -> int:
         """How many of the first frames are those that went through before, in whole blocks."""
         if self._past is None:
             return 0
-        count = min(x.shape[1], self._past.entered.shape[1]) // BLOCK * BLOCK
-        for start in range(0, count, BLOCK):
-            if not torch.equal(x[:, start : start + BLOCK], self._past.entered[:, start : start + BLOCK]):
+        count = min(x.shape[1], self._past.entered.shape[1]) // self._size * self._size
+        for start in range(0, count, self._size):
+            block = slice(start, start + self._size)
+            if not torch.equal(x[:, block], self._past.entered[:, block]):
                 return start
         return count

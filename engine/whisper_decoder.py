@@ -128,12 +128,18 @@ class WhisperDecoder:
     """Greedy decoding of a piece of sound with a forced prefix and a draft; word times from the cross attention.
 
     window: in place of the encoder's convolutions, where it is given: frames [n, width] of so many samples, which it
-    finds by itself, and of so many seconds of silence after them. The encoder's blocks then hear them as they come.
+    finds by itself, and of so many seconds of silence after them; block_size: as of `BlockEncoder`.
     """
 
-    def __init__(self, model: Any, int8: bool = True, window: Callable[[int, float], Samples] | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        int8: bool = True,
+        window: Callable[[int, float], Samples] | None = None,
+        block_size: int | None = None,
+    ) -> None:
         self.model, self.window = model, window
-        self.blocks: Callable[[Tensor], Tensor] = BlockEncoder(model.encoder)
+        self.blocks: Callable[[Tensor], Tensor] = BlockEncoder(model.encoder, block_size)
         model.requires_grad_(False)
         self._to_vocabulary: torch.nn.Module | None = None
         if int8 and has_int8():

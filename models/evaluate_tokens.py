@@ -1,9 +1,9 @@
 """Words from the voice's tokens beside words from sound: the part `tokens` of `python -m models.evaluate recognizer`.
 
 One stream of public utterances goes by each way that words can take: the sound through Whisper's encoder, the voice
-that the tokens decode to through the same, and the tokens through the bridge, which skips the encoder. Told are word
-errors and the CPU seconds of listening, `frames_cpu_s` of them for the frames that Whisper's decoder reads. What the
-codec itself takes is counted for none.
+that the tokens decode to through the same, and the tokens through the bridge. Told are word errors and the CPU seconds
+of listening, `frames_cpu_s` of them for the frames that Whisper's decoder reads. What the codec itself takes is counted
+for none.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from engine.taps import token_pieces
 from engine.token_words import LIVE_TOKENS, OFFLINE_TOKENS, STEP, TokenBridge, TokenFrames, TokenListener, bridge_path
 from engine.types import Codes, Provider, Samples, Word
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
+from engine.whisper_blocks import BLOCK, BlockEncoder
 from models.evaluate_words import heard_by, stream_of
 from models.metrics import word_error_rate, word_errors_in_parts
 from models.testset import Mixture
@@ -86,7 +87,7 @@ def by_sound(sound: Samples, pace: Pace, decoder: Any) -> tuple[list[Word], floa
 def by_tokens(spoken: Tokened, pace: Pace, decoder: Any, bridge: TokenBridge) -> tuple[list[Word], float]:
     """Words of tokens through the bridge, which come as their sound does, and the CPU seconds of that."""
     clock, frames, fed = Clock(), TokenFrames(bridge), 0
-    blocks = decoder.blocks
+    blocks, before = BlockEncoder(decoder.model.encoder, BLOCK if pace == LIVE_TOKENS else None), decoder.blocks
     feed = clock.around(frames.feed)
 
     def coming(place: int) -> None:
@@ -95,11 +96,11 @@ def by_tokens(spoken: Tokened, pace: Pace, decoder: Any, bridge: TokenBridge) ->
         feed(fed, spoken.codes[:, fed:until].T)
         fed = until
 
-    decoder.window, decoder.blocks = clock.around(frames.window), clock.around(blocks)
+    decoder.window, decoder.blocks = clock.around(frames.window), clock.around(blocks.__call__)
     try:
         words, _ = heard_by(TokenListener(decoder, SileroVad(), frames, "en", pace), spoken.voice, coming)
     finally:
-        decoder.window, decoder.blocks = None, blocks
+        decoder.window, decoder.blocks = None, before
     return words, clock.seconds
 
 

@@ -298,13 +298,14 @@ def test_what_has_faded_stays_so_until_there_are_new_words(served: Serve, browse
 @pytest.mark.slow
 @pytest.mark.pulse
 @pytest.mark.weights
-def test_captions_of_a_live_run_over_a_sound_server(stage: Stage, served: Serve, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tap", ["enhanced", "tokens"])
+def test_captions_of_a_live_run_over_a_sound_server(stage: Stage, served: Serve, tmp_path: Path, tap: str) -> None:
     if find_weights() is None:
         pytest.skip("Whisper's weights are not here; run sottovoce models get")
     words = tmp_path / "words"
     ends = ["--input", MIC_SOURCE, "--output", HEARD_SINK]
     with words.open("w") as out, served.stream(LATEST_S) as told:  # a busy machine gives captions up for a while
-        arguments = [sys.executable, "-m", "app", "live", *ends, "--captions", "--provider", "cpu"]
+        arguments = [sys.executable, "-m", "app", "live", *ends, "--captions", "--from", tap, "--provider", "cpu"]
         environment = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
         live = subprocess.Popen(arguments, stdout=out, stderr=subprocess.DEVNULL, env=environment)
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -40,6 +42,19 @@ class Bridge:
         return both[:-1], {"past": both[-1:]}
 
 
+class Blocks:
+    """Leaves frames as they are."""
+
+    sizes: ClassVar[list[int | None]] = []
+
+    def __init__(self, encoder: str, size: int | None) -> None:
+        assert encoder == "Whisper's"
+        self.sizes.append(size)
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        return frames
+
+
 class Detector:
     def __call__(self, window: np.ndarray) -> float:
         return 0.9 if np.abs(window).max() > 0.01 else 0.0
@@ -52,6 +67,7 @@ class Decoder:
     """Hears the one word `sound`, or `tokens` where it is given a window, which must hold the tokens' frames."""
 
     window = None
+    model = SimpleNamespace(encoder="Whisper's")
 
     def __init__(self) -> None:
         self.windows: list[np.ndarray] = []
@@ -60,7 +76,7 @@ class Decoder:
         pass
 
     def blocks(self, frames: np.ndarray) -> np.ndarray:
-        return frames
+        raise AssertionError("each way takes blocks of its own")
 
     def transcribe(
         self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
@@ -79,6 +95,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Decoder:
     monkeypatch.setattr(evaluate_tokens, "shared_models", lambda provider: models)
     monkeypatch.setattr(evaluate_tokens, "bridge_path", lambda: tmp_path / "bridge.onnx")
     monkeypatch.setattr(evaluate_tokens, "TokenBridge", Bridge)
+    monkeypatch.setattr(evaluate_tokens, "BlockEncoder", Blocks)
     for module in (evaluate_tokens, evaluate_words):
         monkeypatch.setattr(module, "SileroVad", Detector)
     return Decoder()

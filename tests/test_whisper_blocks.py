@@ -46,9 +46,9 @@ def test_a_frame_hears_its_block_and_those_before_it(encoder: AudioEncoder) -> N
     assert changed[2 * BLOCK :].float().mean() > 0.95
 
 
-@pytest.mark.parametrize("cuts", [(30, 130, 250, 320), (100, 200, 300), (320,), (299, 300, 301)])
+@pytest.mark.parametrize("cuts", [(30, 180, 400, 470), (150, 300, 450), (470,), (449, 450, 451)])
 def test_what_comes_piece_by_piece_is_as_it_is_at_once(encoder: AudioEncoder, cuts: tuple[int, ...]) -> None:
-    x, blocks = frames(320), BlockEncoder(encoder)
+    x, blocks = frames(470), BlockEncoder(encoder)
     for count in cuts:
         torch.testing.assert_close(blocks(x[:, :count]), run_blocks(encoder, x[:, :count]).left)
 
@@ -61,15 +61,22 @@ def test_blocks_that_were_there_are_not_made_again(encoder: AudioEncoder, monkey
         return run_blocks(encoder, x, *past)  # type: ignore[arg-type]
 
     monkeypatch.setattr("engine.whisper_blocks.run_blocks", counted)
-    x, blocks = frames(250), BlockEncoder(encoder)
-    blocks(x[:, :150])
+    x, blocks = frames(2 * BLOCK + 50), BlockEncoder(encoder)
+    blocks(x[:, : BLOCK + 50])
     blocks(x)
-    again = blocks(x[:, :200])  # whole blocks alone, all of them known
-    torch.testing.assert_close(again, run_blocks(encoder, x[:, :200]).left)
-    assert made == [150, 150]
+    again = blocks(x[:, : 2 * BLOCK])  # whole blocks alone, all of them known
+    torch.testing.assert_close(again, run_blocks(encoder, x[:, : 2 * BLOCK]).left)
+    assert made == [BLOCK + 50, BLOCK + 50]
+
+
+def test_a_window_may_be_heard_whole(encoder: AudioEncoder) -> None:
+    blocks = BlockEncoder(encoder, None)
+    for x in (frames(3 * BLOCK), frames(3 * BLOCK + 20)):
+        torch.testing.assert_close(blocks(x), whispers(encoder, x))
 
 
 def test_another_window_is_heard_anew_from_where_it_differs(encoder: AudioEncoder) -> None:
     blocks = BlockEncoder(encoder)
-    for x in (frames(250), frames(250, seed=3), torch.cat([frames(120, seed=3), frames(90)], dim=1), frames(40)):
+    long, other = frames(400), frames(400, seed=3)
+    for x in (long, other, torch.cat([other[:, :200], long[:, :190]], dim=1), long[:, :40]):
         torch.testing.assert_close(blocks(x), run_blocks(encoder, x).left)
