@@ -43,7 +43,7 @@ class BridgeConfig:
     dilations: tuple[int, ...] = (1, 2, 4)
     stages: int = 3
     lookahead: int = 10
-    places: int = 900
+    places: int = 1500
 
     def rows(self, codec: ModelConfig) -> int:
         """Rows of codes that are read, the first ones of a voice's."""

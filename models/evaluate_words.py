@@ -8,9 +8,9 @@
                 plain Whisper. The Dutch talker is a validation one; the others are the refiner's own
     coverage    public test at 0 dB: how much of the time of the words, where the voice sounds, a word is written about
     silence     ten minutes of validation noise and music, nobody speaking: words made up
-    tokens      public test, 40 utterances in a row: words from the voice's tokens beside those from sound
+    tokens      public test, all its utterances in a row: words from the voice's tokens beside those from sound
                 (evaluate_tokens)
-    adapter     public test, the same stream: words through the quantiser that training left (evaluate_adapter)
+    adapter     public test, 40 utterances in a row: words through the quantiser that training left (evaluate_adapter)
     unseen      public test: how the residue parts kinds of noise it was never taught, beside a plain quantiser's, and
                 how many tokens are the same in noise as without (separability)
 
@@ -376,7 +376,7 @@ def measure(parts: Sequence[str], out: Path) -> dict[str, Any]:
     if "tokens" in parts:
         from models.evaluate_tokens import from_tokens  # it takes its streams from here
 
-        found["tokens"] = from_tokens(utterances(), decoder)
+        found["tokens"] = from_tokens(utterances(None), decoder)
     if "adapter" in parts:
         from models.evaluate_adapter import with_adapter  # it takes its streams from here
 
