@@ -13,7 +13,6 @@ from app import console
 from engine.files import decode_file, encode_file, enhance_file
 from engine.types import (
     DEFAULT_WHISPER,
-    TOKENS_WANT_DEFAULT,
     Background,
     CaptionTap,
     Provider,
@@ -191,19 +190,17 @@ class _Heard:
 def _opened(request: CaptionRequest) -> Iterator[_Heard]:
     """The source as the tap wants it: mono, at the recogniser's rate. Raises SottovoceError.
 
-    Without the bridge that takes tokens, what they decode to is heard in their place.
+    Where no bridge takes tokens to this size of Whisper, what they decode to is heard in their place.
     """
     from engine.soundfiles import SoundReader
     from engine.token_words import has_bridge
 
     tap, stored = CaptionTap(request.tap), request.source.suffix.lower() == TOKEN_FILE
-    bridged = tap is CaptionTap.TOKENS and has_bridge()
-    if bridged and request.whisper != DEFAULT_WHISPER:
-        raise UsageError(TOKENS_WANT_DEFAULT.format("enhanced"))
+    bridged = tap is CaptionTap.TOKENS and has_bridge() and request.whisper == DEFAULT_WHISPER
     if stored and tap is not CaptionTap.TOKENS:
         raise UsageError(f"{request.source} holds tokens and no sound; add --from tokens")
     if tap is CaptionTap.TOKENS and not bridged:
-        console.warn("there is no bridge from tokens to words here; what they decode to is heard instead")
+        console.warn(f"no bridge leads from tokens to Whisper {request.whisper}; what they decode to is heard instead")
     if stored:
         from engine.artefacts import shared_models
         from engine.taps import stored_pieces

@@ -31,7 +31,6 @@ from engine.types import (
     LEFT_FOR_RECOGNISER_DB,
     NO_CAPTIONS,
     NO_WHISPER,
-    TOKENS_WANT_DEFAULT,
     ArtefactError,
     Caption,
     CaptionTap,
@@ -75,6 +74,7 @@ class Side:
         self.look_soon = False  # set by anyone: something was asked for that `look` sees to
         self._uncaptioned = 0
         self._from_tokens = False  # words come from the voice's tokens, through the bridge
+        self._told_no_tokens = False
         self._queue: queue.SimpleQueue[LiveHop] = queue.SimpleQueue()
         self._queue_lost = 0
         self._halt = threading.Event()
@@ -99,7 +99,7 @@ class Side:
         c = self._config
         self._from_tokens = c.tap is CaptionTap.TOKENS and has_bridge()
         if self._from_tokens and c.whisper != DEFAULT_WHISPER:
-            raise UsageError(TOKENS_WANT_DEFAULT.format("enhanced"))
+            raise UsageError(f"words from tokens come with Whisper {DEFAULT_WHISPER} alone; choose --from enhanced")
         if c.tap is CaptionTap.TOKENS and not self._from_tokens and not c.tokens_only:
             raise UsageError("there is no bridge from tokens to words among the artefacts; choose --from enhanced")
         codec_id = self._info.codec_id if self._from_tokens else None
@@ -213,6 +213,11 @@ class Side:
     def _caption(self, recognizer: Recognizer, hop: LiveHop, paused: bool) -> None:
         """Feed the recogniser, or tell it now and then how much it did not hear."""
         heard = _tapped(hop, self._config.tap)
+        if self._from_tokens and hop.models is None:
+            paused = True  # there are no tokens of it
+            if self._loop is not None and self._loop.dead and not self._told_no_tokens:
+                self._told_no_tokens = True
+                self._problem("no captions: there are no tokens without the sound models; choose --from enhanced")
         if paused:
             self._uncaptioned += len(heard)
         if self._uncaptioned and (not paused or self._uncaptioned >= self._info.sample_rate_hz):

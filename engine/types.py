@@ -134,7 +134,6 @@ class CaptionTap(StrEnum):
 
 
 DEFAULT_WHISPER = "base"  # the size that captions use unless told; the residue's graph was trained on its frames
-TOKENS_WANT_DEFAULT = f"words from tokens come with Whisper {DEFAULT_WHISPER} alone; choose it, or --from {{}}"
 LEFT_FOR_RECOGNISER_DB = -10.5  # gain of the background under enhanced sound: Whisper hears better with some of it left
 
 

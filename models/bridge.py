@@ -25,12 +25,13 @@ from models.transforms import dft_basis, lapped_from, lapped_parts, overlap_add
 MEL_FRAME, MEL_STEP, MELS = 400, 160, 80  # of Whisper's spectrogram
 QUIETEST = 1e-8  # power of a mel band below which nothing is told
 MIDDLE, SPREAD = -4.0, 2.0  # of its decimal logarithm, about
-LONGEST_WAVE = 10_000.0  # frames, of what places are told by in Whisper
+PLACES = 1500  # of Whisper's longest window, 30 s
+LONGEST_WAVE = 10_000.0  # frames, of what places are told by
 
 
 @dataclass(frozen=True)
 class BridgeConfig:
-    """Shapes. width: of Whisper base's frames; stages: of shapes that are read; places: the longest window, in frames.
+    """Shapes. width: of Whisper base's frames; stages: of shapes that are read.
 
     lookahead: frames of tokens after a frame that are heard before it is made, 20 ms each; the tokens' own lag of
     15 ms behind their sound is in it.
@@ -43,7 +44,6 @@ class BridgeConfig:
     dilations: tuple[int, ...] = (1, 2, 4)
     stages: int = 3
     lookahead: int = 10
-    places: int = 1500
 
     def rows(self, codec: ModelConfig) -> int:
         """Rows of codes that are read, the first ones of a voice's."""

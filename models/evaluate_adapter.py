@@ -1,8 +1,9 @@
 """Words through the quantiser inside Whisper: the part `adapter` of `python -m models.evaluate recognizer`.
 
-The quantiser that training left in the cache stands between Whisper's encoder, or the bridge from tokens, and its
-decoder, which then writes from codes alone. The parts `streaming` and `tokens` have the same ways without it. Its
-latent decoder is not shipped, so this needs the training checkpoint (`python -m models.train_words`).
+The quantiser that training left in the cache stands between Whisper's encoder, which hears a sound or goes on from the
+bridge, and its decoder, which then writes from codes alone. The parts `streaming` and `tokens` have the same ways
+without it, over all utterances. Its latent decoder is not shipped, so this needs the training checkpoint
+(`python -m models.train_words`).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from engine.artefacts import LOAD_ERRORS
 from engine.paths import assets_dir, cache_dir
 from engine.token_words import LATE, PLACES, ROLE, TokenBridge
 from engine.types import SottovoceError
-from models import checkpoint
+from models import bridge, checkpoint
 from models.bridge import Bridge, config_from
 from models.checkpoint import Bundle, snapped, unpacked
 from models.config import FORMAT_VERSION, LOG_NAME, config_from_dict
@@ -112,7 +112,7 @@ def _metadata(model: Bridge, bundle: Bundle) -> dict[str, str]:
         "hop_samples": str(bundle.config.hop),
         "gain_rows": str(bundle.config.bands),
         LATE: str(model.config.lookahead),
-        PLACES: str(model.config.places),
+        PLACES: str(bridge.PLACES),
         "config": json.dumps(asdict(model.config)),
         "codec": json.dumps(bundle.config.to_dict()),
     }

@@ -103,14 +103,17 @@ def _joined(rows: Sequence[NDArray[Any]], counts: Sequence[int]) -> NDArray[Any]
 
 
 def read_blocks(split: Split) -> Iterator[TokenPair]:
-    """All pairs of a split that are there."""
+    """All pairs of a split that are there. Raises SottovoceError for a block of another version."""
     for path in sorted(folder(split).glob("*.npz")):
         with np.load(path) as block:
-            ends, token_ends = np.cumsum(block["frames"])[:-1], np.cumsum(block["counts"])[:-1]
-            sounds = (np.split(block[name], ends) for name in ("codes", "stem", "clean"))
-            rows = (np.split(block["tokens"], token_ends), block["languages"], block["snrs_db"])
-            for codes, stem, clean, tokens, language, snr_db in zip(*sounds, *rows, strict=True):
-                yield TokenPair(codes, stem, clean, tokens, str(language), float(snr_db))
+            try:
+                ends, token_ends = np.cumsum(block["frames"])[:-1], np.cumsum(block["counts"])[:-1]
+                sounds = [np.split(block[name], ends) for name in ("codes", "stem", "clean")]
+                rest = (np.split(block["tokens"], token_ends), block["languages"], block["snrs_db"])
+            except KeyError as error:
+                raise SottovoceError(f"{path} is of another version; delete {path.parent} and make it anew") from error
+        for codes, stem, clean, tokens, language, snr_db in zip(*sounds, *rest, strict=True):
+            yield TokenPair(codes, stem, clean, tokens, str(language), float(snr_db))
 
 
 def pairs_of(maker: PairMaker, number: int) -> list[Pair]:

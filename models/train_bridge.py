@@ -7,7 +7,8 @@
 Whisper stays as it is. The bridge is held to what the convolutions of its encoder make of the clean sound: first to
 that alone, a step of which takes a tenth of the time, then also to what its whole encoder makes of that, where it
 matters to the decoder, and to the words that the decoder writes, through the blocks as they are run behind the bridge.
-It goes on from what training left in the cache, or else from the shipped graph. Ctrl-C or SIGTERM saves.
+It goes on, with all of these, from what training left in the cache, or else from the shipped graph. Ctrl-C or SIGTERM
+saves.
 """
 
 from __future__ import annotations
@@ -250,17 +251,18 @@ class Training:
         self.report(time.monotonic() - began)
 
 
-def begin(bundle: Bundle, fresh: bool, train: Sequence[TokenPair]) -> Bridge:
-    """The shipped bridge, or where there is none, or a fresh one is wanted, one that knows the codebooks alone."""
+def begin(bundle: Bundle, fresh: bool, train: Sequence[TokenPair]) -> tuple[Bridge, bool]:
+    """The shipped bridge, and whether it knows something; where there is none, or a fresh one is wanted, one that has
+    the codebooks alone."""
     from models.export_bridge import load_shipped as shipped_bridge  # it takes its training from here
 
     path = assets_dir() / f"{ROLE}.onnx"
     if path.is_file() and not fresh:
-        return shipped_bridge(path)
+        return shipped_bridge(path), True
     model = Bridge(BridgeConfig(), bundle.config)
     model.take_books(bundle.codec.encoder.speech)
     model.take_spread(frames_of(train, "stem"))
-    return model
+    return model, False
 
 
 def load_trained(path: Path, bundle: Bundle) -> Bridge:
@@ -287,22 +289,22 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.train_bridge", description="Train the bridge to Whisper.")
     parser.add_argument("--minutes", type=float, default=70.0, help="stop after so many minutes")
-    parser.add_argument("--alone", type=float, default=13.0, help="so many of them with the convolutions' frames alone")
+    parser.add_argument(
+        "--alone", type=float, default=13.0, help="so many of a new one's with the convolutions' frames alone"
+    )
     parser.add_argument("--fresh", action="store_true", help="begin anew; what was there is kept as bridge.before.pt")
     args = parser.parse_args(arguments)
     torch.manual_seed(SEED)
 
     def work() -> None:
         train, validation = stored_pairs("train"), stored_pairs("validation")
-        bundle = load_shipped()
-        training = Training(
-            begin(bundle, args.fresh, train), frozen_whisper(), train, validation, cache_dir() / "bridge"
-        )
+        model, known = begin(load_shipped(), args.fresh, train)
+        training = Training(model, frozen_whisper(), train, validation, cache_dir() / "bridge")
         if args.fresh and training.path.exists():
             training.path.replace(training.path.with_suffix(".before.pt"))
-        training.resume()
+        known = training.resume() or known
         print(json.dumps({name: round(value, 4) for name, value in training.bounds().items()}), flush=True)
-        training.run(args.minutes, min(args.alone, args.minutes))
+        training.run(args.minutes, 0.0 if known else min(args.alone, args.minutes))
 
     return status_of(work)
 

@@ -243,8 +243,9 @@ def test_a_recording_is_captioned_by_the_whisper_that_is_named(
     assert cli.run(["caption", "in.wav", "--whisper", "small"]) == 0
     assert asked == ["base", "small"]
     capsys.readouterr()
-    assert cli.run(["caption", "in.wav", "--from", "tokens", "--whisper", "small"]) == 2
-    assert "Whisper base alone" in told(capsys)
+    assert cli.run(["caption", "in.wav", "--from", "tokens", "--whisper", "small"]) == 0
+    assert asked[-1] == "small"
+    assert "no bridge leads from tokens to Whisper small" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("bridge", [True, False])

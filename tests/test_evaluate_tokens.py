@@ -15,6 +15,7 @@ from engine.artefacts import load_models
 from engine.captions import Heard
 from engine.token_words import STEP, TokenBridge
 from engine.vad import SAMPLE_RATE_HZ
+from engine.whisper_blocks import BLOCK
 from models import evaluate_tokens, evaluate_words
 from models.evaluate_tokens import Clock, from_tokens, tokened
 from models.evaluate_words import markdown
@@ -95,6 +96,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Decoder:
     monkeypatch.setattr(evaluate_tokens, "shared_models", lambda provider: models)
     monkeypatch.setattr(evaluate_tokens, "bridge_path", lambda: tmp_path / "bridge.onnx")
     monkeypatch.setattr(evaluate_tokens, "TokenBridge", Bridge)
+    monkeypatch.setattr(Blocks, "sizes", [])
     monkeypatch.setattr(evaluate_tokens, "BlockEncoder", Blocks)
     for module in (evaluate_tokens, evaluate_words):
         monkeypatch.setattr(module, "SileroVad", Detector)
@@ -124,6 +126,7 @@ def test_every_way_is_told_with_its_errors_and_its_time(parts: Decoder) -> None:
     assert rows["clean, tokens, offline"]["word_errors_percent"] < rows["clean, sound, offline"]["word_errors_percent"]
     assert all(row["words"] == 2 and row["cpu_s"] >= row["frames_cpu_s"] >= 0.0 for row in rows.values())
     assert parts.window is None
+    assert Blocks.sizes == [None, None, BLOCK]  # files whole, live in blocks
     table = markdown({"tokens": found})
     assert "noisy, tokens, live" in table
     assert "frames_cpu_s" in table

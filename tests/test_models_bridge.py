@@ -16,7 +16,7 @@ from engine.artefacts import Session
 from engine.token_words import TokenBridge
 from engine.types import ArtefactError, SottovoceError
 from models import export_bridge
-from models.bridge import Bridge, BridgeConfig, trained_size
+from models.bridge import PLACES, Bridge, BridgeConfig, trained_size
 from models.checkpoint import Bundle
 from models.config import ModelConfig
 from models.export import codec_id
@@ -24,7 +24,7 @@ from models.export_bridge import load_shipped, snap, write
 from models.token_pairs import TokenPair
 
 CODEC = ModelConfig(codebook=32)
-CONFIG = BridgeConfig(width=16, inner=24, hidden=40, kernel=3, dilations=(1, 2), lookahead=3, places=200)
+CONFIG = BridgeConfig(width=16, inner=24, hidden=40, kernel=3, dilations=(1, 2), lookahead=3)
 FRAMES = 60
 
 
@@ -137,7 +137,7 @@ def test_the_graph_says_what_torch_says(graph: Path, model: Bridge, bundle: Bund
     assert (bridge.rows, bridge.lookahead, bridge.width) == (CONFIG.rows(CODEC), 3, 16)
     assert bridge.codec_id == codec_id(bundle)
     assert bridge.blank.tolist() == model.blank().tolist()
-    np.testing.assert_allclose(bridge.places, model.places(torch.arange(200)).numpy(), atol=1e-4)
+    np.testing.assert_allclose(bridge.places, model.places(torch.arange(PLACES)).numpy(), atol=1e-4)
     codes = some_codes(seed=4)[:, : bridge.rows]
     frames, state = bridge.run(codes[:41].numpy(), bridge.first_state())
     rest, _ = bridge.run(codes[41:].numpy(), state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -70,15 +71,27 @@ def test_words_from_tokens_are_given_the_tokens_with_the_voice(tiny: Models, mon
     some = hops(tiny, 5)
     recogniser = given(captioned(tiny, monkeypatch, tap=CaptionTap.TOKENS), some)
     assert recogniser.settings["codec_id"] == tiny.info.codec_id
-    assert len(recogniser.fed) == 5
-    for hop, (heard, codes) in zip(some, recogniser.fed, strict=True):
-        if hop.models is None:
-            assert codes is None
-            assert np.array_equal(heard, hop.heard)
-        else:
-            assert codes is not None
-            assert np.array_equal(codes, hop.models.codes_s[:, None])
-            assert np.array_equal(heard, hop.models.speech)
+    there = [hop for hop in some if hop.models is not None]
+    assert len(recogniser.fed) == len(there) == 4
+    assert recogniser.left_out == HOP  # silence stands for what has no tokens
+    for hop, (heard, codes) in zip(there, recogniser.fed, strict=True):
+        assert hop.models is not None
+        assert codes is not None
+        assert np.array_equal(codes, hop.models.codes_s[:, None])
+        assert np.array_equal(heard, hop.models.speech)
+
+
+def test_that_there_are_no_tokens_any_more_is_told_once(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = captioned(tiny, monkeypatch, tap=CaptionTap.TOKENS)
+    problems: list[str] = []
+    monkeypatch.setattr(side, "_problem", lambda text, state=None: problems.append(text))
+    out = [hop._replace(models=None) for hop in hops(tiny, 3)]
+    given(side, out)
+    assert problems == []  # they may come back
+    side._loop = SimpleNamespace(dead=True)  # type: ignore[assignment]
+    given(side, out)
+    assert len(problems) == 1
+    assert "--from enhanced" in problems[0]
 
 
 @pytest.mark.parametrize("tap", [CaptionTap.RAW, CaptionTap.ENHANCED])

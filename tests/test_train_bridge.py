@@ -25,7 +25,7 @@ from tests.test_models_bridge import filled
 from tests.test_train_words import STARTS, WIDTH, hash_of
 
 CODEC = ModelConfig(codebook=32)
-CONFIG = BridgeConfig(width=WIDTH, inner=32, hidden=48, kernel=3, dilations=(1, 2), lookahead=2, places=90)
+CONFIG = BridgeConfig(width=WIDTH, inner=32, hidden=48, kernel=3, dilations=(1, 2), lookahead=2)
 END = 39
 
 
@@ -235,3 +235,6 @@ def test_blocks_hold_codes_as_a_sound_alone_gives_them(
     assert len(stored_pairs("train")) == 3
     with pytest.raises(SottovoceError, match=r"token_pairs --split validation"):
         stored_pairs("validation")
+    np.savez(place / "0001.npz", codes=np.zeros((1, 1)), frames=np.ones(1, int), counts=np.ones(1, int))
+    with pytest.raises(SottovoceError, match="of another version; delete"):
+        stored_pairs("train")

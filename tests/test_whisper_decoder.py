@@ -45,3 +45,20 @@ def test_a_loop_is_asked_again_with_more_silence_after_it(
     sound = np.zeros(round(sound_s * SAMPLE_RATE_HZ), np.float32)
     decoder.transcribe(sound, [], [], "en", 20)
     assert asked == [round(seconds * FRAMES_PER_S) for seconds in heard_s]
+
+
+@torch.no_grad()
+def test_frames_that_are_given_go_through_the_blocks_of_the_encoder(decoder: WhisperDecoder) -> None:
+    sound = np.random.default_rng(1).standard_normal(SAMPLE_RATE_HZ).astype(np.float32)
+    stem = decoder.stem(sound)
+    assert stem.shape == (FRAMES_PER_S, 32)
+    placed = stem + decoder.model.encoder.positional_embedding[: len(stem)].numpy()
+    asked: list[tuple[int, float]] = []
+
+    def window(count: int, trailing_s: float) -> np.ndarray:
+        asked.append((count, trailing_s))
+        return placed
+
+    given = WhisperDecoder(decoder.model, int8=False, window=window)
+    np.testing.assert_allclose(given._features(sound, 1.5)[0], decoder.frames(sound), atol=1e-5)
+    assert asked == [(SAMPLE_RATE_HZ, 1.5)]
