@@ -1,4 +1,4 @@
-"""Words from the codec's voice tokens, without any sound: the bridge, and its frames by position.
+"""Words from the codec's voice tokens: the bridge, and its frames by position. Sound only tells when somebody speaks.
 
     codes [T, K] ─► bridge.onnx ─► frames as of Whisper's convolutions ─► its blocks (whisper_blocks) ─► its decoder
 
@@ -29,9 +29,7 @@ LATE, PLACES = "lookahead_frames", "places"  # in the metadata
 REINSTALL = "install Sottovoce again"
 STEP = SAMPLE_RATE_HZ // 50  # samples of a frame
 LONG_GAP = 200  # frames without tokens after which the bridge begins anew
-# Windows no longer than those the bridge was trained on.
-OFFLINE_TOKENS = Pace(step_s=None, pause_s=0.5, min_s=5.0, rest_s=1.0, trim_s=14.0, max_s=14.0, context_s=0.0)
-LIVE_TOKENS = replace(LIVE, context_s=0.0)
+LIVE_TOKENS = replace(LIVE, context_s=0.0)  # what was said before would have to go through the blocks anew
 
 State = dict[str, Array]
 
@@ -174,7 +172,7 @@ class TokenListener(Listener):
         detector: Detector,
         frames: TokenFrames,
         language: str | None = None,
-        pace: Pace = OFFLINE_TOKENS,
+        pace: Pace = OFFLINE,
         start: int = 0,
     ) -> None:
         super().__init__(decoder, detector, language, pace, start, frames.ask_from)
@@ -205,4 +203,4 @@ def open_listener(
     """Who listens to a sound, or where there are frames, to its tokens."""
     if frames is None:
         return Listener(decoder, detector, language, LIVE if live else OFFLINE, start)
-    return TokenListener(decoder, detector, frames, language, LIVE_TOKENS if live else OFFLINE_TOKENS, start)
+    return TokenListener(decoder, detector, frames, language, LIVE_TOKENS if live else OFFLINE, start)

@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.captions import join_words
 from engine.listener import OFFLINE
 from engine.paths import cache_dir
-from engine.token_words import OFFLINE_TOKENS, TokenBridge, bridge_path, has_bridge
+from engine.token_words import TokenBridge, bridge_path, has_bridge
 from engine.types import Samples
 from models.evaluate_tokens import by_sound, by_tokens, tokened
 from models.evaluate_words import ENHANCED, stream_of, taps_of
@@ -66,7 +66,7 @@ def with_adapter(mixtures: Sequence[Mixture], decoder: Any) -> dict[str, Any]:
         if has_bridge():
             console.print("adapter: noisy, tokens", highlight=False)
             bridge = TokenBridge(bridge_path())
-            found["noisy, tokens"] = _row(by_tokens(tokened(noisy), OFFLINE_TOKENS, decoder, bridge)[0], text)
+            found["noisy, tokens"] = _row(by_tokens(tokened(noisy), OFFLINE, decoder, bridge)[0], text)
     return found
 
 

@@ -20,7 +20,7 @@ from engine.artefacts import shared_models
 from engine.captions import join_words
 from engine.listener import LIVE, OFFLINE, Listener, Pace
 from engine.taps import token_pieces
-from engine.token_words import LIVE_TOKENS, OFFLINE_TOKENS, STEP, TokenBridge, TokenFrames, TokenListener, bridge_path
+from engine.token_words import LIVE_TOKENS, STEP, TokenBridge, TokenFrames, TokenListener, bridge_path
 from engine.types import Codes, Provider, Samples, Word
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
 from engine.whisper_blocks import BLOCK, BlockEncoder
@@ -29,10 +29,7 @@ from models.metrics import word_error_rate, word_errors_in_parts
 from models.testset import Mixture
 
 SOUND, DECODED, TOKENS = "sound", "sound of the tokens", "tokens"
-PACES: dict[str, tuple[Pace, Pace]] = {
-    "offline": (OFFLINE, OFFLINE_TOKENS),
-    "live": (LIVE, LIVE_TOKENS),
-}  # sound's, tokens'
+PACES: dict[str, tuple[Pace, Pace]] = {"offline": (OFFLINE, OFFLINE), "live": (LIVE, LIVE_TOKENS)}  # sound's, tokens'
 console = Console(stderr=True)
 
 

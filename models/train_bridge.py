@@ -1,7 +1,7 @@
 """Train the bridge from voice tokens into Whisper: `python -m models.train_bridge [--minutes 70] [--alone 13]`.
 
-    python -m models.token_pairs --blocks 200                      # once: tokens, and what Whisper hears
-    python -m models.token_pairs --blocks 2 --split validation
+    python -m models.token_pairs --blocks 44                       # once: tokens, and what Whisper hears
+    python -m models.token_pairs --blocks 1 --split validation
     python -m models.train_bridge && python -m models.export_bridge
 
 Whisper stays as it is. The bridge is held to what the convolutions of its encoder make of the clean sound: first to

@@ -12,13 +12,13 @@ import torch
 from engine.answers import Hypothesis
 from engine.artefacts import shared_models
 from engine.captions import Heard
+from engine.listener import OFFLINE
 from engine.livebench import demo_sound
 from engine.recognizer import recognise_file
 from engine.taps import token_pieces
 from engine.token_words import (
     LIVE_TOKENS,
     LONG_GAP,
-    OFFLINE_TOKENS,
     STEP,
     TokenBridge,
     TokenFrames,
@@ -172,7 +172,7 @@ class Reader:
         return Hypothesis(words, "en")
 
 
-@pytest.mark.parametrize("pace", [LIVE_TOKENS, OFFLINE_TOKENS])
+@pytest.mark.parametrize("pace", [LIVE_TOKENS, OFFLINE])
 def test_the_decoder_is_given_the_frames_of_what_the_listener_asks_about(
     model: Bridge, bridge: TokenBridge, pace: object
 ) -> None:
@@ -212,7 +212,7 @@ def test_only_tokens_of_its_own_codec_and_whisper_are_taken(
     assert frames is not None
     listener = open_listener(Reader(frames), Detector(), frames, "en", False, 0)
     assert isinstance(listener, TokenListener)
-    assert listener.pace == OFFLINE_TOKENS
+    assert listener.pace == OFFLINE
     with pytest.raises(ArtefactError, match="another codec"):
         open_frames("0" * 64, "base")
     with pytest.raises(ArtefactError, match="base alone"):
@@ -221,7 +221,7 @@ def test_only_tokens_of_its_own_codec_and_whisper_are_taken(
 
 def test_places_hold_the_longest_segment_and_the_silence_after_it() -> None:
     """Also the longer silence that is given where Whisper loops."""
-    for pace in (LIVE_TOKENS, OFFLINE_TOKENS):
+    for pace in (LIVE_TOKENS, OFFLINE):
         assert (pace.max_s + TRAILING_S[0]) * 50 <= PLACES
 
 
