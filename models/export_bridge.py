@@ -40,7 +40,6 @@ from models.quantize import GRID
 from models.shards import load
 from models.token_pairs import TokenPair, folder, read_blocks
 from models.train_bridge import load_trained
-from models.word_pairs import language_of
 
 RECOGNISER = "base"  # whose frames the pairs hold
 TOLERANCE = 2e-3  # of the frames' own spread
@@ -197,8 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _record(target: Path, log: Path) -> None:
     """The manifest's rows of the graph, and of the log of its training where it is there."""
     manifest = target.with_name("manifest.toml")
-    sources = {clip.source.split("/")[0] for clip in load("train", "speech") if language_of(clip)}
-    sources |= {clip.source.split("/")[0] for clip in load("train", "background")}
+    clips = [*load("train", "speech"), *load("train", "background")]  # whose words are not known talk in the background
+    sources = {clip.source.split("/")[0] for clip in clips}
     blocks, checks = (sum(1 for _ in folder(split).glob("*.npz")) for split in ("train", "validation"))
     update_row(
         name=ROLE,
