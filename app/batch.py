@@ -19,6 +19,7 @@ from PySide6.QtCore import QObject, QProcess, Signal
 from engine.file_jobs import FileJob
 from engine.file_worker import WORKER
 from engine.priority import stand_back
+from engine.types import DEFAULT_WHISPER
 
 END_WAIT_MS = 5000
 TELLING_PART = 0.03  # before so much is done nothing is said of the time left
@@ -42,7 +43,8 @@ OPEN = (ItemState.WAITING, ItemState.WORKING, ItemState.STOPPING)
 class Wishes:
     """What a person wants of the files that have not begun.
 
-    folder: None is beside the source; language: of the captions, None where it is told from the sound.
+    folder: None is beside the source; language: of the captions, None where it is told from the sound; whisper: the
+    size that writes them.
     """
 
     background: str = "drop"
@@ -51,6 +53,7 @@ class Wishes:
     folder: Path | None = None
     provider: str = "auto"
     language: str | None = None
+    whisper: str = DEFAULT_WHISPER
 
 
 @dataclass(eq=False)
@@ -160,6 +163,7 @@ class Batch(QObject):
                 captions=wishes.captions,
                 provider=wishes.provider,
                 language=wishes.language,
+                whisper=wishes.whisper,
             )
         except OSError as error:
             where = wishes.folder or item.source.parent

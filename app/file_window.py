@@ -94,9 +94,9 @@ QCheckBox:focus {{ color: {t.accent}; }}
 
 
 class FileWindow(QWidget):
-    """What goes on in the main window is asked for when it is needed: the places when this one is shown, provider and
-    language when work begins, the output (an id, None for the default) when a comparison does. `batch`
-    may be one that works on made-up files.
+    """What goes on in the main window is asked for when it is needed: the places when this one is shown, provider,
+    language and Whisper's size when work begins, the output (an id, None for the default) when a comparison does.
+    `batch` may be one that works on made-up files.
     """
 
     def __init__(
@@ -263,6 +263,7 @@ class FileWindow(QWidget):
             self._folder,
             config.provider.value,
             config.language,
+            config.whisper,
         )
 
     def _stop(self) -> None:

@@ -19,7 +19,7 @@ from engine.files import enhance_file
 from engine.soundfiles import SoundReader
 from engine.stems import StemPaths
 from engine.taps import enhanced_pieces, mono_pieces
-from engine.types import Provider, SottovoceError, Word
+from engine.types import DEFAULT_WHISPER, Provider, SottovoceError, Word
 
 WORDS_SHARE = 0.5  # of the whole, where captions are wanted; the two take about as long
 # A name has 255 bytes at most, and the longest one has this around what it is named after.
@@ -38,6 +38,7 @@ class FileJob:
     captions: bool = False
     language: str | None = "en"
     provider: str = Provider.AUTO.value
+    whisper: str = DEFAULT_WHISPER
 
     @classmethod
     def plan(cls, source: Path, folder: Path | None = None, **fields: Any) -> Self:
@@ -122,6 +123,7 @@ def _caption(job: FileJob, total_s: float, progress: Callable[[float], None]) ->
             recognise_file(
                 enhanced_pieces(shared_models(Provider(job.provider)), mono_pieces(reader)),
                 job.language,
+                model=job.whisper,
                 progress=lambda seconds: progress(min(1.0, seconds / total_s)),
                 found=spoken.append,
                 words=words,

@@ -355,35 +355,34 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
-def measure(parts: Sequence[str], out: Path) -> dict[str, Any]:
-    """The figures of these parts; a picture goes to `out`. Raises SottovoceError where something is missing."""
-    found: dict[str, Any] = {}
+def measure(parts: Sequence[str], out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The figures of these parts, one after the other, each as soon as it is known; a picture goes to `out`. Raises
+    SottovoceError where something is missing."""
     decoder = whisper_decoder()
     if "kinds" in parts:
         maker = PairMaker(load("validation", "speech"), load("validation", "background"))
         pairs = [pair for number in range(BLOCKS) for pair in pairs_of(maker, number)]
-        found["kinds"] = kinds(pairs, ResidueReader(), decoder)
+        yield "kinds", kinds(pairs, ResidueReader(), decoder)
     if "streaming" in parts:
-        found["streaming"] = streaming(utterances(None), decoder, plain_whisper())
+        yield "streaming", streaming(utterances(None), decoder, plain_whisper())
     if "languages" in parts:
-        found["languages"] = languages(load("validation", "background"), decoder, plain_whisper())
+        yield "languages", languages(load("validation", "background"), decoder, plain_whisper())
     if "coverage" in parts:
         at_zero = [mixture for mixture in build("mixtures") if mixture.transcript and mixture.snr_db == 0.0]
-        found["coverage"] = coverage(at_zero, decoder)
+        yield "coverage", coverage(at_zero, decoder)
     if "silence" in parts:
         clips = [clip for clip in load("validation", "background") if clip.class_name != "crowd"]  # people speak there
-        found["silence"] = silence(clips, decoder)
+        yield "silence", silence(clips, decoder)
     if "tokens" in parts:
         from models.evaluate_tokens import from_tokens  # it takes its streams from here
 
-        found["tokens"] = from_tokens(utterances(None), decoder)
+        yield "tokens", from_tokens(utterances(None), decoder)
     if "adapter" in parts:
         from models.evaluate_adapter import with_adapter  # it takes its streams from here
 
-        found["adapter"] = with_adapter(utterances(), decoder)
+        yield "adapter", with_adapter(utterances(), decoder)
     if "unseen" in parts:
-        found["unseen"] = unseen([item for item in build("mixtures") if item.noise_class not in KINDS], decoder, out)
-    return found
+        yield "unseen", unseen([item for item in build("mixtures") if item.noise_class not in KINDS], decoder, out)
 
 
 def plain_whisper() -> Listen:
@@ -418,16 +417,18 @@ def _parts(text: str) -> list[str]:
 
 
 def run(out: Path, parts: Sequence[str]) -> None:
-    """Measure these parts, put them beside what `out` has already, and print all. Raises SottovoceError, OSError."""
+    """Measure these parts, put each beside what `out` has already when it is there, and print all at the end. Raises
+    SottovoceError, OSError."""
     path = out / "recognizer.json"
     out.mkdir(parents=True, exist_ok=True)
     try:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise SottovoceError(f"{path} cannot be read ({error}); remove it or name another folder") from error
-    found = before | measure(parts, out)
-    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (out / "recognizer.md").write_text(markdown(found), encoding="utf-8")
+    for part, figures in measure(parts, out):  # hours of work: what was measured is kept, whatever comes after it
+        found[part] = figures
+        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (out / "recognizer.md").write_text(markdown(found), encoding="utf-8")
     print(markdown(found))
 
 

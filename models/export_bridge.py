@@ -45,11 +45,11 @@ RECOGNISER = "base"  # whose frames the pairs hold
 TOLERANCE = 2e-3  # of the frames' own spread
 PIECES = (1, 7, 50)  # frames at a time, in turn
 CHECKED = 4
-BRIDGE_LOG = "bridge.jsonl"
+BRIDGE_LOG, LOG_ROW = "bridge.jsonl", "bridging"
 COMMAND = (
     "python -m models.token_pairs --blocks {blocks}"
     " && python -m models.token_pairs --blocks {checks} --split validation"
-    " && python -m models.train_bridge && python -m models.export_bridge"
+    " && python -m models.train_bridge --fresh && python -m models.export_bridge"
 )
 
 
@@ -211,7 +211,7 @@ def _record(target: Path, log: Path) -> None:
     )
     if log.is_file():
         shutil.copy(log, target.with_name(BRIDGE_LOG))
-        row = {"name": ROLE, "file": BRIDGE_LOG, "kind": "log", "license": "MIT"}
+        row = {"name": LOG_ROW, "file": BRIDGE_LOG, "kind": "log", "license": "MIT"}
         update_row(manifest=manifest, **row, command="python -m models.train_bridge")
 
 

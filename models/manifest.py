@@ -45,7 +45,8 @@ def sha256_of(path: Path) -> str:
 def update_row(*, name: str, file: str, kind: str, license: str, manifest: Path = MANIFEST, **fields: Any) -> Row:
     """Add or replace the row of one file, which must lie beside the manifest; returns the row as written.
 
-    The key is (kind, name). Raises ValueError for an unknown kind, FileNotFoundError where there is no such file.
+    Rows are found by their name. Raises ValueError for an unknown kind and for a name that a row of another kind has,
+    FileNotFoundError where there is no such file.
     """
     if kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(KINDS)}; not {kind!r}")
@@ -56,7 +57,9 @@ def update_row(*, name: str, file: str, kind: str, license: str, manifest: Path 
     row |= {key: value for key, value in given.items() if key not in row}
     with _locked(manifest):
         rows = load(manifest)
-        same = [i for i, old in enumerate(rows) if (old.get("kind"), old.get("name")) == (kind, name)]
+        same = [i for i, old in enumerate(rows) if old.get("name") == name]
+        if same and rows[same[0]].get("kind") != kind:
+            raise ValueError(f"{name!r} is a {rows[same[0]].get('kind')} already; a {kind} wants a name of its own")
         if same:
             rows[same[0]] = row
         else:

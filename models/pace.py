@@ -22,7 +22,7 @@ from engine.artefacts import load_models
 from engine.pipeline import LiveStream
 from engine.resample import LIVE_DELAY_S, LiveResampler
 from engine.ring import Fifo
-from engine.types import Provider, Samples
+from engine.types import Provider, Samples, SottovoceError
 from models.feed import voices
 from models.peers import PEERS, Peer, load_peer
 from models.tables import table
@@ -89,9 +89,11 @@ def measure(paces: list[Pace], sound: Samples, rounds: int) -> dict[str, list[fl
 
 
 def noisy_voice(seconds: float) -> Samples:
-    """Validation voices in a little noise, [hops, HOP]."""
+    """Validation voices in a little noise, [hops, HOP]. Raises SottovoceError where there are none."""
     length = round(seconds / HOP_S) * HOP
-    clips = np.concatenate([clip.samples for clip in voices("validation")[:20]]).astype(np.float32) / 32768.0
+    if not (said := voices("validation")[:20]):
+        raise SottovoceError("there are no validation voices yet; run python -m models.data --minimal")
+    clips = np.concatenate([clip.samples for clip in said]).astype(np.float32) / 32768.0
     raised = LiveResampler(16_000, RATE_HZ).process(clips)
     noise = 0.01 * np.random.default_rng(0).standard_normal(length).astype(np.float32)
     return (np.resize(raised, length) + noise).reshape(-1, HOP)

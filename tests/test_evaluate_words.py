@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,10 +214,14 @@ def test_noise_without_a_voice_fills_its_time_and_every_kind_comes_and_silence()
 
 
 def test_what_was_measured_before_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"silence": {"seconds": 600, "words": 0, "text": ""}}
     (tmp_path / "recognizer.json").write_text(json.dumps({"streaming": {"utterances": 1}}), encoding="utf-8")
-    monkeypatch.setattr(evaluate_words, "measure", lambda parts, out: found)
-    assert evaluate.main(["recognizer", "--out", str(tmp_path), "--parts", "silence"]) == 0
+
+    def measure(parts: object, out: object) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield "silence", {"seconds": 600, "words": 0, "text": ""}
+        raise SottovoceError("there are no training windows yet")
+
+    monkeypatch.setattr(evaluate_words, "measure", measure)
+    assert evaluate.main(["recognizer", "--out", str(tmp_path), "--parts", "silence,unseen"]) == 1
     assert set(json.loads((tmp_path / "recognizer.json").read_text(encoding="utf-8"))) == {"streaming", "silence"}
     assert "600 s without a voice: 0 words" in (tmp_path / "recognizer.md").read_text(encoding="utf-8")
 
@@ -225,4 +230,4 @@ def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(evaluate_words, "whisper_decoder", lambda: None)
     monkeypatch.setattr(evaluate_words, "load", lambda split, kind: [])
     with pytest.raises(SottovoceError, match=r"models\.data"):
-        evaluate_words.measure(["kinds"], Path())
+        list(evaluate_words.measure(["kinds"], Path()))

@@ -49,7 +49,7 @@ if "long" in name:
 done(False, [name + " ends early"] if "cut" in name else [])
 """
 
-CONFIG = EngineConfig(provider=Provider.CPU, language="de")
+CONFIG = EngineConfig(provider=Provider.CPU, language="de", whisper="small")
 
 
 class FakePlayer:
@@ -181,14 +181,14 @@ def test_what_is_chosen_reaches_the_work(files: Callable[..., Files], qtbot: QtB
     window.stems.click()
     window.captions.click()
     window.set_folder(tmp_path / "to")
-    expected = Wishes("swap:rain@-6", True, True, tmp_path / "to", "cpu", "de")
+    expected = Wishes("swap:rain@-6", True, True, tmp_path / "to", "cpu", "de", "small")
     assert window.batch.wishes == expected
     window.take(put(tmp_path, "a.wav"))
     window.start.click()
     qtbot.waitUntil(lambda: states(window) == [ItemState.DONE], timeout=SLOW_MS)
     job = json.loads((tmp_path / "to" / "a.sottovoce.wav").read_text())
     assert (job["background"], job["stems"], job["captions"], job["provider"]) == ("swap:rain@-6", True, True, "cpu")
-    assert job["language"] == "de"
+    assert (job["language"], job["whisper"]) == ("de", "small")
     window.beside.click()
     assert window.where.text() == BESIDE and window.batch.wishes.folder is None
 

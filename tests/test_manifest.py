@@ -37,11 +37,21 @@ def test_refuses_unknown_kinds_and_missing_files(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_refuses_a_name_that_is_taken(tmp_path: Path) -> None:
+    """The engine finds its files by name alone."""
+    (tmp_path / "a.onnx").write_bytes(b"graph")
+    manifest.update_row(name="a", file="a.onnx", kind="model", license="MIT", manifest=(path := tmp_path / "rows.toml"))
+    with pytest.raises(ValueError, match="'a' is a model already"):
+        manifest.update_row(name="a", file="a.onnx", kind="log", license="MIT", manifest=path)
+    assert [row["kind"] for row in manifest.load(path)] == ["model"]
+
+
 def test_every_shipped_file_has_a_true_row() -> None:
     rows = manifest.load()
     for row in rows:
         assert row["sha256"] == manifest.sha256_of(manifest.ASSETS / row["file"]), f"{row['file']} is not as recorded"
         assert row["license"] and row["kind"] in manifest.KINDS
+    assert len({row["name"] for row in rows}) == len(rows), "a file is found by its name"
     recorded = {row["file"] for row in rows}
     # A file that is being made lies in a hidden folder first.
     shipped = {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from engine.types import Samples
+from engine.types import Samples, SottovoceError
 from models import pace
 from models.peers import Peer, PeerInfo
 
@@ -69,3 +69,9 @@ def test_what_a_hop_takes_is_what_is_told() -> None:
             pass
 
     assert min(pace.hop_times_ms(slow, SECOND[:5])) >= 4.0
+
+
+def test_without_voices_it_is_told_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "voices", lambda split: [])
+    with pytest.raises(SottovoceError, match=r"models\.data"):
+        pace.noisy_voice(1.0)
