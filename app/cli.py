@@ -44,9 +44,10 @@ ChosenProvider = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT when it exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-LanguageOption = Annotated[
-    str | None, typer.Option("--language", metavar="XX", help="What is spoken, as a two-letter code.")
-]
+LANGUAGE_OPTION = typer.Option(
+    "--language", metavar="XX", help="What is spoken, as a two-letter code; auto tells it from the sound."
+)
+LanguageOption = Annotated[str | None, LANGUAGE_OPTION]
 WHISPER_OPTION = typer.Option("--whisper", metavar="SIZE", help="The Whisper of captions; see sottovoce models.")
 WhisperOption = Annotated[str | None, WHISPER_OPTION]
 InFile = Annotated[Path, typer.Argument(metavar="IN", show_default=False)]
@@ -212,7 +213,7 @@ def caption(
     form: Annotated[
         CaptionFormat | None, typer.Option("--format", help="Else OUT's extension says, or srt.", show_default=False)
     ] = None,
-    language: LanguageOption = "en",
+    language: Annotated[str, LANGUAGE_OPTION] = "en",
     tap: Annotated[Tap, typer.Option("--from", help=TAP_HELP)] = "enhanced",
     whisper: Annotated[str, WHISPER_OPTION] = "base",
     force: ForceOption = False,
@@ -221,8 +222,9 @@ def caption(
     """Write what is said in a recording, with times."""
     from app.commands_files import CaptionRequest
     from app.commands_files import caption as run
+    from app.settings_use import spoken
 
-    request = CaptionRequest(source, out, form, language, tap, force, provider, whisper)
+    request = CaptionRequest(source, out, form, spoken(language), tap, force, provider, whisper)
     raise typer.Exit(run(request))
 
 

@@ -210,6 +210,26 @@ def test_standard_output_holds_captions_alone(
         assert 0.1 < share < 0.55  # part of it is taken away
 
 
+LANGUAGES = [([], "en"), (["--language", "cs"], "cs"), (["--language", "auto"], None)]
+
+
+@pytest.mark.parametrize(("options", "asked"), LANGUAGES)
+def test_the_language_is_given_or_told_from_the_sound(
+    options: list[str], asked: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    languages: list[str | None] = []
+
+    def recognise(_: object, language: str | None, *, found: Callable[[str], None], **__: object) -> None:
+        languages.append(language)
+        found(language or "nl")
+
+    monkeypatch.setattr("engine.recognizer.recognise_file", recognise)
+    write("in.wav", noise(0.5, RATE_HZ, 1), RATE_HZ)
+    assert cli.run(["caption", "in.wav", "out.json", *options]) == 0
+    assert json.loads(Path("out.json").read_text(encoding="utf-8"))["language"] == (asked or "nl")
+    assert languages == [asked]
+
+
 def test_where_there_is_a_bridge_the_recogniser_is_given_tokens(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
