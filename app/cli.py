@@ -43,7 +43,7 @@ ChosenProvider = Annotated[
     ProviderName | None, typer.Option("--provider", help="Where the networks run; else as the settings say.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT when it exists.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LANGUAGE_OPTION = typer.Option(
     "--language", metavar="XX", help="What is spoken, as a two-letter code; auto tells it from the sound."
 )

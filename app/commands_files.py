@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from engine.soundfiles import SoundReader
 
 
-TOKEN_FILE = ".svt"
-
-
 class Told(Protocol):
     """What every report of the engine has."""
 
@@ -165,7 +162,7 @@ def caption(request: CaptionRequest) -> int:
                 )
         except KeyboardInterrupt:
             if words:
-                _write_captions(words, request.out, form, request.language)
+                _write_captions(words, request.out, form, spoken[0] if spoken else request.language)
             return console.INTERRUPTED
         if warning := heard.warning():
             console.warn(warning)
@@ -194,8 +191,9 @@ def _opened(request: CaptionRequest) -> Iterator[_Heard]:
     """
     from engine.soundfiles import SoundReader
     from engine.token_words import has_bridge
+    from engine.tokens import holds_tokens
 
-    tap, stored = CaptionTap(request.tap), request.source.suffix.lower() == TOKEN_FILE
+    tap, stored = CaptionTap(request.tap), holds_tokens(request.source)
     bridged = tap is CaptionTap.TOKENS and has_bridge() and request.whisper == DEFAULT_WHISPER
     if stored and tap is not CaptionTap.TOKENS:
         raise UsageError(f"{request.source} holds tokens and no sound; add --from tokens")
@@ -207,6 +205,11 @@ def _opened(request: CaptionRequest) -> Iterator[_Heard]:
         from engine.token_reader import SvtReader
 
         models, tokens = shared_models(Provider(request.provider)), SvtReader(request.source)
+        if (channels := tokens.header.channels) > 1:
+            console.warn(
+                f"{request.source} has {channels} channels, and words are written from the tokens of the first alone; "
+                "decode it and caption that for all of them"
+            )
         pieces = stored_pieces(models, tokens)
         codec_id = models.info.codec_id if bridged else None
         whole = pieces if bridged else (voice for voice, _ in pieces)

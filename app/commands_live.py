@@ -226,9 +226,9 @@ def _shown(value: object) -> str:
 
 def ctl(do: str, value: str | None, as_json: bool) -> int:
     """Steer the running app. Raises UsageError for what is no request, SottovoceError when nobody runs."""
-    from engine.control import ask, checked_request
+    from engine.control import FOLLOW, ask, checked_request
 
-    if do == "follow":
+    if do == FOLLOW:
         raise UsageError("follow is for programs that stay connected; start one: sottovoce serve")
     answer = ask(checked_request(do, value))
     if not answer.ok:

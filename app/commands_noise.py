@@ -73,9 +73,10 @@ def residue(request: NoiseRequest) -> int:
                     events.append(event)
         except KeyboardInterrupt:
             status = console.INTERRUPTED
-        if reader.warning:
+        if reader.warning and status == console.DONE:  # else the rest was not wanted
             console.warn(reader.warning)
-    _tell(request, events)
+    if events or status == console.DONE:
+        _tell(request, events)
     if request.report is not None and status == console.DONE:
         _draw(request, events)
     return status

@@ -27,10 +27,14 @@ from app.shortcuts import PREFIX, SHORTCUTS, Shortcut, changed, shortcut
 from engine.types import UsageError
 
 TAKES = {"list": (0, 0), "path": (0, 0), "reset": (0, 1), "preset": (0, 1), "set": (2, 2)}  # the others: one name
+ONE_ROW = ("get", "set", "reset")
 
 
 def settings(action: str, name: str | None, value: str | None, as_json: bool) -> int:
-    """Raises UsageError for what there is not and what may not be, SottovoceError where it cannot be saved."""
+    """Raises UsageError for what there is not and what may not be, SottovoceError where it cannot be saved.
+
+    as_json: what was asked for, or what is remembered after a change.
+    """
     given = [part for part in (name, value) if part is not None]
     least, most = TAKES.get(action, (1, 1))
     if not least <= len(given) <= most:
@@ -41,20 +45,14 @@ def settings(action: str, name: str | None, value: str | None, as_json: bool) ->
         _list(told(), as_json)
     elif action == "preset" and name is None:
         _list_presets(told(), as_json)
-    elif action in ("get", "set", "reset") and given and given[0].startswith(PREFIX):
-        _shortcut(action, shortcut(given[0]), value)
-    elif action == "get":
-        known, now = row(given[0]), told().settings
-        _tell(shown(getattr(now, known.name)), _described(known, now), as_json)
-    elif action == "reset" and name is None:
-        _save(dict.fromkeys(ROWS))
-    elif action == "reset":
-        _save({row(given[0]).name: None})
-    elif action == "set":
-        wanted = row(given[0])
-        _save({wanted.name: meant(wanted.name, checked(wanted.name, given[1]))})
+    elif given and given[0].startswith(PREFIX) and action in ONE_ROW:
+        _shortcut(action, shortcut(given[0]), value, as_json)
+    elif given and action in ONE_ROW:
+        _setting(action, row(given[0]), value, as_json)
     else:
-        _presets(action, given[0], told())
+        _several(action, name)
+        if as_json:
+            _list(told(), as_json)
     return console.DONE
 
 
@@ -77,24 +75,42 @@ def _save(values: dict[str, Any]) -> None:
     write(changes)
 
 
-def _shortcut(action: str, known: Shortcut, value: str | None) -> None:
+def _setting(action: str, known: Row, value: str | None, as_json: bool) -> None:
+    if action != "get":
+        _save({known.name: None if value is None else meant(known.name, checked(known.name, value))})
+    now = told().settings
+    if as_json:
+        console.print_json(_described(known, now))
+    elif action == "get":
+        print(shown(getattr(now, known.name)))
+
+
+def _shortcut(action: str, known: Shortcut, value: str | None, as_json: bool) -> None:
     changes = told().shortcuts
-    if action == "get":
-        print(changes.get(known.name, known.text))
-    else:
+    if action != "get":
         after = changed(changes, known.name, known.text if value is None else value)
         write({(SHORTCUTS_TABLE, known.name): after.get(known.name)})
+    if as_json:
+        console.print_json(_described_shortcut(known, told().shortcuts))
+    elif action == "get":
+        print(changes.get(known.name, known.text))
 
 
-def _presets(action: str, name: str, remembered: Remembered) -> None:
-    if action == "preset":
+def _several(action: str, name: str | None) -> None:
+    """All of them, or those of a preset."""
+    remembered = told()
+    if name is None:
+        _save(dict.fromkeys(ROWS))
+        gone: Changes = {(SHORTCUTS_TABLE, changed_one): None for changed_one in remembered.shortcuts}
+        write(gone)
+    elif action == "preset":
         _save(preset(remembered, name).model_dump())
     elif action == "save-preset":
         now = {part: getattr(remembered.settings, part) for part in Preset.model_fields}
         name = own_preset_name(name, remembered.own_presets)
         write({(PRESETS, name, part): value for part, value in now.items()})
     elif (known := preset_name(name, remembered.own_presets)) is not None:
-        gone: Changes = {(PRESETS, known): None}
+        gone = {(PRESETS, known): None}
         write(gone)
     else:
         raise UsageError(f"there is no preset of your own named {name!r}")

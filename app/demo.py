@@ -81,7 +81,7 @@ def run_demo(request: DemoRequest) -> int:
     background = Background.parse(request.background)
     path = request.file or shipped_recording()
     source = open_recording(path, seconds)
-    _make_room(request.out)
+    _make_room(request.out, path)
     config = EngineConfig(
         background=background,
         provider=Provider(request.provider),
@@ -130,15 +130,21 @@ def word_errors(said: Sequence[str], heard: Sequence[str]) -> int:
     return row[-1]
 
 
-def _make_room(folder: Path) -> None:
-    """Remove what an earlier demo left. Raises UsageError for a recording without a report: that is somebody's work."""
+def _make_room(folder: Path, source: Path) -> None:
+    """Remove what an earlier demo left. Raises UsageError for anything else of these names, which is somebody's work,
+    and where it would be the source."""
+    from app.report import is_demos
     from engine.recorder import recorded_files
 
-    files = recorded_files(folder)
     report = folder / REPORT_NAME
-    if files and not report.exists():
+    files = [*recorded_files(folder), *([report] if report.exists() else [])]
+    if files and not is_demos(report):
         raise UsageError(f"{folder} holds a recording that is no demo's; name another folder with --out")
-    for path in [*files, report]:
+    if any(path.samefile(source) for path in files):
+        raise UsageError(
+            f"{source} is of an earlier demo, which this one would replace; name another folder with --out"
+        )
+    for path in files:
         path.unlink(missing_ok=True)
 
 

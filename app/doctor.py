@@ -47,6 +47,8 @@ def doctor(as_json: bool = False, report: Path | None = None) -> int:
     """
     if report is not None and report.exists():
         raise UsageError(f"{report} is there already; name another file")
+    if report is not None and not report.parent.is_dir():
+        raise UsageError(f"folder {report.parent} does not exist; make it first")
     checks: list[Check] = []
     for find in CHECKS:
         for check in find():
@@ -54,10 +56,10 @@ def doctor(as_json: bool = False, report: Path | None = None) -> int:
             if not as_json:
                 _print(check)
     missing = [c for c in checks if c.state == "missing"]
-    if report is not None:
-        _write_report(report, checks)
     if as_json:
         console.print_json({"ok": not missing, "checks": [asdict(c) for c in checks]})
+    if report is not None:
+        _write_report(report, checks)
     if missing:
         console.say(f"{len(missing)} needed: {', '.join(c.what for c in missing)}; do what is told beside each")
     return console.FAILED if missing else console.DONE

@@ -45,8 +45,9 @@ def draw_noise_report(report: NoiseReport, path: Path) -> None:
         figure.savefig(str(beside), format="png")
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise AudioFileError(f"{path} cannot be written ({error.strerror}); choose another --report") from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def build_noise_figure(report: NoiseReport) -> Figure:

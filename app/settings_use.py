@@ -118,8 +118,9 @@ def window_config(settings: Settings, provider: Provider | None, captions: bool 
 
 
 def spoken(language: str) -> str | None:
-    """The language as the engine takes it: None where it is told from the sound."""
-    return None if language == DETECT else language
+    """The language as the engine takes it, however it was written: None where it is told from the sound."""
+    word = language.strip().lower()
+    return None if word == DETECT else word
 
 
 def recording_folder(settings: Settings) -> Path:

@@ -115,6 +115,7 @@ class Answers:
         return self._believed(segment, answer, start, end)
 
     def _learn_language(self, segment: Segment, answer: Hypothesis) -> None:
+        segment.guessed = answer.language
         sure = answer.language_probability >= SURE_LANGUAGE
         if self.language is None and sure and _seconds(segment.voiced) >= SURE_AFTER_S:
             self.language = answer.language

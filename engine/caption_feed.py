@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.caption_lines import CAPTIONS_OFF, CaptionLines, Told, parse_event, state_message
-from engine.control import OWNER_S, PEER_S, Request, runtime_folder
+from engine.control import FOLLOW, OWNER_S, PEER_S, Request, runtime_folder
 from engine.types import SottovoceError
 
 RETRY_S = 1.0
@@ -50,7 +50,7 @@ class CaptionFeed:
         """Until the app hangs up, or says what cannot be understood."""
         said = NOT_RUNNING
         try:
-            writer.write(Request("follow").encode())
+            writer.write(Request(FOLLOW).encode())
             async with asyncio.timeout(OWNER_S + PEER_S):
                 refusal = _refusal(await reader.readline())
             if refusal:

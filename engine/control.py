@@ -38,6 +38,7 @@ PEER_S = 2.0  # who is connected and says nothing does not keep others waiting l
 OWNER_S = 10.0  # within so long the engine's owner does what was asked
 POLL_S = 0.1
 BACKLOG = 64
+FOLLOW = "follow"
 COMMANDS = {
     "background": "WHAT: keep, drop, a gain in dB, or swap:SCENE[@DB]",
     "scene": "NAME: the place to swap the background for",
@@ -49,7 +50,7 @@ COMMANDS = {
     "resync": "",
     "show": "",
     "status": "",
-    "follow": "",
+    FOLLOW: "",
 }
 SWITCHES = ("bypass", "mute", "level")
 
@@ -76,7 +77,8 @@ class Request:
 def checked_request(do: object, value: object = None) -> Request:
     """Raises UsageError, in one sentence, for what is no request."""
     if not isinstance(do, str) or do not in COMMANDS:
-        raise UsageError(f"there is no such command; say one of: {', '.join(COMMANDS)}")
+        said = ", ".join(name for name in COMMANDS if name != FOLLOW)  # that one is for programs
+        raise UsageError(f"there is no such command; say one of: {said}")
     wanted = COMMANDS[do]
     if not wanted:
         if value is not None:
@@ -248,11 +250,11 @@ class ControlServer:
             except UsageError as error:
                 answer = Answer(False, str(error))
             else:
-                if request.do == "follow" and self._newcomers.qsize() < MOST_FOLLOWERS:
+                if request.do == FOLLOW and self._newcomers.qsize() < MOST_FOLLOWERS:
                     self._newcomers.put(peer)
                     at_end.pop_all()
                     return
-                answer = TOO_MANY if request.do == "follow" else self._answer(request)
+                answer = TOO_MANY if request.do == FOLLOW else self._answer(request)
             peer.sendall(answer.encode())
 
     def _answer(self, request: Request) -> Answer:

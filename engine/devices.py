@@ -118,7 +118,7 @@ def choose_output(wanted: str | None) -> DeviceInfo:
         return _named(outputs, wanted, "output")
     usable = [d for d in outputs if not d.is_own]
     if not usable:
-        raise DeviceError("no sound output was found; plug one in, or choose --virtual-mic")
+        raise DeviceError("no sound output was found; plug one in, or run: sottovoce live --virtual-mic")
     return max(usable, key=lambda d: d.default)
 
 

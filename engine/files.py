@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -301,11 +301,13 @@ def encode_file(
                 try:
                     _encode_blocks(reader, models, writer, progress)
                 finally:
-                    writer.close(source_samples=reader.frames_read)
+                    encoded_s = writer.frames * models.info.hop_samples / models.info.sample_rate_hz
+                    writer.close(source_samples=min(reader.frames_read, round(encoded_s * reader.sample_rate_hz)))
                 os.replace(temp, target)
             except KeyboardInterrupt:
-                os.replace(temp, target)
-                undo.pop_all()
+                if writer.header.frames:
+                    os.replace(temp, target)
+                    undo.pop_all()
                 raise
             undo.pop_all()
     return _token_report(source, target, writer.header, models, began, None, reader.warning)
@@ -314,13 +316,17 @@ def encode_file(
 def _encode_blocks(reader: SoundReader, models: Models, writer: SvtWriter, progress: Progress | None) -> None:
     encoders = [_ChannelEncoder(models, reader.sample_rate_hz) for _ in range(reader.channels)]
     for block in reader.blocks():
-        for channel, encoder in enumerate(encoders):
-            for codes_s, codes_b in encoder.process(block[:, channel]):
-                writer.write(codes_s, codes_b, channel)
+        _write_together(writer, [list(one.process(block[:, channel])) for channel, one in enumerate(encoders)])
         if progress is not None:
             progress(reader.frames_read / reader.sample_rate_hz, reader.duration_s)
-    for channel, encoder in enumerate(encoders):
-        for codes_s, codes_b in encoder.process(np.zeros(0, dtype=np.float32), last=True):
+    rest = np.zeros(0, dtype=np.float32)
+    _write_together(writer, [list(encoder.process(rest, last=True)) for encoder in encoders])
+
+
+def _write_together(writer: SvtWriter, encoded: Sequence[Sequence[tuple[Codes, Codes]]]) -> None:
+    """The same stretch of all channels. Encoding takes nearly all the time: who interrupts that finds none ahead."""
+    for channel, frames in enumerate(encoded):
+        for codes_s, codes_b in frames:
             writer.write(codes_s, codes_b, channel)
 
 

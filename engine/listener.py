@@ -256,7 +256,7 @@ class Listener:
             self._forget(self._seen - int(PRE_ROLL_S * SAMPLE_RATE_HZ))
         else:
             self._forget(keep_from)
-        return self._update(final, [], self._seen, self._free, segment.language)
+        return self._update(final, [], self._seen, self._free, segment.language or (segment.guessed if final else None))
 
     def _is_told(self, segment: Segment) -> bool:
         """Whether the last answer was about all that was said, so that there is nothing left to ask."""

@@ -364,9 +364,9 @@ def recognise_file(
     """Words of a whole recording, 16 kHz mono: an array or an iterator of pieces of any length, in constant memory.
 
     codec_id: the pieces are whole hops of sound with their tokens [K, hops], and the words come from the tokens.
-    progress is called with the seconds recognised so far, found with the language at the end. words: a list to gather
-    into, for who wants what was recognised before an interrupt. Raises SottovoceError when the recogniser cannot be had
-    or fails.
+    progress is called with the seconds recognised so far, found with the language at the end or when stopped. words: a
+    list to gather into, for who wants what was recognised before an interrupt. Raises SottovoceError when the
+    recogniser cannot be had or fails.
     """
     recognizer = Recognizer(language, model=model, live=False, threads=threads, codec_id=codec_id)
     words = [] if words is None else words
@@ -388,8 +388,8 @@ def recognise_file(
         raise
     finally:
         recognizer.stop()
-    if found:
-        found(recognizer.spoken)
+        if found:
+            found(recognizer.spoken)
     return words
 
 

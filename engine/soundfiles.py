@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import soundfile
 
+from engine.tokens import holds_tokens
 from engine.types import AudioFileError, Samples, UsageError
 
 if TYPE_CHECKING:
@@ -95,9 +96,10 @@ class SoundReader:
             self.sample_rate_hz, self.channels = int(coding.sample_rate), int(coding.channels)
         except (av.FFmpegError, AttributeError, IndexError, OSError, ValueError):  # AttributeError: of no known coding
             self.close()
-            raise AudioFileError(
-                f"{self.path} is not a sound file that can be read; convert it to WAV first"
-            ) from reason
+            what = "is not a sound file that can be read; convert it to WAV first"
+            if holds_tokens(self.path):
+                what = "holds tokens and no sound; make sound of them with sottovoce decode"
+            raise AudioFileError(f"{self.path} {what}") from reason
         self.frames, self.integer = None, False
         if self.sample_rate_hz <= 0 or self.channels <= 0:
             self.close()
@@ -189,12 +191,15 @@ class SoundReader:
 
 
 def check_target(source: str | Path, target: str | Path, force: bool) -> None:
-    """Raise UsageError when `target` is the source itself, or is there already and `force` is not given."""
+    """Raise UsageError when `target` is the source itself, or is there already and `force` is not given, or is no
+    file that may be replaced."""
     source, target = Path(source), Path(target)
     if source.exists() and target.exists() and source.samefile(target):
         raise UsageError(f"{target} is the input itself; name another output")
     if target.is_dir():
         raise UsageError(f"{target} is a folder; name a file in it")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is a device and no file; name another output")
     if target.exists() and not force:
         raise UsageError(f"{target} is there already; add --force to replace it")
     if not target.parent.is_dir():

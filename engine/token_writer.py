@@ -41,28 +41,40 @@ class SvtWriter:
             raise self._failed(error) from error
 
     def write(self, codes_s: NDArray[Any], codes_b: NDArray[Any], channel: int = 0) -> None:
-        """Add one frame [K] or several [K, n] to a channel; rows beyond the stored ones are left out."""
+        """Add one frame [K] or several [K, n] to a channel; rows beyond the stored ones are left out.
+
+        A block goes to disk when every channel has one, so that the channels of what is there are of one length.
+        """
         h = self.header
         parts = [np.asarray(codes_s)[: h.rows_s], np.asarray(codes_b)[: h.rows_b]]
         frames = np.concatenate([p[:, None] if p.ndim == 1 else p for p in parts if p.shape[0]]).astype(np.int64)
-        waiting = self._waiting[channel]
-        waiting.extend(frames.T)
-        while len(waiting) >= BLOCK_FRAMES:
-            self._flush(channel)
+        self._waiting[channel].extend(frames.T)
+        while all(len(waiting) >= BLOCK_FRAMES for waiting in self._waiting):
+            for number in range(h.channels):
+                self._flush(number)
 
     def words(self, words: Sequence[Word]) -> None:
         """Add words; they may come in any number of calls, in order."""
         rows = [[w.text, round(w.start_s, 3), round(w.end_s, 3), round(w.probability, 4)] for w in words]
         self._put(block_of(WORDS_KIND, 0, 0, len(rows), json.dumps(rows, ensure_ascii=False).encode()))
 
+    @property
+    def frames(self) -> int:
+        """How many every channel has."""
+        return min(done + len(waiting) for done, waiting in zip(self._done, self._waiting, strict=True))
+
     def close(self, source_samples: int | None = None) -> None:
         """Write what is waiting and the final header, and close the file whatever comes of it; once only.
 
-        On a full disk the header is completed all the same: its room is taken already.
+        A channel that is ahead of the others, because a person interrupted, ends where they do. On a full disk the
+        header is completed all the same: its room is taken already.
         """
         if self._file.closed:
             return
         samples = self.header.source_samples if source_samples is None else source_samples
+        frames = self.frames
+        for done, waiting in zip(self._done, self._waiting, strict=True):
+            del waiting[max(0, frames - done) :]
         try:
             with self._file:
                 try:

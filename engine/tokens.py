@@ -17,6 +17,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from engine.types import Codes
 
+SUFFIX = ".svt"
 MAGIC = b"\x89SVT1\r\n\x1a\n"
 SYNC = b"\xf5SvB"
 VERSION = 1
@@ -123,3 +125,12 @@ def block_of(kind: int, channel: int, first: int, count: int, payload: bytes) ->
     """One block of the file."""
     head = HEAD.pack(kind, channel, first, count, len(payload))
     return SYNC + head + CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
+
+
+def holds_tokens(path: Path) -> bool:
+    """Whether it is a token file, by its name or by how it begins."""
+    try:
+        with path.open("rb") as file:
+            return path.suffix.lower() == SUFFIX or file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return path.suffix.lower() == SUFFIX

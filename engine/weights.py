@@ -180,7 +180,7 @@ def require_weights(name: str = DEFAULT_NAME) -> Weights:
     """The verified weights on this machine; raises WhisperMissing, which says how to get them."""
     weights = find_weights(name)
     if weights is None:
-        raise WhisperMissing(f"captions need Whisper: run `sottovoce models get {name}`")
+        raise WhisperMissing(f"captions need Whisper {name}: run `sottovoce models get {name}`")
     return weights
 
 

@@ -142,6 +142,16 @@ def test_words_of_a_guessed_language_are_not_forced_on_what_comes_after() -> Non
     assert [prefix for _, prefix in reader.notes] == [[], [], [], [*range(2, 12)], [*range(2, 13)]]
 
 
+def test_final_words_say_their_language_though_it_was_a_guess() -> None:
+    sound, _ = spoken([0.5])
+    listener = Listener(Guessing(), LevelDetector(), None, replace(LIVE, step_s=None))
+    listener.feed(sound)
+    listener.finish()
+    updates = list(iter(listener.advance, None))
+    assert [update.language for update in updates if update.final] == ["cy"]
+    assert listener.language is None
+
+
 class AtTheEnd(Noting):
     """Puts the last word at the very end of the sound, as an alignment may."""
 

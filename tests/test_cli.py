@@ -286,6 +286,29 @@ def test_a_token_file_is_captioned_from_its_tokens(
     assert 2.0 <= sum(map(len, heard)) / RATE_HZ < 2.1
 
 
+def test_a_token_file_is_known_by_any_name_and_its_other_channels_are_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_recogniser(monkeypatch)
+    write("in.wav", noise(1.0, RATE_HZ, 2), RATE_HZ)
+    assert cli.run(["encode", "in.wav", "in.tok"]) == 0
+    told(capsys)
+    assert cli.run(["caption", "in.tok", "--from", "tokens"]) == 0
+    assert "has 2 channels, and words are written from the tokens of the first alone" in capsys.readouterr().err
+    for command in (["enhance", "in.tok", "out.wav"], ["residue", "in.tok"]):
+        assert cli.run(command) == 1
+        assert "make sound of them with sottovoce decode" in told(capsys)
+
+
+def test_a_device_is_never_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("in.wav", noise(0.5))
+    for command in ("enhance", "encode", "caption"):
+        more = ["--format", "txt"] if command == "caption" else []
+        assert cli.run([command, "in.wav", os.devnull, "--force", *more]) in (1, 2)
+        assert os.devnull in told(capsys)
+    assert not Path(os.devnull).is_file()
+
+
 @pytest.mark.parametrize("form", ["srt", "vtt", "txt", "json"])
 def test_captions_take_the_form_of_the_extension_or_the_one_named(
     form: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

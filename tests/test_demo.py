@@ -99,6 +99,31 @@ def test_a_recording_of_another_kind_is_left_alone(
     assert (folder / "out" / "speech.wav").read_bytes() == b"mine"
 
 
+def test_a_recording_beside_another_picture_is_left_alone(
+    tiny: None, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`residue` may have drawn one there."""
+    assert cli.run(["demo", str(recording(0.3)), "--no-captions", "--out", "out"]) == 0
+    capsys.readouterr()
+    (folder / "out" / "report.png").write_bytes(b"\x89PNG of another kind")
+    (folder / "out" / "captions.srt").write_text("written by hand", encoding="utf-8")
+    before = sorted(path.name for path in (folder / "out").iterdir())
+    assert cli.run(["demo", "in.wav", "--no-captions", "--out", "out"]) == 2
+    assert "no demo's" in capsys.readouterr().err
+    assert sorted(path.name for path in (folder / "out").iterdir()) == before
+
+
+def test_a_demo_of_what_an_earlier_one_left_does_not_remove_it(
+    tiny: None, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["demo", str(recording(0.3)), "--no-captions"]) == 0
+    before = Path("sottovoce-out/output.wav").read_bytes()
+    capsys.readouterr()
+    assert cli.run(["demo", "sottovoce-out/output.wav", "--no-captions"]) == 2
+    assert "name another folder with --out" in capsys.readouterr().err
+    assert Path("sottovoce-out/output.wav").read_bytes() == before
+
+
 @pytest.mark.parametrize("kind", ["missing", "text", "nan"])
 def test_what_is_no_sound_fails_before_anything_is_made(
     kind: str, tiny: None, folder: Path, capsys: pytest.CaptureFixture[str]

@@ -70,6 +70,16 @@ def test_a_picture_of_nothing_is_drawn_and_one_that_cannot_be_written_is_told(tm
         draw_noise_report(report((), {}), tmp_path / "none" / "x.png")
 
 
+def test_an_interruption_while_it_is_drawn_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        draw_noise_report(report((event(1.0),), {}), tmp_path / "x.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "in.wav"
@@ -87,6 +97,22 @@ def test_what_was_found_is_printed(
     told = json.loads(capsys.readouterr().out)
     assert [row["noise_class"] for row in told["events"]] == ["rain", "wind"]
     assert told["stretches"][1]["end_s"] == 2.0
+
+
+@pytest.mark.parametrize("found", [0, 2])
+def test_an_interruption_tells_what_was_found_and_nothing_of_the_file(
+    found: int, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def residue_of(*_: object) -> Iterator[Residue]:
+        yield from [event(1.0), event(2.0)][:found]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(noise_files, "residue_of", residue_of)
+    assert cli.run(["residue", str(source), "--report", str(source.parent / "x.png")]) == 130
+    out, err = capsys.readouterr()
+    assert out == ("[0:00.0 to 0:02.0] rain, 50 % sure\n" if found else "")
+    assert "ends early" not in err and "silent" not in err
+    assert not (source.parent / "x.png").exists()
 
 
 @pytest.mark.parametrize("name", ["none/x.png", "in.wav", "kept.png"])

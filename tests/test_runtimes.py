@@ -189,7 +189,7 @@ def test_without_weights_it_says_how_to_get_them(
     monkeypatch.setenv("SOTTOVOCE_CACHE", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert runtimes.main(["--rounds", "1"]) == 1
-    assert capsys.readouterr().err == "captions need Whisper: run `sottovoce models get base`\n"
+    assert capsys.readouterr().err == "captions need Whisper base: run `sottovoce models get base`\n"
 
 
 @pytest.mark.parametrize("wrong", [["--seconds", "1"], ["--seconds", "31"], ["--seconds", "nan"], ["--rounds", "0"]])

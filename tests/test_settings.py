@@ -128,8 +128,20 @@ def test_reset_brings_one_or_all_back(capsys: Any) -> None:
         said(capsys, "set", name, value)
     said(capsys, "reset", "theme")
     assert load()[0].settings == Settings(level=True, background="-12")
+    said(capsys, "set", "shortcut.mute", "F9")
     said(capsys, "reset")
     assert load()[0].settings.model_fields_set == set()
+    assert load()[0].shortcuts == {}
+
+
+def test_what_is_changed_is_told_as_json_where_that_is_wanted(capsys: Any) -> None:
+    assert json.loads(said(capsys, "set", "theme", "dark", "--json"))["value"] == "dark"
+    assert json.loads(said(capsys, "set", "shortcut.mute", "F9", "--json"))["value"] == "F9"
+    assert json.loads(said(capsys, "get", "shortcut.mute", "--json"))["chosen"]
+    assert not json.loads(said(capsys, "reset", "shortcut.mute", "--json"))["chosen"]
+    listed = {entry["name"]: entry for entry in json.loads(said(capsys, "preset", "Call", "--json"))}
+    assert list(listed) == [*ROWS, *(f"shortcut.{name}" for name in SHORTCUTS)]
+    assert listed["background"]["chosen"] and listed["theme"]["value"] == "dark"
 
 
 def test_presets_are_taken_kept_and_forgotten(capsys: Any) -> None:

@@ -134,7 +134,7 @@ def test_tensor_files_read_back_and_are_the_same_each_time(tmp_path: Path, rng: 
 
 def test_nothing_here_says_how_to_get_it() -> None:
     assert weights.find_weights("base") is None
-    with pytest.raises(WhisperMissing, match="captions need Whisper: run `sottovoce models get base`"):
+    with pytest.raises(WhisperMissing, match="captions need Whisper base: run `sottovoce models get base`"):
         weights.require_weights("base")
     with pytest.raises(UsageError, match="choose one of"):
         weights.find_weights("gigantic")
