@@ -101,7 +101,7 @@ def _several(action: str, name: str | None) -> None:
     remembered = told()
     if name is None:
         _save(dict.fromkeys(ROWS))
-        gone: Changes = {(SHORTCUTS_TABLE, changed_one): None for changed_one in remembered.shortcuts}
+        gone: Changes = {(SHORTCUTS_TABLE, key): None for key in remembered.shortcuts}
         write(gone)
     elif action == "preset":
         _save(preset(remembered, name).model_dump())
