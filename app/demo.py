@@ -14,14 +14,15 @@ from app import console
 from app.commands_live import HURRY_S, POLL_S, positive_seconds, summary
 from app.live_view import LiveView, joined
 from engine.captions import normalised
-from engine.types import Background, CaptionTap, EngineConfig, Provider, Samples, UsageError, Word
+from engine.types import Background, CaptionTap, EngineConfig, Provider, Samples, TokenFileError, UsageError, Word
 
 if TYPE_CHECKING:
     from app.report import Report
     from engine.ports import SourceInput
     from engine.soundfiles import SoundReader
 
-REPORT_NAME = "report.png"
+REPORT_NAME, TOKENS_NAME = "report.png", "tokens.svt"
+TITLE = "sottovoce demo"  # what the tokens call themselves: what lies beside them, the next demo may replace
 MAX_PICTURE_S = 600.0  # of a longer recording, the picture shows the beginning
 
 
@@ -88,6 +89,7 @@ def run_demo(request: DemoRequest) -> int:
         captions=request.captions,
         tap=CaptionTap.ENHANCED,
         record_dir=str(request.out),
+        record_title=TITLE,
     )
     view = LiveView(request.captions)
     status = _play(config, source, view)
@@ -132,20 +134,29 @@ def word_errors(said: Sequence[str], heard: Sequence[str]) -> int:
 
 def _make_room(folder: Path, source: Path) -> None:
     """Remove what an earlier demo left. Raises UsageError for anything else of these names, which is somebody's work,
-    and where it would be the source."""
-    from app.report import is_demos
+    and where the source is among it."""
     from engine.recorder import recorded_files
 
     report = folder / REPORT_NAME
     files = [*recorded_files(folder), *([report] if report.exists() else [])]
-    if files and not is_demos(report):
-        raise UsageError(f"{folder} holds a recording that is no demo's; name another folder with --out")
+    if files and not _is_demos(folder):
+        raise UsageError(f"{folder} holds what may be no demo's; name another folder with --out, or move that away")
     if any(path.samefile(source) for path in files):
         raise UsageError(
             f"{source} is of an earlier demo, which this one would replace; name another folder with --out"
         )
     for path in files:
         path.unlink(missing_ok=True)
+
+
+def _is_demos(folder: Path) -> bool:
+    """Whether the recording there is one, which its tokens say from its first moment on."""
+    from engine.token_reader import SvtReader
+
+    try:
+        return SvtReader(folder / TOKENS_NAME).header.title == TITLE
+    except TokenFileError:
+        return False
 
 
 def _play(config: EngineConfig, source: SourceInput, view: LiveView) -> int:
@@ -173,7 +184,7 @@ def recorded_seconds(folder: Path) -> float:
     """How much of the recording was played."""
     from engine.token_reader import read_svt
 
-    return read_svt(folder / "tokens.svt").header.duration_s
+    return read_svt(folder / TOKENS_NAME).header.duration_s
 
 
 def _finish(folder: Path, view: LiveView, title: str) -> None:
@@ -201,7 +212,7 @@ def gather(folder: Path, words: Sequence[Word], title: str, late_ms: float) -> R
     info = models.info
     mixture = _sound(folder / "input.wav", info.sample_rate_hz)
     output = _sound(folder / "output.wav", info.sample_rate_hz)
-    tokens = read_svt(folder / "tokens.svt")
+    tokens = read_svt(folder / TOKENS_NAME)
     decoder = TokenDecoder(models, Background.parse("keep"))
     frames = min(tokens.codes_s.shape[1], -(-len(mixture) // info.hop_samples))
     hops = [decoder.step(tokens.codes_s[:, t], tokens.codes_b[:, t]) for t in range(frames)]

@@ -23,8 +23,6 @@ FLOOR_DB, TOP_DB = -100.0, -10.0
 MAX_COLUMNS = 4000  # of any picture; a long recording is thinned to it
 WORD_ROWS = 4
 INCHES_PER_S = 0.5
-HEAD_BYTES = 1024  # of a PNG, in which its texts lie
-MADE_BY = "sottovoce demo"  # written into the picture: what lies in its folder may be replaced by the next demo's
 WIDTH_INCHES = (12.0, 40.0)
 
 
@@ -79,17 +77,9 @@ def draw_report(report: Report, path: str | Path) -> None:
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         figure = build_figure(report)
         try:
-            figure.savefig(str(path), format="png", metadata={"Source": MADE_BY})
+            figure.savefig(str(path), format="png")
         except OSError as error:
             raise AudioFileError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
-
-
-def is_demos(path: Path) -> bool:
-    """Whether there is a picture that `draw_report` wrote."""
-    try:
-        return MADE_BY.encode() in path.read_bytes()[:HEAD_BYTES]
-    except OSError:
-        return False
 
 
 def build_figure(report: Report) -> Figure:

@@ -413,6 +413,8 @@ def write_captions(
 ) -> None:
     """Write a caption file beside and rename it; the format is the extension's unless told. Raises SottovoceError."""
     target = Path(path)
+    if target.exists() and not target.is_file():
+        raise SottovoceError(f"{target} is no plain file; choose another name")
     text = format_captions(words, format or target.suffix.lstrip(".").lower(), language)
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name + ".")
@@ -424,5 +426,6 @@ def write_captions(
         os.chmod(name, 0o644)
         os.replace(name, target)
     except OSError as error:
-        Path(name).unlink(missing_ok=True)
         raise SottovoceError(f"{target} cannot be written ({error.strerror}); make room or choose another") from error
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -305,8 +305,9 @@ def encode_file(
                     writer.close(source_samples=min(reader.frames_read, round(encoded_s * reader.sample_rate_hz)))
                 os.replace(temp, target)
             except KeyboardInterrupt:
-                if writer.header.frames:
-                    os.replace(temp, target)
+                if writer.header.frames > 0:
+                    if temp.exists():  # else it was interrupted just after it was there
+                        os.replace(temp, target)
                     undo.pop_all()
                 raise
             undo.pop_all()

@@ -7,7 +7,7 @@ positions are samples at 16 kHz since the start, from one counter that never sto
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,13 +51,17 @@ OFFLINE = Pace(step_s=None, pause_s=0.5, min_s=12.0, rest_s=2.0, trim_s=28.0, ma
 
 @dataclass(frozen=True)
 class Update:
-    """What one look brought. heard_to: the sound it is about ends here; final_to: nothing before is needed again."""
+    """What one look brought. heard_to: the sound it is about ends here; final_to: nothing before is needed again.
+
+    language: that is sure; guessed: in which one final words were written, sure or not.
+    """
 
     final: tuple[Word, ...]
     tentative: tuple[Word, ...]
     heard_to: int
     final_to: int
     language: str | None
+    guessed: str | None = None
 
 
 class Listener:
@@ -256,7 +260,8 @@ class Listener:
             self._forget(self._seen - int(PRE_ROLL_S * SAMPLE_RATE_HZ))
         else:
             self._forget(keep_from)
-        return self._update(final, [], self._seen, self._free, segment.language or (segment.guessed if final else None))
+        update = self._update(final, [], self._seen, self._free, segment.language)
+        return replace(update, guessed=segment.guessed) if final else update
 
     def _is_told(self, segment: Segment) -> bool:
         """Whether the last answer was about all that was said, so that there is nothing left to ask."""

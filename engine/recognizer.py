@@ -89,7 +89,7 @@ class Recognizer:
             raise UsageError(f"Whisper knows no language {language!r}; write a code such as en, cs or ru")
         self.dropped = 0  # samples left out because the recogniser was too far behind
         self.failure: str | None = None
-        self.spoken = language  # the language given, or else the one last heard
+        self.spoken = language  # the language given, or else the one last heard, or as long as none is sure a guess
         self._live, self._threads, self._residue = live, threads, residue
         self._complaint = "it said nothing"  # the process's last words on standard error
         self._threads_running: list[threading.Thread] = []
@@ -297,7 +297,7 @@ class Recognizer:
 
     def _take_words(self, message: dict[str, Any]) -> None:
         fed = self._outbox.fed
-        self.spoken = message["language"] or self.spoken
+        self.spoken = message["language"] or self.spoken or message.get("guessed")
         self._events.put(
             Caption(
                 time_s=fed / SAMPLE_RATE_HZ,
@@ -364,7 +364,7 @@ def recognise_file(
     """Words of a whole recording, 16 kHz mono: an array or an iterator of pieces of any length, in constant memory.
 
     codec_id: the pieces are whole hops of sound with their tokens [K, hops], and the words come from the tokens.
-    progress is called with the seconds recognised so far, found with the language at the end or when stopped. words: a
+    progress is called with the seconds recognised so far, found with the language at the end, whatever it is. words: a
     list to gather into, for who wants what was recognised before an interrupt. Raises SottovoceError when the
     recogniser cannot be had or fails.
     """

@@ -160,9 +160,10 @@ class HopRecord:
 class Recorder:
     """All files of one run in `folder`, which is made when missing.
 
-    skip: for output, speech and background the samples at their start that come from before the run (their lag).
-    An earlier recording there is a UsageError, what cannot be made an AudioFileError or TokenFileError; then nothing of
-    it is left. Every later failure is a SottovoceError: then `close` keeps what is there.
+    title: what the tokens call themselves. skip: for output, speech and background the samples at their start that
+    come from before the run (their lag). An earlier recording there is a UsageError, what cannot be made an
+    AudioFileError or TokenFileError; then nothing of it is left. Every later failure is a SottovoceError: then `close`
+    keeps what is there.
     """
 
     def __init__(
@@ -173,6 +174,7 @@ class Recorder:
         skip: tuple[int, int],
         quantizers: int | None = None,
         captions: bool = False,
+        title: str = "",
     ) -> None:
         self.folder = Path(folder)
         made = self._make_room()
@@ -183,7 +185,7 @@ class Recorder:
             undo.callback(self._leave_nothing, made)
             for name, rate_hz in zip(WAV_NAMES, rates):
                 self._tracks.append(WavWriter(self.folder / name, rate_hz))
-            header = header_for(info, quantizers, source_rate_hz=sample_rate_hz)
+            header = header_for(info, quantizers, source_rate_hz=sample_rate_hz, title=title)
             self._tokens = SvtWriter(self.folder / TOKENS_NAME, header)
             undo.pop_all()
         self._words: dict[str, list[Word]] = {CAPTIONS_NAME: [], OTHERS_NAME: []}

@@ -130,7 +130,8 @@ class Recordings:
         parts = dict(stream.lag_parts_ms)
         lag_ms = parts["model lag"] + parts["resampling in"]
         skip = (stream.lag_hop_native, round(lag_ms * self._info.sample_rate_hz / 1000.0))
-        recorder = Recorder(folder, self._info, stream.sample_rate_hz, skip, self._config.quantizers, captions)
+        rows, title = self._config.quantizers, self._config.record_title
+        recorder = Recorder(folder, self._info, stream.sample_rate_hz, skip, rows, captions, title)
         self._current = LiveRecording(recorder, stream.hop_native, stream.sample_rate_hz, stream.lag_hop_native, now_s)
 
     def end(self) -> None:

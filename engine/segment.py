@@ -59,7 +59,7 @@ class Segment:
     held: list[Heard] = field(default_factory=list)  # final words whose sound is still in the segment
     tail: tuple[Heard, ...] = ()
     language: str | None = None
-    guessed: str | None = None  # in which language the last answer was, sure or not
+    guessed: str | None = None  # in which language the last answer about all of it was, sure or not
     any_final: bool = False
     alone: bool = False  # to be heard without what was said before
 

@@ -191,15 +191,15 @@ class SoundReader:
 
 
 def check_target(source: str | Path, target: str | Path, force: bool) -> None:
-    """Raise UsageError when `target` is the source itself, or is there already and `force` is not given, or is no
-    file that may be replaced."""
+    """Raise UsageError when `target` is the source itself, is there already and `force` is not given, or is no file
+    that may be replaced; AudioFileError where its folder is missing."""
     source, target = Path(source), Path(target)
     if source.exists() and target.exists() and source.samefile(target):
         raise UsageError(f"{target} is the input itself; name another output")
     if target.is_dir():
         raise UsageError(f"{target} is a folder; name a file in it")
     if target.exists() and not target.is_file():
-        raise UsageError(f"{target} is a device and no file; name another output")
+        raise UsageError(f"{target} is no plain file; name another output")
     if target.exists() and not force:
         raise UsageError(f"{target} is there already; add --force to replace it")
     if not target.parent.is_dir():

@@ -18,7 +18,8 @@ from engine.types import TokenFileError, Word
 
 
 class SvtWriter:
-    """Writes a token file as frames come in. Every whole block is safe on disk; `close` completes the header.
+    """Writes a token file as frames come in. A block is safe on disk when every channel has one; `close` completes the
+    header. Channels are to be written in step: what is ahead is held in memory, and left out at the end.
 
     Raises TokenFileError when the file cannot be written; `name` is what it says then, where the path is a passing one.
     What was written before then is kept, and frames that found no room wait for the next try.
@@ -41,10 +42,7 @@ class SvtWriter:
             raise self._failed(error) from error
 
     def write(self, codes_s: NDArray[Any], codes_b: NDArray[Any], channel: int = 0) -> None:
-        """Add one frame [K] or several [K, n] to a channel; rows beyond the stored ones are left out.
-
-        A block goes to disk when every channel has one, so that the channels of what is there are of one length.
-        """
+        """Add one frame [K] or several [K, n] to a channel; rows beyond the stored ones are left out."""
         h = self.header
         parts = [np.asarray(codes_s)[: h.rows_s], np.asarray(codes_b)[: h.rows_b]]
         frames = np.concatenate([p[:, None] if p.ndim == 1 else p for p in parts if p.shape[0]]).astype(np.int64)

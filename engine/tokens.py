@@ -128,9 +128,11 @@ def block_of(kind: int, channel: int, first: int, count: int, payload: bytes) ->
 
 
 def holds_tokens(path: Path) -> bool:
-    """Whether it is a token file, by its name or by how it begins."""
+    """Whether it is a token file, by its name or by how it begins. A pipe is not looked into: it can be read once."""
+    if path.suffix.lower() == SUFFIX or not path.is_file():
+        return path.suffix.lower() == SUFFIX
     try:
         with path.open("rb") as file:
-            return path.suffix.lower() == SUFFIX or file.read(len(MAGIC)) == MAGIC
+            return file.read(len(MAGIC)) == MAGIC
     except OSError:
-        return path.suffix.lower() == SUFFIX
+        return False

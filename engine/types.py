@@ -143,7 +143,8 @@ class EngineConfig:
 
     level: bring the voice to a steady level. residue: tell which noise there is while captions run. also: a second
     sound to caption, never mixed with the first: a device's id, or "speakers" for what they play. whisper: the size of
-    Whisper that captions use (engine.sizes); the residue is told with DEFAULT_WHISPER alone.
+    Whisper that captions use (engine.sizes); the residue is told with DEFAULT_WHISPER alone. record_title: what
+    recorded tokens call themselves.
     """
 
     input: str | None = None
@@ -158,6 +159,7 @@ class EngineConfig:
     tap: CaptionTap = CaptionTap.ENHANCED
     whisper: str = DEFAULT_WHISPER
     record_dir: str | None = None
+    record_title: str = ""
     virtual_mic: bool = False
     also: str | None = None
     level: bool = False

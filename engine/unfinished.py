@@ -149,7 +149,8 @@ def _complete_tokens(path: Path, source_samples: int) -> None:
     temp = partial_path(path)
     try:
         writer = SvtWriter(temp, found.header, path)
-        writer.write(found.codes_s, found.codes_b)
+        for channel, codes in enumerate(found.channels):
+            writer.write(*codes, channel)
         if found.words:
             writer.words(found.words)
         writer.close(source_samples)

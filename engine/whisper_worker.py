@@ -40,7 +40,8 @@ def _tell_update(stream: BinaryIO, update: Update) -> None:
     final = [(w.text, w.start_s, w.end_s, w.probability) for w in update.final]
     tentative = [(w.text, w.start_s, w.end_s, w.probability) for w in update.tentative]
     places = {"heard_to": update.heard_to, "final_to": update.final_to}
-    _tell(stream, kind="words", final=final, tentative=tentative, **places, language=update.language)
+    languages = {"language": update.language, "guessed": update.guessed}
+    _tell(stream, kind="words", final=final, tentative=tentative, **places, **languages)
 
 
 def _tell_residue(stream: BinaryIO, watch: ResidueWatch, decoder: WhisperDecoder, last: bool = False) -> bool:

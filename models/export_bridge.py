@@ -212,7 +212,7 @@ def _record(target: Path, log: Path) -> None:
     if log.is_file():
         shutil.copy(log, target.with_name(BRIDGE_LOG))
         row = {"name": LOG_ROW, "file": BRIDGE_LOG, "kind": "log", "license": "MIT"}
-        update_row(manifest=manifest, **row, command="python -m models.train_bridge")
+        update_row(manifest=manifest, **row, command="python -m models.train_bridge --fresh")
 
 
 if __name__ == "__main__":

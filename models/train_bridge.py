@@ -2,7 +2,7 @@
 
     python -m models.token_pairs --blocks 44                       # once: tokens, and what Whisper hears
     python -m models.token_pairs --blocks 1 --split validation
-    python -m models.train_bridge && python -m models.export_bridge
+    python -m models.train_bridge --fresh && python -m models.export_bridge
 
 Whisper stays as it is. The bridge is held to what the convolutions of its encoder make of the clean sound: first to
 that alone, a step of which takes a tenth of the time, then also to what its whole encoder makes of that, where it

@@ -148,7 +148,7 @@ def test_final_words_say_their_language_though_it_was_a_guess() -> None:
     listener.feed(sound)
     listener.finish()
     updates = list(iter(listener.advance, None))
-    assert [update.language for update in updates if update.final] == ["cy"]
+    assert [(update.language, update.guessed) for update in updates if update.final] == [(None, "cy")]
     assert listener.language is None
 
 

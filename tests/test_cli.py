@@ -17,7 +17,8 @@ import pytest
 import soundfile
 
 from app import cli
-from engine.types import Word
+from engine.captions import write_captions
+from engine.types import SottovoceError, Word
 from tests import tiny_models
 from tests.command_line import (
     COMMANDS,
@@ -178,9 +179,9 @@ def fake_recogniser(monkeypatch: pytest.MonkeyPatch, interrupted: bool = False) 
             heard.append(piece[0] if codec_id else piece)
             progress(sum(map(len, heard)) / RATE_HZ)
         words.extend(WORDS)
+        found("en")
         if interrupted:
             raise KeyboardInterrupt
-        found("en")
 
     monkeypatch.setattr("engine.recognizer.recognise_file", recognise)
     return heard
@@ -300,13 +301,34 @@ def test_a_token_file_is_known_by_any_name_and_its_other_channels_are_told(
         assert "make sound of them with sottovoce decode" in told(capsys)
 
 
-def test_a_device_is_never_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize(("command", "name"), [("enhance", "out.wav"), ("encode", "out.svt"), ("caption", "out.srt")])
+def test_what_is_no_plain_file_is_never_replaced(
+    command: str, name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Devices, too, which a test had better not try."""
     write("in.wav", noise(0.5))
-    for command in ("enhance", "encode", "caption"):
-        more = ["--format", "txt"] if command == "caption" else []
-        assert cli.run([command, "in.wav", os.devnull, "--force", *more]) in (1, 2)
-        assert os.devnull in told(capsys)
-    assert not Path(os.devnull).is_file()
+    os.mkfifo(name)
+    assert cli.run([command, "in.wav", name, "--force"]) == 2
+    assert f"{name} is no plain file" in told(capsys)
+    assert Path(name).is_fifo()
+    with pytest.raises(SottovoceError, match="no plain file"):
+        write_captions(WORDS, name, "srt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_sound_may_come_through_a_pipe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be read once, and by nobody else."""
+    heard = fake_recogniser(monkeypatch)
+    write("in.wav", noise(1.0))
+    os.mkfifo("pipe")
+    writer = subprocess.Popen(["cat in.wav > pipe"], shell=True)
+    try:
+        assert cli.run(["caption", "pipe", "--from", "raw"]) == 0
+    finally:
+        writer.kill()
+        writer.wait()
+    assert sum(map(len, heard)) == RATE_HZ
 
 
 @pytest.mark.parametrize("form", ["srt", "vtt", "txt", "json"])
@@ -332,4 +354,6 @@ def test_interrupted_captions_are_written_as_far_as_they_go(
     write("in.wav", noise(0.5))
     assert cli.run(["caption", "in.wav", "out.srt"]) == 130
     assert "Good morning." in Path("out.srt").read_text(encoding="utf-8")
+    assert cli.run(["caption", "in.wav", "out.json", "--language", "auto"]) == 130
+    assert json.loads(Path("out.json").read_text(encoding="utf-8"))["language"] == "en"
     assert "Traceback" not in capsys.readouterr().err

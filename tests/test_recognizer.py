@@ -235,6 +235,7 @@ def test_words_are_there_while_more_of_a_file_comes_and_after_an_interrupt(stand
     """The sound may take longer to come than to be heard, so that nothing ever waits."""
     words: list[Word] = []
     seen: list[float] = []
+    languages: list[str | None] = []
 
     def slow() -> Iterator[np.ndarray]:
         for _ in range(500):
@@ -244,8 +245,9 @@ def test_words_are_there_while_more_of_a_file_comes_and_after_an_interrupt(stand
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        recognise_file(slow(), "en", progress=seen.append, words=words)
+        recognise_file(slow(), "en", progress=seen.append, words=words, found=languages.append)
     assert words[0].text == "8000"
+    assert languages == ["en"]
     assert max(seen) > 0.0
 
 
