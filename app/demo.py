@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from engine.ports import SourceInput
     from engine.soundfiles import SoundReader
 
-REPORT_NAME, TOKENS_NAME = "report.png", "tokens.svt"
+REPORT_NAME = "report.png"
 TITLE = "sottovoce demo"  # what the tokens call themselves: what lies beside them, the next demo may replace
 MAX_PICTURE_S = 600.0  # of a longer recording, the picture shows the beginning
 
@@ -151,6 +151,7 @@ def _make_room(folder: Path, source: Path) -> None:
 
 def _is_demos(folder: Path) -> bool:
     """Whether the recording there is one, which its tokens say from its first moment on."""
+    from engine.recorder import TOKENS_NAME
     from engine.token_reader import SvtReader
 
     try:
@@ -182,6 +183,7 @@ def _play(config: EngineConfig, source: SourceInput, view: LiveView) -> int:
 
 def recorded_seconds(folder: Path) -> float:
     """How much of the recording was played."""
+    from engine.recorder import TOKENS_NAME
     from engine.token_reader import read_svt
 
     return read_svt(folder / TOKENS_NAME).header.duration_s
@@ -206,6 +208,7 @@ def gather(folder: Path, words: Sequence[Word], title: str, late_ms: float) -> R
     from app.report import Report, error_db
     from engine.artefacts import shared_models
     from engine.files import TokenDecoder
+    from engine.recorder import TOKENS_NAME
     from engine.token_reader import read_svt
 
     models = shared_models(Provider.CPU)

@@ -364,7 +364,7 @@ def recognise_file(
     """Words of a whole recording, 16 kHz mono: an array or an iterator of pieces of any length, in constant memory.
 
     codec_id: the pieces are whole hops of sound with their tokens [K, hops], and the words come from the tokens.
-    progress is called with the seconds recognised so far, found with the language at the end, whatever it is. words: a
+    progress is called with the seconds recognised so far, found with the language at the end, however it ends. words: a
     list to gather into, for who wants what was recognised before an interrupt. Raises SottovoceError when the
     recogniser cannot be had or fails.
     """

@@ -21,7 +21,7 @@ from engine.soundfiles import SoundReader, SoundWriter
 from engine.token_reader import read_svt
 from engine.token_writer import SvtWriter
 from engine.tokens import SvtHeader
-from engine.types import AudioFileError, Codes, Provider, SottovoceError, TokenFileError, UsageError
+from engine.types import AudioFileError, Provider, SottovoceError, TokenFileError, UsageError
 from tests import tiny_models
 
 
@@ -312,49 +312,6 @@ def test_an_interruption_keeps_what_was_done(models: Models, tmp_path: Path, rng
     assert tokens.warning is None
     assert 2.5 < tokens.header.duration_s < 4.0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.wav", "o.svt", "o.wav"]
-
-
-@pytest.mark.parametrize("channel", [0, 1])
-def test_an_interruption_leaves_channels_of_one_length(
-    channel: int, models: Models, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whichever channel was being written."""
-    source = _write(tmp_path / "in.wav", _sound(rng, 16000 * 5, 2), 16000)
-    write, calls = SvtWriter.write, 0
-
-    def interrupt(self: SvtWriter, codes_s: Codes, codes_b: Codes, to: int = 0) -> None:
-        nonlocal calls
-        calls += to == channel
-        if calls > 120 and to == channel:
-            raise KeyboardInterrupt
-        write(self, codes_s, codes_b, to)
-
-    monkeypatch.setattr(SvtWriter, "write", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        encode_file(source, tmp_path / "o.svt", models=models)
-    tokens = read_svt(tmp_path / "o.svt")
-    assert (tokens.warning, tokens.lost) == (None, ())
-    assert len({codes.shape[1] for pair in tokens.channels for codes in pair}) == 1
-    assert 1.9 < tokens.header.duration_s < 2.5
-    monkeypatch.undo()
-    decoded = decode_file(tmp_path / "o.svt", tmp_path / "again.wav", models=models)
-    assert decoded.warnings == () and abs(decoded.duration_s - tokens.header.duration_s) < 0.03
-
-
-def test_an_interruption_before_anything_is_encoded_replaces_nothing(
-    models: Models, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = _write(tmp_path / "in.wav", _sound(rng, 16000), 16000)
-    (tmp_path / "o.svt").write_bytes(b"what was there")
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(SvtWriter, "write", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        encode_file(source, tmp_path / "o.svt", models=models, force=True)
-    assert (tmp_path / "o.svt").read_bytes() == b"what was there"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.wav", "o.svt"]
 
 
 def test_a_file_shorter_than_it_says_is_a_warning(models: Models, tmp_path: Path, noisy: Path) -> None:
