@@ -49,10 +49,19 @@ class Hypothesis:
 
 
 class Decoder(Protocol):
-    """A recogniser of one piece of sound. `prefix` are tokens that it must begin with, `draft` tokens it may expect."""
+    """A recogniser of one piece of sound. `prefix` are tokens that it must begin with, `draft` tokens it may expect.
+
+    beams: how many texts it is to follow side by side, of which it gives the likeliest.
+    """
 
     def transcribe(
-        self, samples: Samples, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+        self,
+        samples: Samples,
+        prefix: Sequence[int],
+        draft: Sequence[int],
+        language: str | None,
+        most_tokens: int,
+        beams: int = 1,
     ) -> Hypothesis: ...
 
 
@@ -69,9 +78,10 @@ class Answers:
         language: str | None,
         context_s: float,
         asked_from: Callable[[int], object] = lambda place: None,
+        beams: int = 1,
     ) -> None:
         self._decoder, self._sound, self._asked_from = decoder, sound, asked_from
-        self._context_s = context_s
+        self._context_s, self._beams = context_s, beams
         self.language = language
         self.context = Context(context_s)
 
@@ -110,7 +120,7 @@ class Answers:
         cap = token_cap(_seconds(end - start), segment.language)
         self._asked_from(start)
         sound = self._sound.between(start, end)
-        answer = self._decoder.transcribe(sound, prefix, draft, segment.language, cap - len(prefix))
+        answer = self._decoder.transcribe(sound, prefix, draft, segment.language, cap - len(prefix), self._beams)
         self._learn_language(segment, answer)
         return self._believed(segment, answer, start, end)
 

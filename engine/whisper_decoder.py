@@ -28,6 +28,7 @@ from engine.captions import Heard, loop_start, merge_pieces
 from engine.ct2 import read_tensors
 from engine.types import ArtefactError, Samples
 from engine.vad import SAMPLE_RATE_HZ
+from engine.whisper_beams import likeliest
 from engine.whisper_blocks import BlockEncoder
 
 # Silence after the speech: with less Whisper base loops; more where it loops even so. Loops take long, too.
@@ -106,22 +107,35 @@ def encode_mel(encoder: Any, mel: Tensor) -> Tensor:
 
 @dataclass
 class Past:
-    """What the text decoder remembers: keys and values of text so far, and of the sound (made once)."""
+    """What the text decoder remembers: keys and values of text so far, and of the sound (made once).
+
+    [texts, heads, n, width / heads] each, of the sound one for all texts, which are of one length.
+    """
 
     keys: list[Tensor]
     values: list[Tensor]
     sound_keys: list[Tensor]
     sound_values: list[Tensor]
-    attention: list[Tensor]  # [heads, tokens, frames] for each call, alignment heads alone
+    attention: list[Tensor]  # [heads, tokens, frames] for each call, of the first text, alignment heads alone
 
     @property
     def length(self) -> int:
-        return self.keys[0].shape[1] if self.keys else 0
+        return self.keys[0].shape[-2] if self.keys else 0
 
     def cut(self, length: int) -> None:
         """Forget text past `length` tokens."""
-        self.keys = [k[:, :length] for k in self.keys]
-        self.values = [v[:, :length] for v in self.values]
+        self.keys = [k[..., :length, :] for k in self.keys]
+        self.values = [v[..., :length, :] for v in self.values]
+
+    def anew(self) -> Past:
+        """The same sound, and no text yet."""
+        return Past([], [], self.sound_keys, self.sound_values, [])
+
+    def pick(self, rows: Sequence[int]) -> None:
+        """Go on with these of the texts, any of them more than once."""
+        chosen = torch.tensor(rows)
+        self.keys = [k.index_select(0, chosen) for k in self.keys]
+        self.values = [v.index_select(0, chosen) for v in self.values]
 
 
 class WhisperDecoder:
@@ -170,7 +184,13 @@ class WhisperDecoder:
 
     @torch.inference_mode()
     def transcribe(
-        self, samples: Samples, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+        self,
+        samples: Samples,
+        prefix: Sequence[int],
+        draft: Sequence[int],
+        language: str | None,
+        most_tokens: int,
+        beams: int = 1,
     ) -> Hypothesis:
         """See engine.answers.Decoder. At most 29 s of sound."""
         frames = 0
@@ -180,7 +200,7 @@ class WhisperDecoder:
                 break
             frames = features.shape[1]
             spoken, chance = (language, 1.0) if language is not None else self.detect_language(features)
-            answer, looped = self._answer(features, samples, prefix, draft, spoken, most_tokens)
+            answer, looped = self._answer(features, samples, prefix, draft, spoken, most_tokens, beams)
             if not looped:
                 break
         return replace(answer, language_probability=chance)
@@ -198,12 +218,17 @@ class WhisperDecoder:
         draft: Sequence[int],
         language: str,
         most_tokens: int,
+        beams: int,
     ) -> tuple[Hypothesis, bool]:
         """The answer, and whether its text goes round in a loop or fills all it may."""
         tokenizer = self.tokenizer(language)
         start = list(tokenizer.sot_sequence_including_notimestamps)
         past = self._begin(features)
-        tokens, logprobs, no_speech = self._greedy(past, start, list(prefix), list(draft), language, most_tokens)
+        if beams > 1:
+            found = self._likeliest(past, [*start, *prefix], language, most_tokens, beams)
+            tokens, logprobs, no_speech = self._read(past, start, list(prefix), found, language)
+        else:
+            tokens, logprobs, no_speech = self._greedy(past, start, list(prefix), list(draft), language, most_tokens)
         frames = min(features.shape[1], math.ceil(len(samples) / SAMPLE_RATE_HZ * FRAMES_PER_S))
         words = self._words(tokenizer, past, len(start), [*prefix, *tokens], logprobs, frames, len(prefix))
         mean = float(np.mean(logprobs)) if logprobs else 0.0
@@ -252,14 +277,17 @@ class WhisperDecoder:
         return Past([], [], keys, values, [])
 
     def _split(self, x: Tensor) -> Tensor:
-        """[1, n, heads * width] -> [heads, n, width]."""
-        return x[0].view(-1, self.heads, self.width).transpose(0, 1)
+        """[B, n, heads * width] -> [B, heads, n, width]."""
+        return torch.as_tensor(x.unflatten(2, (self.heads, self.width)).transpose(1, 2))
 
     def _forward(self, past: Past, tokens: Sequence[int], wanted: int) -> Tensor:
         """Feed tokens after the past; logits [wanted, vocabulary] after the last `wanted` of them."""
-        decoder, at, n = self.model.decoder, past.length, len(tokens)
-        x = decoder.token_embedding(torch.tensor(tokens)) + decoder.positional_embedding[at : at + n]
-        x = x[None]
+        return self.ahead(past, torch.tensor([list(tokens)]), wanted)[0]
+
+    def ahead(self, past: Past, tokens: Tensor, wanted: int) -> Tensor:
+        """Feed tokens [B, n] of as many texts after the past; logits [B, wanted, vocabulary] after the last of them."""
+        decoder, at, n = self.model.decoder, past.length, tokens.shape[1]
+        x = decoder.token_embedding(tokens) + decoder.positional_embedding[at : at + n]
         mask = torch.full((n, at + n), -math.inf).triu_(at + 1) if n > 1 else None
         rows: list[Tensor] = []
         for index, block in enumerate(decoder.blocks):
@@ -267,7 +295,7 @@ class WhisperDecoder:
             x = x + self._cross_attention(block, block.cross_attn_ln(x), past, index, rows)
             x = x + block.mlp(block.mlp_ln(x))
         past.attention.append(torch.cat(rows))
-        last = decoder.ln(x)[0, n - wanted :]
+        last = decoder.ln(x)[:, n - wanted :]
         if self._to_vocabulary is not None:
             return torch.as_tensor(self._to_vocabulary(last))
         return torch.as_tensor(last @ decoder.token_embedding.weight.T)
@@ -275,21 +303,21 @@ class WhisperDecoder:
     def _self_attention(self, block: Any, x: Tensor, past: Past, index: int, mask: Tensor | None) -> Tensor:
         key, value = self._split(block.attn.key(x)), self._split(block.attn.value(x))
         if index < len(past.keys):
-            key = past.keys[index] = torch.cat([past.keys[index], key], dim=1)
-            value = past.values[index] = torch.cat([past.values[index], value], dim=1)
+            key = past.keys[index] = torch.cat([past.keys[index], key], dim=2)
+            value = past.values[index] = torch.cat([past.values[index], value], dim=2)
         else:
             past.keys.append(key)
             past.values.append(value)
         mixed = F.scaled_dot_product_attention(self._split(block.attn.query(x)), key, value, attn_mask=mask)
-        return torch.as_tensor(block.attn.out(mixed.transpose(0, 1).flatten(1)[None]))
+        return torch.as_tensor(block.attn.out(mixed.transpose(1, 2).flatten(2)))
 
     def _cross_attention(self, block: Any, x: Tensor, past: Past, index: int, rows: list[Tensor]) -> Tensor:
-        query = self._split(block.cross_attn.query(x))
-        scores = query @ past.sound_keys[index].transpose(1, 2) * self.width**-0.5
+        query = block.cross_attn.query(x).flatten(0, 1)[None]  # all texts hear the same sound: as if they were one
+        scores = self._split(query)[0] @ past.sound_keys[index][0].transpose(1, 2) * self.width**-0.5
         if self.align_heads[index]:
-            rows.append(scores[self.align_heads[index]])
-        mixed = scores.softmax(-1) @ past.sound_values[index]
-        return torch.as_tensor(block.cross_attn.out(mixed.transpose(0, 1).flatten(1)[None]))
+            rows.append(scores[self.align_heads[index], : x.shape[1]])
+        mixed = scores.softmax(-1) @ past.sound_values[index][0]
+        return torch.as_tensor(block.cross_attn.out(mixed.transpose(0, 1).reshape(x.shape)))
 
     def _greedy(
         self, past: Past, start: list[int], prefix: list[int], draft: list[int], language: str, most_tokens: int
@@ -320,6 +348,35 @@ class WhisperDecoder:
             if len(tokens) % LOOP_CHECK_TOKENS == 0 and loop_start(tokens) is not None:
                 break
         return tokens, logprobs, float(silent)
+
+    def _likeliest(
+        self, past: Past, given: Sequence[int], language: str, most_tokens: int, beams: int
+    ) -> tuple[int, ...]:
+        """Tokens of the likeliest text after those given, by beam search, the last of them the end where it has one."""
+        tokenizer, ban = self.tokenizer(language), self._bans[language]
+        most = min(most_tokens, self.model.dims.n_text_ctx - len(given) - 1)
+        if most < 1:
+            return ()
+        texts = past.anew()
+
+        def ahead(rows: list[int], tokens: Tensor) -> Tensor:
+            texts.pick(rows)
+            return (self.ahead(texts, tokens, 1)[:, 0] + ban).log_softmax(-1)
+
+        first = (self._forward(texts, given, 1)[0] + ban).log_softmax(-1)
+        return likeliest(ahead, first, tokenizer.eot, most, beams)
+
+    def _read(
+        self, past: Past, start: list[int], prefix: list[int], found: Sequence[int], language: str
+    ) -> tuple[list[int], list[float], float]:
+        """As `_greedy`, of tokens that were found after the prefix; with the end, where they have it."""
+        tokenizer, ban = self.tokenizer(language), self._bans[language]
+        tokens = [token for token in found if token != tokenizer.eot]
+        fed = [*start, *prefix, *tokens]
+        logits = self._forward(past, fed, len(fed))
+        silent = logits[0].softmax(-1)[tokenizer.no_speech] if tokenizer.no_speech is not None else torch.zeros(())
+        rows = (logits[len(start) + len(prefix) - 1 :][: len(found)] + ban).log_softmax(-1)
+        return tokens, [float(row[token]) for row, token in zip(rows, found, strict=True)], float(silent)
 
     def _words(
         self,

@@ -36,6 +36,7 @@ from models.integer_search import with_integer_search
 from models.manifest import update_row
 from models.parity import ParityError, check_parity
 from models.quantize import GRID
+from models.transforms import lapped_basis, lapped_parts
 
 OPSET = 17
 DECIDING = (
@@ -122,6 +123,9 @@ def pack(graph: onnx.GraphProto, initializer: onnx.TensorProto) -> None:
     if _is_transform(values):
         _unroll(graph, initializer, values)
         return
+    if _is_lapped(values):
+        _unlap(graph, initializer, values)
+        return
     small, scale = _smallest(values)
     if small is None:
         return
@@ -161,6 +165,32 @@ def _unroll(graph: onnx.GraphProto, initializer: onnx.TensorProto, values: np.nd
         helper.make_node("Mul", [f"{name}.rows", f"{name}.columns"], [f"{name}.product"]),
         helper.make_node("Mod", [f"{name}.product", f"{name}.size"], [f"{name}.at"]),
         helper.make_node("Gather", [f"{name}.circle", f"{name}.at"], [name]),
+    ]
+    for position, node in enumerate(nodes):
+        graph.node.insert(position, node)
+
+
+def _is_lapped(values: np.ndarray) -> bool:
+    """Whether this is a `lapped_basis`."""
+    if values.ndim != 2 or not 0 < (overlap := values.shape[0] - values.shape[1]) <= values.shape[1]:
+        return False
+    return np.array_equal(values, lapped_basis(values.shape[1], overlap).numpy())
+
+
+def _unlap(graph: onnx.GraphProto, initializer: onnx.TensorProto, values: np.ndarray) -> None:
+    """Store one turn of its cosine, and its window; the same matrix is made from those when the graph is loaded."""
+    name, hop = initializer.name, values.shape[1]
+    graph.initializer.remove(initializer)
+    parts = (part.numpy() for part in lapped_parts(hop, len(values) - hop))
+    constants = dict(zip(("circle", "window", "rows", "columns"), parts, strict=True))
+    for key, value in (constants | {"size": np.array(8 * hop, np.int64)}).items():
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), f"{name}.{key}"))
+    nodes = [
+        helper.make_node("Mul", [f"{name}.rows", f"{name}.columns"], [f"{name}.product"]),
+        helper.make_node("Mod", [f"{name}.product", f"{name}.size"], [f"{name}.at"]),
+        helper.make_node("Gather", [f"{name}.circle", f"{name}.at"], [f"{name}.waves"]),
+        helper.make_node("Mul", [f"{name}.window", f"{name}.waves"], [f"{name}.exact"]),
+        helper.make_node("Cast", [f"{name}.exact"], [name], to=TensorProto.FLOAT),
     ]
     for position, node in enumerate(nodes):
         graph.node.insert(position, node)

@@ -44,7 +44,13 @@ class LevelReader:
         self.asked = 0
 
     def transcribe(
-        self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+        self,
+        samples: np.ndarray,
+        prefix: Sequence[int],
+        draft: Sequence[int],
+        language: str | None,
+        most_tokens: int,
+        beams: int = 1,
     ) -> Hypothesis:
         self.asked += 1
         assert len(samples) <= 29 * SAMPLE_RATE_HZ

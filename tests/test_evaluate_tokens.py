@@ -80,7 +80,13 @@ class Decoder:
         raise AssertionError("each way takes blocks of its own")
 
     def transcribe(
-        self, samples: np.ndarray, prefix: Sequence[int], draft: Sequence[int], language: str | None, most_tokens: int
+        self,
+        samples: np.ndarray,
+        prefix: Sequence[int],
+        draft: Sequence[int],
+        language: str | None,
+        most_tokens: int,
+        beams: int = 1,
     ) -> Hypothesis:
         if self.window is None:
             self.encode(samples, 0.5)

@@ -20,7 +20,7 @@ from models.feed import through_tokens
 from models.losses import si_sdr_db
 from models.parity import ParityError, check_parity, real_sound
 from models.train import refine
-from models.transforms import dft_basis
+from models.transforms import dft_basis, lapped_basis
 
 ASSETS = assets_dir()
 
@@ -110,6 +110,18 @@ def test_a_transform_is_stored_as_one_turn_and_comes_back_bit_for_bit(frame: int
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     (both,) = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {})
     np.testing.assert_array_equal(both, np.concatenate([cosine, sine], axis=1))
+
+
+def test_a_lapped_basis_is_stored_as_one_turn_and_comes_back_bit_for_bit() -> None:
+    basis = lapped_basis(320, 80).numpy()
+    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, list(basis.shape))]
+    nodes = [helper.make_node("Identity", ["basis"], ["out"])]
+    graph = helper.make_graph(nodes, "part", [], outputs, [numpy_helper.from_array(basis, "basis")])
+    pack(graph, graph.initializer[0])
+    assert sum(len(t.raw_data) for t in graph.initializer) < basis.nbytes / 10
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    (out,) = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {})
+    np.testing.assert_array_equal(out, basis)
 
 
 def test_a_matrix_that_is_no_transform_keeps_its_values() -> None:

@@ -115,7 +115,7 @@ def test_the_app_leaves_sound_and_networks_to_the_engine() -> None:
     [
         ({"onnxruntime"}, {"artefacts.py"}),
         ({"sounddevice", "rtmixer"}, {"devices.py"}),
-        ({"torch", "whisper"}, {"whisper_blocks.py", "whisper_decoder.py", "whisper_worker.py"}),
+        ({"torch", "whisper"}, {"whisper_beams.py", "whisper_blocks.py", "whisper_decoder.py", "whisper_worker.py"}),
         (NETWORK, {"fetch.py", "control.py", "followers.py", "caption_server.py"}),
         (QT, set()),
     ],

@@ -1,0 +1,117 @@
+"""Beam search: the likeliest of all texts where there is room for it, the greedy one where there is one beam."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import whisper
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.vad import SAMPLE_RATE_HZ
+from engine.whisper_beams import likeliest
+from engine.whisper_decoder import WhisperDecoder
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+WORDS, END, LONGEST = 4, 0, 4
+
+
+class Language:
+    """Chances of a token that hang on the one before it; remembers which texts are gone on with."""
+
+    def __init__(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.table = (2.0 * torch.randn(WORDS + 1, WORDS)).log_softmax(-1)  # the last row: of the first token
+        self.texts: list[tuple[int, ...]] = [()]
+
+    def ahead(self, rows: list[int], tokens: torch.Tensor) -> torch.Tensor:
+        self.texts = [(*self.texts[row], int(token)) for row, token in zip(rows, tokens[:, 0], strict=True)]
+        return self.table[tokens[:, 0]]
+
+    def mean(self, text: tuple[int, ...]) -> float:
+        steps = zip((WORDS, *text), text, strict=False)
+        return sum(float(self.table[before, token]) for before, token in steps) / max(1, len(text))
+
+    def all_texts(self) -> list[tuple[int, ...]]:
+        """Those that end, and those that are as long as may be."""
+        going = list(itertools.product(range(1, WORDS), repeat=LONGEST))
+        ended = [(*p, END) for n in range(LONGEST) for p in itertools.product(range(1, WORDS), repeat=n)]
+        return going + ended
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_one_beam_is_greedy_and_more_find_no_better_than_the_best(seed: int, beams: int) -> None:
+    language = Language(seed)
+    found = likeliest(language.ahead, language.table[-1], END, LONGEST, beams)
+    assert found in language.all_texts()
+    best = max(map(language.mean, language.all_texts()))
+    assert language.mean(found) <= best + 1e-6
+    greedy: tuple[int, ...] = ()
+    while len(greedy) < LONGEST and END not in greedy:
+        greedy = (*greedy, int(language.table[greedy[-1] if greedy else -1].argmax()))
+    if beams == 1:
+        assert found == greedy
+    assert all(text[0] != END for text in language.texts if text)  # what has ended is not gone on with
+
+
+def test_a_beginning_that_was_second_at_first_can_win() -> None:
+    """Token 1 is likelier than 2, but after 2 the text is sure and after 1 it is not."""
+    table = torch.log(torch.tensor([[0.97, 0.01, 0.01, 0.01], [0.25, 0.25, 0.25, 0.25], [0.97, 0.01, 0.01, 0.01]]))
+    first = torch.log(torch.tensor([0.01, 0.5, 0.45, 0.04]))
+
+    def ahead(rows: list[int], tokens: torch.Tensor) -> torch.Tensor:
+        return table[tokens[:, 0].clamp(max=2)]
+
+    assert likeliest(ahead, first, END, 5, 1)[0] == 1
+    assert likeliest(ahead, first, END, 5, 2) == (2, END)
+
+
+def test_no_text_is_longer_than_it_may_be() -> None:
+    never = torch.log(torch.tensor([1e-9, 0.5, 0.3, 0.2]))
+    assert likeliest(lambda rows, tokens: never.expand(len(rows), -1), never, END, 3, 2) == (1, 1, 1)
+    assert likeliest(lambda rows, tokens: never.expand(len(rows), -1), never, END, 0, 2) == ()
+
+
+@pytest.fixture(scope="module")
+def decoder() -> WhisperDecoder:
+    torch.manual_seed(2)
+    dims = whisper.model.ModelDimensions(80, 1500, 32, 2, 1, 51865, 448, 32, 2, 2)
+    model = whisper.model.Whisper(dims).eval()
+    torch.nn.init.normal_(model.decoder.token_embedding.weight, std=0.5)
+    torch.nn.init.normal_(model.decoder.positional_embedding, std=0.5)
+    return WhisperDecoder(model, int8=False)
+
+
+@torch.no_grad()
+def test_texts_side_by_side_are_heard_as_each_by_itself(decoder: WhisperDecoder) -> None:
+    features = torch.randn(1, 20, 32)
+    texts = [[1, 2, 3], [1, 2, 9], [1, 7, 4]]
+    alone = [decoder._forward(decoder._begin(features), text, 3) for text in texts]
+    past = decoder._begin(features)
+    decoder._forward(past, [1], 1)
+    past.pick([0, 0, 0])
+    decoder.ahead(past, torch.tensor([[2], [2], [7]]), 1)
+    past.pick([1, 0, 2])
+    both = decoder.ahead(past, torch.tensor([[3], [9], [4]]), 1)
+    torch.testing.assert_close(both[:, 0], torch.stack([logits[2] for logits in alone]))
+
+
+def test_what_beams_find_is_likelier_and_its_words_have_times(decoder: WhisperDecoder) -> None:
+    sound = np.random.default_rng(1).standard_normal(2 * SAMPLE_RATE_HZ).astype(np.float32)
+    prefix = [500, 600]
+    one, five = (decoder.transcribe(sound, prefix, [], "en", 12, beams) for beams in (1, 5))
+    assert five.logprob >= one.logprob - 1e-4
+    assert five.no_speech == pytest.approx(one.no_speech)
+    times = [time for word in five.words for time in (word.start_s, word.end_s)]
+    assert times == sorted(times)
+    assert times[-1] <= 2.0
+    assert sum(len(word.tokens) for word in five.words) <= 12
+
+
+def test_where_no_token_has_room_there_is_no_word(decoder: WhisperDecoder) -> None:
+    sound = np.zeros(SAMPLE_RATE_HZ, np.float32)
+    assert decoder.transcribe(sound, [], [], "en", 0, 5).words == ()
