@@ -43,11 +43,11 @@ class Pace:
     margin_s: float = 0.3
     sure_s: float = 4.0
     context_s: float = 10.0
-    beams: int = 1
+    beams: int = 5
 
 
 LIVE = Pace()
-OFFLINE = Pace(step_s=None, pause_s=0.5, min_s=12.0, rest_s=2.0, trim_s=28.0, max_s=28.0, context_s=0.0, beams=5)
+OFFLINE = Pace(step_s=None, pause_s=0.5, min_s=12.0, rest_s=2.0, trim_s=28.0, max_s=28.0, context_s=0.0)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """Words from the codec's voice tokens: the bridge, and its frames by position. Sound only tells when somebody speaks.
 
-    codes [T, K] ─► bridge.onnx ─► frames as of Whisper's convolutions ─► its blocks (whisper_blocks) ─► its decoder
+    codes [T, K] ─► bridge.onnx ─► frames as of Whisper's convolutions ─► blocks (whisper_blocks) ─► Whisper's decoder
 
 The graph is stepped as tokens come, each hop once, however often the recogniser asks; it is `lookahead` frames late.
-What it makes hangs on the tokens alone. Where in a window a frame lies, which Whisper tells its blocks, is added when a
-window is asked for. It belongs to one codec and one size of Whisper, and names both.
+What it makes hangs on the tokens alone. Where in a window a frame lies is added when a window is asked for. The blocks
+are the bridge's own: the graph holds what is added to Whisper's to make them, and Whisper's encoder is not run. It
+belongs to one codec and one size of Whisper, and names both.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from engine.vad import SAMPLE_RATE_HZ, Detector
 
 ROLE = "bridge"
 LATE, PLACES = "lookahead_frames", "places"  # in the metadata
+OWN = "own."  # outputs: what is added to Whisper's blocks, by its names
 REINSTALL = "install Sottovoce again"
 STEP = SAMPLE_RATE_HZ // 50  # samples of a frame
 LONG_GAP = 200  # frames without tokens after which the bridge begins anew
@@ -47,8 +49,9 @@ def bridge_path(folder: Path | None = None) -> Path:
 class TokenBridge:
     """The graph, loaded. rows: how many rows of the voice's codes it reads; lookahead: frames that it is late.
 
-    codec_id, recogniser: whose tokens it takes and whose frames it gives; places: [N, width], N the longest window.
-    Raises ArtefactError when the file is missing or not what its name says.
+    codec_id, recogniser: whose tokens it takes and whose frames it gives; places: [N, width], N the longest window;
+    own: what `engine.whisper_blocks.grown` makes its blocks of. Raises ArtefactError when the file is missing or not
+    what its name says.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,15 +68,17 @@ class TokenBridge:
             self.rows = int(self._session.shapes["codes"][1])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"{path} does not say what it holds ({error}); {REINSTALL}") from error
+        if not any(name.startswith(OWN) for name in self._session.outputs):
+            raise ArtefactError(f"{path} has no blocks of its own; {REINSTALL}")
         if hop != STEP:
             raise ArtefactError(f"{path} has hops of {hop} samples, Whisper's frames are {STEP}; {REINSTALL}")
         self.blank = np.full(self.rows, -1, np.int64)
         self.blank[:gain_rows] = 0
         self._states = [name for name in self._session.inputs if name.startswith(STATE_IN)]
         self._given = ["frames", *(STATE_OUT + name.removeprefix(STATE_IN) for name in self._states)]
-        self.places: Samples = self._session.run(
-            {"codes": self.blank[None], "at": np.arange(longest), **self.first_state()}
-        )["places"]
+        once = self._session.run({"codes": self.blank[None], "at": np.arange(longest), **self.first_state()})
+        self.places: Samples = once["places"]
+        self.own = {name.removeprefix(OWN): value for name, value in once.items() if name.startswith(OWN)}
 
     @property
     def width(self) -> int:

@@ -1,25 +1,51 @@
-"""The blocks of Whisper's encoder, some frames at a time: what was heard of frames that are there is not made again.
+"""Blocks of an encoder, Whisper's or the bridge's, some frames at a time: what was heard of frames is not made again.
 
     frames │  BLOCK  │  BLOCK  │  BLOCK  │ the rest │
     hears  │────────>│
            │──────────────────>│                          each frame hears its own block of frames and those before it
            │────────────────────────────>│
 
-In Whisper every frame hears the whole window, which has to be encoded anew whenever it goes on. Cut so, it makes few
-more mistakes where a block is three seconds, and is wrong in a quarter of the words at half a second.
+In Whisper every frame hears the whole window, which has to be encoded anew whenever it goes on. Cut so, its blocks make
+few more mistakes where a block is three seconds, and are wrong in a quarter of the words at half a second. The bridge's
+are trained to be cut.
 """
 
 from __future__ import annotations
 
+import copy
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 BLOCK = 150  # frames: three seconds
+
+
+@torch.no_grad()
+def grown(encoder: Any, own: Mapping[str, NDArray[np.float32]]) -> torch.nn.Module:
+    """The bridge's own blocks, of those of openai-whisper's encoder in floats, which stays as it is.
+
+    own: by Whisper's names, of each linear layer down [rank, in] and up [rank, out], whose product is added to its
+    weight (Hu et al. 2021, LoRA); every other weight as it is. There are as many blocks as there are names of.
+    """
+    made = torch.nn.Module()
+    made.blocks = copy.deepcopy(
+        encoder.blocks[: len({name.split(".")[1] for name in own if name.startswith("blocks.")})]
+    )
+    made.ln_post = copy.deepcopy(encoder.ln_post)
+    for name, weight in made.named_parameters():
+        layer = name.removesuffix("weight")
+        if f"{layer}up" in own:
+            weight.add_(torch.from_numpy(own[f"{layer}up"].T @ own[f"{layer}down"]))
+        else:
+            weight.copy_(torch.from_numpy(own[name]))
+    return made
 
 
 @dataclass

@@ -142,7 +142,8 @@ class WhisperDecoder:
     """Greedy decoding of a piece of sound with a forced prefix and a draft; word times from the cross attention.
 
     window: in place of the encoder's convolutions, where it is given: frames [n, width] of so many samples, which it
-    finds by itself, and of so many seconds of silence after them; block_size: as of `BlockEncoder`.
+    finds by itself, and of so many seconds of silence after them; own: the blocks that these go through in place of the
+    encoder's; block_size: as of `BlockEncoder`.
     """
 
     def __init__(
@@ -151,15 +152,18 @@ class WhisperDecoder:
         int8: bool = True,
         window: Callable[[int, float], Samples] | None = None,
         block_size: int | None = None,
+        own: Any = None,
     ) -> None:
         self.model, self.window = model, window
-        self.blocks: Callable[[Tensor], Tensor] = BlockEncoder(model.encoder, block_size)
+        self.own = own if own is not None else model.encoder
+        self.blocks: Callable[[Tensor], Tensor] = BlockEncoder(self.own, block_size)
         model.requires_grad_(False)
+        self.own.requires_grad_(False)
         self._to_vocabulary: torch.nn.Module | None = None
         if int8 and has_int8():
             self._to_vocabulary = _Int8Linear(model.decoder.token_embedding.weight, None)
             quantise(model.decoder)
-            for block in model.encoder.blocks:
+            for block in {*model.encoder.blocks, *self.own.blocks}:
                 quantise(block.attn)  # the inner layer of the MLP too, not its outer one:
                 block.mlp[0] = _Int8Linear(block.mlp[0].weight, block.mlp[0].bias)  # its outliers made Whisper loop
         self.heads = model.dims.n_text_head

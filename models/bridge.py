@@ -4,8 +4,9 @@
 
 Whisper's encoder is a short stem of convolutions over a mel spectrogram, and blocks that let every frame hear the whole
 window. What the stem makes of the clean voice hangs on the tokens around a frame alone, and is made of them here as
-they come; where in a window a frame lies is added when one is cut out, and the blocks go on from that, some frames at a
-time (engine.whisper_blocks). The codebooks are the codec's own and fixed; of the shapes the first stages are read.
+they come; where in a window a frame lies is added when one is cut out, and the bridge's own blocks go on from that,
+some frames at a time (models.bridge_blocks, engine.whisper_blocks). The codebooks are the codec's own and fixed; of the
+shapes the first stages are read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from whisper.audio import mel_filters
 
+from models.bridge_blocks import OwnBlocks
 from models.config import ModelConfig
 from models.front import State
 from models.quantize import BandQuantizer
@@ -34,7 +36,7 @@ class BridgeConfig:
     """Shapes. width: of Whisper base's frames; stages: of shapes that are read.
 
     lookahead: frames of tokens after a frame that are heard before it is made, 20 ms each; the tokens' own lag of
-    15 ms behind their sound is in it.
+    15 ms behind their sound is in it; own, rank: how many blocks it has, and of what is added to their weights.
     """
 
     width: int = 512
@@ -44,6 +46,8 @@ class BridgeConfig:
     dilations: tuple[int, ...] = (1, 2, 4)
     stages: int = 3
     lookahead: int = 10
+    own: int = 6
+    rank: int = 16
 
     def rows(self, codec: ModelConfig) -> int:
         """Rows of codes that are read, the first ones of a voice's."""
@@ -104,6 +108,7 @@ class Bridge(nn.Module):
         self.norm = nn.LayerNorm(config.inner)
         self.leave = nn.Linear(config.inner, config.width)
         self.scale = nn.Parameter(torch.ones(config.width))
+        self.own = OwnBlocks(config.own, config.width, config.rank)
 
     @torch.no_grad()
     def take_books(self, voice: BandQuantizer) -> None:
@@ -173,9 +178,9 @@ class Bridge(nn.Module):
         return frames[:, late:]
 
 
-def trained_size(bridge: Bridge) -> int:
+def trained_size(part: nn.Module) -> int:
     """How many weights are trained; the codebooks are not."""
-    return sum(math.prod(weight.shape) for weight in bridge.parameters())
+    return sum(math.prod(weight.shape) for weight in part.parameters())
 
 
 def config_from(values: dict[str, object]) -> BridgeConfig:

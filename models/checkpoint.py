@@ -36,6 +36,11 @@ def snapped(values: torch.Tensor) -> torch.Tensor:
     """A weight as it is shipped: large matrices on their rows' int8 grid, the rest in half precision. Idempotent."""
     if values.dim() < 2 or values.numel() < LARGE:
         return values.half().float()
+    return on_grid(values)
+
+
+def on_grid(values: torch.Tensor) -> torch.Tensor:
+    """A matrix on its rows' int8 grid. Idempotent."""
     scale = row_scale(values)
     return (values / scale).round().clamp(-127, 127) * scale
 

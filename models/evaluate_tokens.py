@@ -84,7 +84,7 @@ def by_sound(sound: Samples, pace: Pace, decoder: Any) -> tuple[list[Word], floa
 def by_tokens(spoken: Tokened, pace: Pace, decoder: Any, bridge: TokenBridge) -> tuple[list[Word], float]:
     """Words of tokens through the bridge, which come as their sound does, and the CPU seconds of that."""
     clock, frames, fed = Clock(), TokenFrames(bridge), 0
-    blocks, before = BlockEncoder(decoder.model.encoder, BLOCK if pace == LIVE_TOKENS else None), decoder.blocks
+    blocks, before = BlockEncoder(decoder.own, BLOCK if pace == LIVE_TOKENS else None), decoder.blocks
     feed = clock.around(frames.feed)
 
     def coming(place: int) -> None:

@@ -40,6 +40,7 @@ from engine.listener import LIVE, OFFLINE, Listener, Pace
 from engine.mix import ACTIVE_FRAME, frame_powers, is_active
 from engine.residue import ResidueReader, ResidueWatch
 from engine.side import LEFT_FOR_RECOGNISER
+from engine.token_words import TokenBridge, bridge_path, has_bridge
 from engine.types import Background, Provider, Samples, SottovoceError, Word
 from engine.vad import SileroVad
 from models.metrics import Listen, WordErrors, word_error_rate, word_errors, word_errors_in_parts
@@ -310,12 +311,15 @@ def silence(clips: Sequence[Clip], decoder: Any) -> dict[str, Any]:
 
 
 def whisper_decoder() -> Any:
-    """Whisper base as captions use it. Raises ArtefactError without its weights."""
+    """Whisper base as captions use it, and the bridge's blocks for tokens. Raises ArtefactError without its weights."""
     from engine.weights import require_weights
+    from engine.whisper_blocks import grown
     from engine.whisper_decoder import WhisperDecoder, load_model
 
     weights = require_weights("base")
-    return WhisperDecoder(load_model(weights.path, weights.format, weights.name))
+    model = load_model(weights.path, weights.format, weights.name)
+    own = grown(model.encoder, TokenBridge(bridge_path()).own) if has_bridge() else None
+    return WhisperDecoder(model, own=own)
 
 
 def markdown(found: dict[str, Any]) -> str:

@@ -39,6 +39,7 @@ from models.quantize import GRID
 from models.transforms import lapped_basis, lapped_parts
 
 OPSET = 17
+PACKED = 512  # elements from which on a tensor is stored smaller
 DECIDING = (
     "sample_rate_hz", "hop", "overlap", "band_edges", "speech_stages", "background_stages", "codebook",
     "gain_levels", "gain_step_db", "gain_top_db",
@@ -118,7 +119,7 @@ def finish(path: Path, metadata: Mapping[str, str], change: Callable[[onnx.Model
 def pack(graph: onnx.GraphProto, initializer: onnx.TensorProto) -> None:
     """Store a large tensor in the smallest type that holds it exactly; ONNX Runtime unfolds it when it loads."""
     values = numpy_helper.to_array(initializer)
-    if values.dtype != np.float32 or values.size < 4096:
+    if values.dtype != np.float32 or values.size < PACKED:
         return
     if _is_transform(values):
         _unroll(graph, initializer, values)

@@ -2,8 +2,9 @@
 
     codes [T, K] and states ─► frames [T, width], `lookahead_frames` late, and new states
     at [P]                  ─► places [P, width]: what is added to a frame at each of these places of a window
+    nothing                 ─► own.*: what is added to blocks of Whisper's encoder to make the bridge's own of them
 
-The frames go through the blocks of Whisper's encoder, which are not in the graph: they are the user's Whisper's own.
+The frames go through those blocks, whose weights but for that are the user's Whisper's and not in the graph.
 
 The first K rows of the voice's codes are read, -1 where one is left out. A gate runs pairs through the graph a few
 frames at a time, with carried state, against one pass in torch, and nothing is written where they differ.
@@ -28,11 +29,11 @@ from torch import Tensor, nn
 
 from engine.artefacts import LOAD_ERRORS
 from engine.paths import assets_dir, cache_dir
-from engine.token_words import LATE, PLACES, ROLE, TokenBridge
+from engine.token_words import LATE, OWN, PLACES, ROLE, TokenBridge
 from engine.types import SottovoceError
 from models import bridge, checkpoint
 from models.bridge import Bridge, config_from
-from models.checkpoint import Bundle, snapped, unpacked
+from models.checkpoint import Bundle, on_grid, snapped, unpacked
 from models.config import FORMAT_VERSION, LOG_NAME, config_from_dict
 from models.export import OPSET, codec_id, finish
 from models.manifest import update_row
@@ -54,7 +55,7 @@ COMMAND = (
 
 
 class BridgeGraph(nn.Module):
-    """A bridge as the engine runs it: one stream, and what a place adds."""
+    """A bridge as the engine runs it: one stream, what a place adds, and what its own blocks add to Whisper's."""
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__()
@@ -62,9 +63,10 @@ class BridgeGraph(nn.Module):
         self.names = list(bridge.initial_state(1))
 
     def forward(self, codes: Tensor, at: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """codes [T, K], at [P], states -> frames [T, width], places [P, width], new states."""
+        """codes [T, K], at [P], states -> frames [T, width], places [P, width], new states, what is added."""
         frames, new = self.bridge(codes[None], dict(zip(self.names, states, strict=True)))
-        return (frames[0], self.bridge.places(at), *(new[name] for name in self.names))
+        added = (weight * 1.0 for weight in self.bridge.own.parameters())  # an output may not be a weight itself
+        return (frames[0], self.bridge.places(at), *(new[name] for name in self.names), *added)
 
 
 @torch.no_grad()
@@ -72,6 +74,9 @@ def snap(model: Bridge) -> None:
     """Round the weights as they are shipped, so that the graph holds exactly what was measured."""
     for weight in model.parameters():
         weight.copy_(snapped(weight))
+    for name, weight in model.own.named_parameters():
+        if name.endswith((".down", ".up")):
+            weight.copy_(on_grid(weight))
 
 
 def write(model: Bridge, bundle: Bundle, pairs: Sequence[TokenPair], path: Path) -> None:
@@ -83,6 +88,7 @@ def write(model: Bridge, bundle: Bundle, pairs: Sequence[TokenPair], path: Path)
     state = model.initial_state(1)
     inputs = ["codes", "at", *(f"state_in.{name}" for name in state)]
     outputs = ["frames", "places", *(f"state_out.{name}" for name in state)]
+    outputs += [OWN + name for name, _ in model.own.named_parameters()]
     time, place = {0: "frames"}, {0: "places"}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's age, and of branches on shapes that never change here
@@ -204,7 +210,10 @@ def _record(target: Path, log: Path) -> None:
         file=target.name,
         kind="model",
         license="MIT",
-        ancestors=["Whisper base (Radford et al. 2022, MIT): trained on what its encoder makes of clean voices"],
+        ancestors=[
+            "Whisper base (Radford et al. 2022, MIT): trained on what its encoder makes of clean voices; what its own"
+            " blocks add is added to those of that encoder"
+        ],
         data=sorted(sources),
         command=COMMAND.format(blocks=blocks, checks=checks),
         manifest=manifest,

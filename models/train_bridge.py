@@ -4,11 +4,11 @@
     python -m models.token_pairs --blocks 1 --split validation
     python -m models.train_bridge --fresh && python -m models.export_bridge
 
-Whisper stays as it is. The bridge is held to what the convolutions of its encoder make of the clean sound: first to
-that alone, a step of which takes a tenth of the time, then also to what its whole encoder makes of that, where it
-matters to the decoder, and to the words that the decoder writes, through the blocks as they are run behind the bridge.
-It goes on, with all of these, from what training left in the cache, or else from the shipped graph. Ctrl-C or SIGTERM
-saves.
+Whisper stays as it is. The bridge's convolutions are held to what those of its encoder make of the clean sound: first
+to that alone, a step of which takes a tenth of the time. Then its own blocks, which begin as Whisper's, are held to
+what its whole encoder makes of the clean sound, where it matters to the decoder, and to the words that the decoder
+writes; each step cuts time into blocks of another length, so that they can be run at any. It goes on, with all of
+these, from what training left in the cache, or else from the shipped graph. Ctrl-C or SIGTERM saves.
 """
 
 from __future__ import annotations
@@ -24,27 +24,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.paths import assets_dir, cache_dir
 from engine.token_words import ROLE
 from engine.types import SottovoceError
-from engine.whisper_blocks import run_blocks
+from engine.whisper_blocks import BLOCK, run_blocks
 from models.bridge import Bridge, BridgeConfig, config_from
+from models.bridge_blocks import grown
 from models.checkpoint import Bundle, load_shipped
 from models.config import LOG_NAME
 from models.noise_vq import beta_loss
 from models.sources import Split
 from models.token_pairs import TokenPair, read_blocks
 from models.train_words import Batch, Words, frozen_base
-from models.training import alike, descend, in_bfloat16, log_row, rate_at, set_rate, status_of
+from models.training import alike, descend, in_bfloat16, log_row, rate_at, status_of
 from models.word_pairs import Heard
 
 SEED = 4
 BATCH, NEAR = 6, 48  # pairs of a step, drawn from so many of about one length
-ALONE_RATE, RATE, BETAS, DECAY = 3e-3, 1e-3, (0.9, 0.95), 1e-2
-STEM_WEIGHT = 0.3  # of the convolutions' frames, where they are not alone
-WORDS_WEIGHT, WORDS_EVERY = 0.1, 2  # words are asked of each so many pairs
+ALONE_RATE, STEM_RATE, OWN_RATE, BETAS, DECAY = 3e-3, 3e-4, 1e-3, (0.9, 0.95), 1e-2
+STEM_WEIGHT = 0.1  # of the convolutions' frames, where they are not alone
+WORDS_WEIGHT, WORDS_EVERY = 0.05, 3  # words are asked of each so many pairs
+SIZES = (50, 75, 100, 150, sys.maxsize)  # frames that hear each other, one of these in each step
 EVALUATE_EVERY = 200
 SAMPLED = 40  # pairs from which the frames' mean and spread are taken
 BOUNDING = 24  # pairs of which it is told what Whisper's own frames would give, and none at all
@@ -61,22 +63,19 @@ class TokenBatch:
     words: Batch
 
 
+@dataclass(frozen=True)
 class Hearer:
-    """Whisper frozen, from behind its convolutions on: the blocks of its encoder as they are run, and its decoder."""
+    """Whisper frozen: its encoder, from which the bridge's blocks grow, and its text decoder."""
 
-    def __init__(self, model: Any, words: Words) -> None:
-        model.requires_grad_(False)
-        self._encoder, self.words = model.encoder, words
-
-    def frames(self, x: Tensor) -> Tensor:
-        """[B, T, width] with places -> the encoder's frames [B, T, width], no window of theirs heard at once."""
-        return run_blocks(self._encoder, x).left
+    encoder: Any
+    words: Words
 
 
 def frozen_whisper() -> Hearer:
     """Whisper base, on a GPU where there is one. Raises ArtefactError without its weights."""
     model, words = frozen_base()
-    return Hearer(model, words)
+    model.requires_grad_(False)
+    return Hearer(model.encoder, words)
 
 
 @dataclass(frozen=True)
@@ -101,10 +100,12 @@ class Measure:
 
 @dataclass(frozen=True)
 class Asked:
-    """What of the losses is asked for. words: of each so many pairs, of none where it is None."""
+    """What of the losses is asked for. words: of each so many pairs, of none where it is None; size: of the blocks of
+    frames that hear each other."""
 
     frames: bool = True
     words: int | None = 1
+    size: int = BLOCK
 
 
 @dataclass(frozen=True)
@@ -131,16 +132,17 @@ def batch_of(pairs: Sequence[TokenPair], words: Words, blank: Tensor) -> TokenBa
     return TokenBatch(codes.to(words.device), batch)
 
 
-def losses(model: Bridge, whisper: Hearer, batch: TokenBatch, measure: Measure, asked: Asked) -> Losses:
-    """Those of a batch that are asked for."""
+def losses(model: Bridge, blocks: nn.Module, words: Words, batch: TokenBatch, measure: Measure, asked: Asked) -> Losses:
+    """Those of a batch that are asked for. blocks: the model's own, grown."""
     told = batch.words
     written = distance = torch.zeros(())
     stem = model.whole(batch.codes)
     if asked.frames:
-        with in_bfloat16(whisper.words.device):
-            frames = whisper.frames(stem + model.places(torch.arange(stem.shape[1], device=stem.device)))
+        with in_bfloat16(words.device):
+            placed = stem + model.places(torch.arange(stem.shape[1], device=stem.device))
+            frames = run_blocks(blocks, placed, size=asked.size).left
             if asked.words is not None:
-                written = whisper.words.loss(frames, told, asked.words)
+                written = words.loss(frames, told, asked.words)
         distance = measure.distance(told.clean, frames.float(), told.there)
     return Losses(measure.stem_distance(told.noisy, stem, told.there), distance, written)
 
@@ -158,12 +160,16 @@ class Training:
         self, model: Bridge, whisper: Hearer, train: Sequence[TokenPair], validation: Sequence[TokenPair], folder: Path
     ) -> None:
         device = whisper.words.device
-        self.model, self.whisper = model.to(device), whisper
+        self.model, self.words = model.to(device), whisper.words
+        self.blocks = grown(whisper.encoder, model.own)
         self.train, self.validation = sorted(train, key=lambda pair: len(pair.clean)), validation
         hearing = whisper.words.hearing()
         unit = float((frames_of(train, "clean").to(device) @ hearing).var(0).sum())
         self.measure = Measure(hearing, unit, frames_of(train, "stem").to(device).std(0).clamp_min(1e-3))
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=BETAS, weight_decay=DECAY)
+        own = list(model.own.parameters())
+        others = [weight for name, weight in model.named_parameters() if not name.startswith("own.")]
+        groups = [{"params": others}, {"params": own}]
+        self.optimizer = torch.optim.AdamW(groups, lr=STEM_RATE, betas=BETAS, weight_decay=DECAY)
         self.step = 0
         self.path, self.log = folder / "bridge.pt", folder / LOG_NAME
         folder.mkdir(parents=True, exist_ok=True)
@@ -192,14 +198,23 @@ class Training:
         beside.replace(self.path)
 
     def one_step(self, rate: float, asked: Asked) -> Losses:
-        """A step at a share of the full rate."""
+        """A step at a share of the full rates."""
         self.model.train()
-        batch = batch_of(alike(self.train, BATCH, NEAR, self._random), self.whisper.words, self.model.blank())
-        found = losses(self.model, self.whisper, batch, self.measure, asked)
-        set_rate(self.optimizer, rate * (RATE if asked.frames else ALONE_RATE))
+        batch = batch_of(alike(self.train, BATCH, NEAR, self._random), self.words, self.model.blank())
+        found = losses(self.model, self.blocks, self.words, batch, self.measure, asked)
+        others, own = self.optimizer.param_groups
+        others["lr"], own["lr"] = rate * (STEM_RATE if asked.frames else ALONE_RATE), rate * OWN_RATE
         descend(self.optimizer, found.total(asked))
         self.step += 1
         return found
+
+    def alone_step(self, rate: float) -> Losses:
+        """A step for the convolutions' frames alone."""
+        return self.one_step(rate, Asked(frames=False))
+
+    def joint_step(self, rate: float) -> Losses:
+        """A step with everything asked for, in blocks of one of the SIZES."""
+        return self.one_step(rate, Asked(words=WORDS_EVERY, size=int(self._random.choice(SIZES))))
 
     @torch.no_grad()
     def judge(self) -> dict[str, float]:
@@ -207,26 +222,22 @@ class Training:
         self.model.eval()
         ordered = sorted(self.validation, key=lambda pair: len(pair.clean))
         parts = [ordered[at : at + BATCH] for at in range(0, len(ordered), BATCH)]
-        batches = [batch_of(part, self.whisper.words, self.model.blank()) for part in parts]
-        rows = [losses(self.model, self.whisper, batch, self.measure, Asked()) for batch in batches]
+        batches = [batch_of(part, self.words, self.model.blank()) for part in parts]
+        rows = [losses(self.model, self.blocks, self.words, batch, self.measure, Asked()) for batch in batches]
         shares = [len(part) / len(ordered) for part in parts]
         names = ("stem", "distance", "words")
         return {name: float(np.dot(shares, [float(getattr(row, name)) for row in rows])) for name in names}
 
     @torch.no_grad()
     def bounds(self) -> dict[str, float]:
-        """Nats a token on validation from Whisper's own frames of the clean sound, whole and by its blocks one after
-        the other, and from its mean frame alone."""
-        words = self.whisper.words
-        mean = frames_of(self.train, "clean").mean(0).to(words.device)
-        found = {"whisper_clean": 0.0, "in_blocks": 0.0, "mean_frame": 0.0}
+        """Nats a token on validation from Whisper's own frames of the clean sound, and from its mean frame alone."""
+        mean = frames_of(self.train, "clean").mean(0).to(self.words.device)
+        found = {"whisper_clean": 0.0, "mean_frame": 0.0}
         said = [pair for pair in self.validation if len(pair.tokens) > 1][:BOUNDING]
         for pair in said:
-            batch = batch_of([pair], words, self.model.blank()).words
-            places = self.model.places(torch.arange(batch.noisy.shape[1], device=words.device))
-            sounds = (batch.clean, self.whisper.frames(batch.noisy + places), mean.expand_as(batch.clean))
-            for name, sound in zip(found, sounds, strict=True):
-                found[name] += float(words.loss(sound, batch)) / len(said)
+            batch = batch_of([pair], self.words, self.model.blank()).words
+            for name, sound in zip(found, (batch.clean, mean.expand_as(batch.clean)), strict=True):
+                found[name] += float(self.words.loss(sound, batch)) / len(said)
         return found
 
     def report(self, seconds: float) -> dict[str, float]:
@@ -239,11 +250,11 @@ class Training:
     def run(self, minutes: float, alone: float) -> None:
         """Steps until the minutes are over, the first ones `alone`, or somebody stops it; saves either way."""
         began = time.monotonic()
-        stages = ((0.0, alone, Asked(frames=False)), (alone, minutes, Asked(words=WORDS_EVERY)))
+        steps = (self.alone_step, self.joint_step)
         try:
-            for start, end, asked in stages:
+            for take, start, end in zip(steps, (0.0, alone), (alone, minutes), strict=True):
                 while (passed := (time.monotonic() - began) / 60.0) < end:
-                    self.one_step(rate_at(self.step, (passed - start) / (end - start)), asked)
+                    take(rate_at(self.step, (passed - start) / (end - start)))
                     if self.step % EVALUATE_EVERY == 0:
                         self.report(time.monotonic() - began)
         except KeyboardInterrupt:
@@ -251,9 +262,9 @@ class Training:
         self.report(time.monotonic() - began)
 
 
-def begin(bundle: Bundle, fresh: bool, train: Sequence[TokenPair]) -> tuple[Bridge, bool]:
+def begin(bundle: Bundle, fresh: bool, train: Sequence[TokenPair], encoder: Any) -> tuple[Bridge, bool]:
     """The shipped bridge, and whether it knows something; where there is none, or a fresh one is wanted, one that has
-    the codebooks alone."""
+    the codebooks, and blocks that are Whisper's."""
     from models.export_bridge import load_shipped as shipped_bridge  # it takes its training from here
 
     path = assets_dir() / f"{ROLE}.onnx"
@@ -262,6 +273,7 @@ def begin(bundle: Bundle, fresh: bool, train: Sequence[TokenPair]) -> tuple[Brid
     model = Bridge(BridgeConfig(), bundle.config)
     model.take_books(bundle.codec.encoder.speech)
     model.take_spread(frames_of(train, "stem"))
+    model.own.take(encoder)
     return model, False
 
 
@@ -298,8 +310,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         train, validation = stored_pairs("train"), stored_pairs("validation")
-        model, known = begin(load_shipped(), args.fresh, train)
-        training = Training(model, frozen_whisper(), train, validation, cache_dir() / "bridge")
+        whisper = frozen_whisper()
+        model, known = begin(load_shipped(), args.fresh, train, whisper.encoder)
+        training = Training(model, whisper, train, validation, cache_dir() / "bridge")
         if args.fresh and training.path.exists():
             training.path.replace(training.path.with_suffix(".before.pt"))
         known = training.resume() or known

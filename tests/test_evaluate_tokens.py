@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -49,7 +48,7 @@ class Blocks:
     sizes: ClassVar[list[int | None]] = []
 
     def __init__(self, encoder: str, size: int | None) -> None:
-        assert encoder == "Whisper's"
+        assert encoder == "the bridge's"
         self.sizes.append(size)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
@@ -68,7 +67,7 @@ class Decoder:
     """Hears the one word `sound`, or `tokens` where it is given a window, which must hold the tokens' frames."""
 
     window = None
-    model = SimpleNamespace(encoder="Whisper's")
+    own = "the bridge's"
 
     def __init__(self) -> None:
         self.windows: list[np.ndarray] = []

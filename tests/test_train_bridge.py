@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from whisper.model import ModelDimensions, Whisper
 
+from engine import whisper_blocks
 from engine.types import SottovoceError
+from engine.whisper_blocks import run_blocks
 from engine.whisper_decoder import encode_mel, stem_of
 from models import token_pairs, train_bridge
 from models.bridge import Bridge, BridgeConfig
+from models.bridge_blocks import grown
 from models.checkpoint import Bundle
 from models.config import ModelConfig
 from models.token_pairs import TokenPair, make_block, read_blocks, voice_codes
@@ -25,7 +29,7 @@ from tests.test_models_bridge import filled
 from tests.test_train_words import STARTS, WIDTH, hash_of
 
 CODEC = ModelConfig(codebook=32)
-CONFIG = BridgeConfig(width=WIDTH, inner=32, hidden=48, kernel=3, dilations=(1, 2), lookahead=2)
+CONFIG = BridgeConfig(width=WIDTH, inner=32, hidden=48, kernel=3, dilations=(1, 2), lookahead=2, own=1, rank=4)
 END = 39
 
 
@@ -44,15 +48,26 @@ def whisper() -> Whisper:
 
 
 @pytest.fixture
-def model(bundle: Bundle) -> Bridge:
+def model(bundle: Bundle, whisper: Whisper) -> Bridge:
+    """As training begins."""
     torch.manual_seed(1)
     made = Bridge(CONFIG, CODEC)
     made.take_books(bundle.codec.encoder.speech)
+    made.own.take(whisper.encoder)
     return made
 
 
+def stirred(model: Bridge) -> Bridge:
+    """As after a training: its blocks are Whisper's no more."""
+    with torch.no_grad():
+        for weight in model.own.parameters():
+            weight.add_(0.2 * torch.randn(weight.shape))
+    return model
+
+
 def hearer(whisper: Whisper) -> Hearer:
-    return Hearer(whisper, Words(whisper, STARTS))
+    words = Words(whisper, STARTS)
+    return Hearer(whisper.encoder, words)
 
 
 def pairs(count: int = 24) -> list[TokenPair]:
@@ -102,11 +117,12 @@ def test_a_handful_of_pairs_is_learned_and_whisper_is_left_as_it_is(
 
 def test_the_words_reach_every_weight_of_the_bridge(whisper: Whisper, model: Bridge, tmp_path: Path) -> None:
     frozen, some = hearer(whisper), pairs(6)
-    training = Training(model, frozen, some, some, tmp_path)
+    training = Training(stirred(model), frozen, some, some, tmp_path)
     batch = batch_of(some, frozen.words, model.blank())
-    losses(model, frozen, batch, training.measure, Asked()).words.backward()
+    losses(model, training.blocks, frozen.words, batch, training.measure, Asked()).words.backward()
     assert all(weight.grad is not None for weight in model.parameters())
     assert all(float(weight.grad.abs().max()) > 0.0 for weight in model.parameters() if weight.grad is not None)
+    assert all(weight.grad is None for weight in whisper.parameters())
 
 
 @torch.no_grad()
@@ -118,13 +134,14 @@ def test_the_distance_is_none_for_whisper_and_one_for_its_mean(
     batch = batch_of(some, frozen.words, model.blank())
     stem, clean = batch.words.noisy, batch.words.clean
     monkeypatch.setattr(model, "whole", lambda codes: stem)
-    monkeypatch.setattr(frozen, "frames", lambda x: clean)
-    told = losses(model, frozen, batch, training.measure, Asked(words=None))
+    monkeypatch.setattr(train_bridge, "run_blocks", lambda blocks, x, size: SimpleNamespace(left=clean))
+    told = losses(model, training.blocks, frozen.words, batch, training.measure, Asked(words=None))
     assert float(told.distance) == float(told.stem) == 0.0
     stem_mean, mean = (train_bridge.frames_of(some, name).mean(0) for name in ("stem", "clean"))
     monkeypatch.setattr(model, "whole", lambda codes: stem_mean.expand_as(stem))
-    monkeypatch.setattr(frozen, "frames", lambda x: mean.expand_as(clean))
-    found = losses(model, frozen, batch, training.measure, Asked())
+    left = mean.expand_as(clean)
+    monkeypatch.setattr(train_bridge, "run_blocks", lambda blocks, x, size: SimpleNamespace(left=left))
+    found = losses(model, training.blocks, frozen.words, batch, training.measure, Asked())
     assert float(found.distance) == pytest.approx(1.0, abs=0.02)
     assert float(found.stem) == pytest.approx(1.0, abs=0.02)
     assert float(found.words) > 0.0
@@ -134,13 +151,24 @@ def test_the_distance_is_none_for_whisper_and_one_for_its_mean(
 
 
 @torch.no_grad()
-def test_places_are_added_before_the_blocks(whisper: Whisper, model: Bridge) -> None:
-    """As Whisper's own encoder does it, where its window is not longer than a block."""
-    frozen = hearer(whisper)
+def test_training_begins_with_whispers_own_encoder(whisper: Whisper, model: Bridge) -> None:
+    """Places are added before the blocks, and these are Whisper's, where its window is not longer than one of them."""
     mel = torch.randn(1, 8, 120)
     stem = stem_of(whisper.encoder, mel)
-    assert torch.equal(frozen.frames(stem + whisper.encoder.positional_embedding), encode_mel(whisper.encoder, mel))
+    heard = run_blocks(grown(whisper.encoder, model.own), stem + whisper.encoder.positional_embedding).left
+    torch.testing.assert_close(heard, encode_mel(whisper.encoder, mel))
     torch.testing.assert_close(model.places(torch.arange(60)), whisper.encoder.positional_embedding)
+
+
+@torch.no_grad()
+def test_the_engine_grows_the_blocks_that_were_trained(whisper: Whisper, model: Bridge) -> None:
+    before = hash_of(whisper)
+    own = {name: weight.numpy() for name, weight in stirred(model).own.named_parameters()}
+    x = torch.randn(1, 50, WIDTH)
+    trained = run_blocks(grown(whisper.encoder, model.own), x, size=20).left
+    torch.testing.assert_close(run_blocks(whisper_blocks.grown(whisper.encoder, own), x, size=20).left, trained)
+    assert float((run_blocks(whisper.encoder, x, size=20).left - trained).abs().max()) > 0.1
+    assert hash_of(whisper) == before
 
 
 @torch.no_grad()
