@@ -49,7 +49,7 @@ class Hypothesis:
 
 
 class Decoder(Protocol):
-    """A recogniser of one piece of sound. `prefix` are tokens that it must begin with, `draft` tokens it may expect.
+    """A recogniser of one piece of sound. `prefix` are tokens that it must begin with.
 
     beams: how many texts it is to follow side by side, of which it gives the likeliest.
     """
@@ -58,7 +58,6 @@ class Decoder(Protocol):
         self,
         samples: Samples,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
@@ -116,11 +115,10 @@ class Answers:
     def _heard(self, segment: Segment, start: int, end: int, before: Sequence[Heard]) -> list[Heard]:
         """An answer about the sound from start to end, in which these words come before the segment's own."""
         prefix = [token for word in [*before, *segment.held] for token in word.tokens]
-        draft = [token for word in segment.tail for token in word.tokens]
         cap = token_cap(_seconds(end - start), segment.language)
         self._asked_from(start)
         sound = self._sound.between(start, end)
-        answer = self._decoder.transcribe(sound, prefix, draft, segment.language, cap - len(prefix), self._beams)
+        answer = self._decoder.transcribe(sound, prefix, segment.language, cap - len(prefix), self._beams)
         self._learn_language(segment, answer)
         return self._believed(segment, answer, start, end)
 

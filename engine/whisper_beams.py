@@ -6,7 +6,7 @@ in a language that it knows badly, it is often a beginning that was second at fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,23 +29,26 @@ class Text:
         return self.total / max(1, len(self.tokens))
 
 
-def likeliest(ahead: Ahead, first: Tensor, end: int, most_tokens: int, beams: int) -> tuple[int, ...]:
+def likeliest(
+    ahead: Ahead, first: Tensor, end: int, most_tokens: int, beams: int, loops: Callable[[Sequence[int]], bool]
+) -> tuple[int, ...]:
     """Tokens, at most so many, the last of them `end` where the text has one.
 
-    first: log chances [vocabulary] of the first token; ahead: those of the next ones, [beams, vocabulary].
+    first: log chances [vocabulary] of the first token; ahead: those of the next ones, [texts, vocabulary]; loops:
+    whether a text goes round, for then nothing better will come. One beam is the likeliest token each time.
     """
     done: list[Text] = []
     going, chances = [Text((), 0.0)], first[None]
     for length in range(most_tokens):
         going, ended = _grown(going, chances, end, beams)
         done += ended
-        if length + 1 == most_tokens:
-            done += going
-        elif done and max(text.mean for text in done) >= max(text.mean for text in going):
-            break
-        else:
-            chances = ahead([text.row for text in going], torch.tensor([[text.tokens[-1]] for text in going]))
-    return max(done, key=lambda text: text.mean).tokens if done else ()
+        if length + 1 == most_tokens or loops(going[0].tokens):
+            return max([*done, *going], key=lambda text: text.mean).tokens
+        best = max(done, key=lambda text: text.mean, default=None)
+        if best is not None and all(best.mean >= text.mean for text in going):
+            return best.tokens
+        chances = ahead([text.row for text in going], torch.tensor([[text.tokens[-1]] for text in going]))
+    return ()
 
 
 def _grown(texts: list[Text], chances: Tensor, end: int, beams: int) -> tuple[list[Text], list[Text]]:

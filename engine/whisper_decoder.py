@@ -1,8 +1,7 @@
 """Whisper as captions run it: its checkpoints loaded, in 8 bit, and decoded; sound in, words with times out.
 
-Decoding is our own, because three things here are not in openai-whisper's: the encoder runs on no more positions than
-there is sound (it asks for 30 s always), words that are final are given as a prefix, and the last answer is tried as a
-draft, checked in one pass instead of token by token.
+Decoding is our own, because two things here are not in openai-whisper's: the encoder runs on no more positions than
+there is sound (it asks for 30 s always), and words that are final are given as a prefix.
 """
 
 from __future__ import annotations
@@ -122,14 +121,9 @@ class Past:
     def length(self) -> int:
         return self.keys[0].shape[-2] if self.keys else 0
 
-    def cut(self, length: int) -> None:
-        """Forget text past `length` tokens."""
-        self.keys = [k[..., :length, :] for k in self.keys]
-        self.values = [v[..., :length, :] for v in self.values]
-
-    def anew(self) -> Past:
-        """The same sound, and no text yet."""
-        return Past([], [], self.sound_keys, self.sound_values, [])
+    def fork(self) -> Past:
+        """The same, which goes on by itself."""
+        return Past([*self.keys], [*self.values], self.sound_keys, self.sound_values, [*self.attention])
 
     def pick(self, rows: Sequence[int]) -> None:
         """Go on with these of the texts, any of them more than once."""
@@ -139,7 +133,7 @@ class Past:
 
 
 class WhisperDecoder:
-    """Greedy decoding of a piece of sound with a forced prefix and a draft; word times from the cross attention.
+    """The likeliest words of a piece of sound after a forced prefix; word times from the cross attention.
 
     window: in place of the encoder's convolutions, where it is given: frames [n, width] of so many samples, which it
     finds by itself, and of so many seconds of silence after them; own: the blocks that these go through in place of the
@@ -191,7 +185,6 @@ class WhisperDecoder:
         self,
         samples: Samples,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
@@ -204,7 +197,7 @@ class WhisperDecoder:
                 break
             frames = features.shape[1]
             spoken, chance = (language, 1.0) if language is not None else self.detect_language(features)
-            answer, looped = self._answer(features, samples, prefix, draft, spoken, most_tokens, beams)
+            answer, looped = self._answer(features, samples, prefix, spoken, most_tokens, beams)
             if not looped:
                 break
         return replace(answer, language_probability=chance)
@@ -219,7 +212,6 @@ class WhisperDecoder:
         features: Tensor,
         samples: Samples,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str,
         most_tokens: int,
         beams: int,
@@ -227,12 +219,9 @@ class WhisperDecoder:
         """The answer, and whether its text goes round in a loop or fills all it may."""
         tokenizer = self.tokenizer(language)
         start = list(tokenizer.sot_sequence_including_notimestamps)
-        past = self._begin(features)
-        if beams > 1:
-            found = self._likeliest(past, [*start, *prefix], language, most_tokens, beams)
-            tokens, logprobs, no_speech = self._read(past, start, list(prefix), found, language)
-        else:
-            tokens, logprobs, no_speech = self._greedy(past, start, list(prefix), list(draft), language, most_tokens)
+        past = self.begin(features)
+        found = self.likeliest(past.fork(), [*start, *prefix], language, most_tokens, beams)
+        tokens, logprobs, no_speech = self._read(past, start, list(prefix), found, language)
         frames = min(features.shape[1], math.ceil(len(samples) / SAMPLE_RATE_HZ * FRAMES_PER_S))
         words = self._words(tokenizer, past, len(start), [*prefix, *tokens], logprobs, frames, len(prefix))
         mean = float(np.mean(logprobs)) if logprobs else 0.0
@@ -268,13 +257,14 @@ class WhisperDecoder:
         if not self.model.is_multilingual:
             return "en", 1.0
         tokenizer = self.tokenizer("en")
-        logits = self._forward(self._begin(features), [tokenizer.sot], 1)[0]
+        logits = self.ahead(self.begin(features), torch.tensor([[tokenizer.sot]]), 1)[0, 0]
         codes = dict(zip(tokenizer.all_language_tokens, tokenizer.all_language_codes, strict=True))
         chances = logits[list(codes)].softmax(-1)
         best = int(chances.argmax())
         return list(codes.values())[best], float(chances[best])
 
-    def _begin(self, features: Tensor) -> Past:
+    def begin(self, features: Tensor) -> Past:
+        """What is remembered of features [1, frames, width], without text."""
         layers = [block.cross_attn for block in self.model.decoder.blocks]
         keys = [self._split(layer.key(features)) for layer in layers]
         values = [self._split(layer.value(features)) for layer in layers]
@@ -283,10 +273,6 @@ class WhisperDecoder:
     def _split(self, x: Tensor) -> Tensor:
         """[B, n, heads * width] -> [B, heads, n, width]."""
         return torch.as_tensor(x.unflatten(2, (self.heads, self.width)).transpose(1, 2))
-
-    def _forward(self, past: Past, tokens: Sequence[int], wanted: int) -> Tensor:
-        """Feed tokens after the past; logits [wanted, vocabulary] after the last `wanted` of them."""
-        return self.ahead(past, torch.tensor([list(tokens)]), wanted)[0]
 
     def ahead(self, past: Past, tokens: Tensor, wanted: int) -> Tensor:
         """Feed tokens [B, n] of as many texts after the past; logits [B, wanted, vocabulary] after the last of them."""
@@ -323,61 +309,36 @@ class WhisperDecoder:
         mixed = scores.softmax(-1) @ past.sound_values[index][0]
         return torch.as_tensor(block.cross_attn.out(mixed.transpose(0, 1).reshape(x.shape)))
 
-    def _greedy(
-        self, past: Past, start: list[int], prefix: list[int], draft: list[int], language: str, most_tokens: int
-    ) -> tuple[list[int], list[float], float]:
-        """Tokens after the prefix, their log probabilities, and the probability that nobody speaks."""
-        tokenizer, ban = self.tokenizer(language), self._bans[language]
-        most = min(most_tokens, self.model.dims.n_text_ctx - len(start) - len(prefix) - 1)
-        draft = draft[: max(most, 0)]
-        fed = [*start, *prefix, *draft]
-        logits = self._forward(past, fed, len(fed))
-        silent = logits[0].softmax(-1)[tokenizer.no_speech] if tokenizer.no_speech is not None else torch.zeros(())
-        first = len(start) + len(prefix) - 1
-        tokens: list[int] = []
-        logprobs: list[float] = []
-        ahead = logits[first:] + ban
-        while len(tokens) < most:
-            row = ahead[len(tokens)] if len(tokens) < len(ahead) else self._forward(past, tokens[-1:], 1)[0] + ban
-            chosen = int(row.argmax())
-            logprobs.append(float(row.log_softmax(-1)[chosen]))
-            if chosen == tokenizer.eot:
-                break
-            if len(tokens) < len(draft) and chosen != draft[len(tokens)]:
-                ahead = ahead[: len(tokens) + 1]
-                draft = draft[: len(tokens)]
-                past.cut(first + 1 + len(tokens))
-                past.attention[0] = past.attention[0][:, : first + 1 + len(tokens)]
-            tokens.append(chosen)
-            if len(tokens) % LOOP_CHECK_TOKENS == 0 and loop_start(tokens) is not None:
-                break
-        return tokens, logprobs, float(silent)
-
-    def _likeliest(
+    def likeliest(
         self, past: Past, given: Sequence[int], language: str, most_tokens: int, beams: int
     ) -> tuple[int, ...]:
-        """Tokens of the likeliest text after those given, by beam search, the last of them the end where it has one."""
+        """Tokens of the likeliest text after those given, by beam search, the last of them the end where it has one.
+
+        past: that of the sound, without text.
+        """
         tokenizer, ban = self.tokenizer(language), self._bans[language]
         most = min(most_tokens, self.model.dims.n_text_ctx - len(given) - 1)
-        if most < 1:
-            return ()
-        texts = past.anew()
 
         def ahead(rows: list[int], tokens: Tensor) -> Tensor:
-            texts.pick(rows)
-            return (self.ahead(texts, tokens, 1)[:, 0] + ban).log_softmax(-1)
+            if beams > 1:
+                past.pick(rows)
+            return (self.ahead(past, tokens, 1)[:, 0] + ban).log_softmax(-1)
 
-        first = (self._forward(texts, given, 1)[0] + ban).log_softmax(-1)
-        return likeliest(ahead, first, tokenizer.eot, most, beams)
+        def loops(tokens: Sequence[int]) -> bool:
+            return len(tokens) % LOOP_CHECK_TOKENS == 0 and loop_start(tokens) is not None
+
+        first = (self.ahead(past, torch.tensor([list(given)]), 1)[0, 0] + ban).log_softmax(-1)
+        return likeliest(ahead, first, tokenizer.eot, most, beams, loops)
 
     def _read(
         self, past: Past, start: list[int], prefix: list[int], found: Sequence[int], language: str
     ) -> tuple[list[int], list[float], float]:
-        """As `_greedy`, of tokens that were found after the prefix; with the end, where they have it."""
+        """Tokens that were found after the prefix without the end, the log probability of each and of the end where it
+        was found, and the probability that nobody speaks."""
         tokenizer, ban = self.tokenizer(language), self._bans[language]
         tokens = [token for token in found if token != tokenizer.eot]
         fed = [*start, *prefix, *tokens]
-        logits = self._forward(past, fed, len(fed))
+        logits = self.ahead(past, torch.tensor([fed]), len(fed))[0]
         silent = logits[0].softmax(-1)[tokenizer.no_speech] if tokenizer.no_speech is not None else torch.zeros(())
         rows = (logits[len(start) + len(prefix) - 1 :][: len(found)] + ban).log_softmax(-1)
         return tokens, [float(row[token]) for row, token in zip(rows, found, strict=True)], float(silent)

@@ -128,7 +128,7 @@ def main() -> int:
         decoder = WhisperDecoder(model, window=window, block_size=BLOCK if settings["live"] else None, own=own)
         listener = open_listener(decoder, SileroVad(), tokens, language, settings["live"], settings["start"])
         watch = _watch_for(out, settings["name"], settings["residue"])
-        decoder.transcribe(np.zeros(SAMPLE_RATE_HZ, np.float32), [], [], language, 1)  # the first pass is slow
+        decoder.transcribe(np.zeros(SAMPLE_RATE_HZ, np.float32), [], language, 1)  # the first pass is slow
     except SottovoceError as error:
         _tell(out, kind="problem", text=str(error))
         return 1

@@ -158,22 +158,24 @@ class OnnxDecoder(WhisperDecoder):
         """As in torch."""
         return self._run("encoder", mel=self.mel(samples, trailing_s))[0]
 
-    def _begin(self, features: Tensor) -> Past:
+    def begin(self, features: Tensor) -> Past:
+        """As in torch."""
         sound_keys, sound_values = self._run("keys", features=features)
         none = torch.zeros(len(sound_keys), 0, self.width)
         return Past([none], [none], [sound_keys], [sound_values], [])
 
-    def _forward(self, past: Past, tokens: Sequence[int], wanted: int) -> Tensor:
+    def ahead(self, past: Past, tokens: Tensor, wanted: int) -> Tensor:
+        """As in torch, of one text."""
         logits, past.keys[0], past.values[0], attention = self._run(
             "step",
-            tokens=torch.tensor(tokens),
+            tokens=tokens[0],
             keys=past.keys[0],
             values=past.values[0],
             sound_keys=past.sound_keys[0],
             sound_values=past.sound_values[0],
         )
         past.attention.append(attention)
-        return logits[len(tokens) - wanted :]
+        return logits[None, tokens.shape[1] - wanted :]
 
 
 # The files ------------------------------------------------------------------------------------------------------------

@@ -47,7 +47,6 @@ class LevelReader:
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,

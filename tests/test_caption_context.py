@@ -27,13 +27,12 @@ class Noting(LevelReader):
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
     ) -> Hypothesis:
         self.notes.append((len(samples) / SAMPLE_RATE_HZ, list(prefix)))
-        return super().transcribe(samples, prefix, draft, language, most_tokens)
+        return super().transcribe(samples, prefix, language, most_tokens)
 
 
 def test_what_was_said_before_is_heard_with_the_words_after_it_and_told_once() -> None:
@@ -74,12 +73,11 @@ class Skipping(LevelReader):
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
     ) -> Hypothesis:
-        answer = super().transcribe(samples, prefix, draft, language, most_tokens)
+        answer = super().transcribe(samples, prefix, language, most_tokens)
         return replace(answer, words=answer.words[4:]) if prefix else answer
 
 
@@ -99,12 +97,11 @@ class Inventing(LevelReader):
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
     ) -> Hypothesis:
-        answer = super().transcribe(samples, prefix, draft, language, most_tokens)
+        answer = super().transcribe(samples, prefix, language, most_tokens)
         thanks = tuple(replace(word, text="Thank you.") if word.text == "w2" else word for word in answer.words)
         return replace(answer, words=thanks, no_speech=0.0 if prefix else 0.9, logprob=-0.5)
 
@@ -123,12 +120,11 @@ class Repeating(LevelReader):
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
     ) -> Hypothesis:
-        answer = super().transcribe(samples, prefix, draft, language, most_tokens)
+        answer = super().transcribe(samples, prefix, language, most_tokens)
         if not (prefix and answer.words):
             return answer
         at_s, step_s = answer.words[0].start_s, 0.08
@@ -151,12 +147,11 @@ class Guessing(Noting):
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
     ) -> Hypothesis:
-        answer = super().transcribe(samples, prefix, draft, language, most_tokens)
+        answer = super().transcribe(samples, prefix, language, most_tokens)
         long = len(samples) >= 4 * SAMPLE_RATE_HZ
         return replace(answer, language=language or ("en" if long else "cy"), language_probability=0.9 if long else 0.3)
 
@@ -189,12 +184,11 @@ class AtTheEnd(Noting):
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
     ) -> Hypothesis:
-        answer = super().transcribe(samples, prefix, draft, language, most_tokens)
+        answer = super().transcribe(samples, prefix, language, most_tokens)
         end_s = len(samples) / SAMPLE_RATE_HZ
         return replace(answer, words=(*answer.words[:-1], replace(answer.words[-1], start_s=end_s - 0.04, end_s=end_s)))
 

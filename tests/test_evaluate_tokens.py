@@ -82,7 +82,6 @@ class Decoder:
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,

@@ -53,12 +53,11 @@ class Wavering(LevelReader):
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
     ) -> Hypothesis:
-        first, *others = super().transcribe(samples, prefix, draft, language, most_tokens).words
+        first, *others = super().transcribe(samples, prefix, language, most_tokens).words
         return Hypothesis((replace(first, text=f"{first.text} {self.asked}"), *others), "en")
 
 
@@ -97,13 +96,12 @@ def test_words_that_no_two_looks_hear_alike_do_not_wait_for_ever() -> None:
             self,
             samples: np.ndarray,
             prefix: Sequence[int],
-            draft: Sequence[int],
             language: str | None,
             most_tokens: int,
             beams: int = 1,
         ) -> Hypothesis:
             self.asked += 1
-            words = super().transcribe(samples, prefix, draft, language, most_tokens).words
+            words = super().transcribe(samples, prefix, language, most_tokens).words
             return Hypothesis(tuple(replace(word, text=f"{word.text} {self.asked}") for word in words), "en")
 
     sound, _ = spoken([0.5, *[0.1] * 30])
@@ -176,12 +174,11 @@ class Forgetful(LevelReader):
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
     ) -> Hypothesis:
-        words = super().transcribe(samples, prefix, draft, language, most_tokens).words
+        words = super().transcribe(samples, prefix, language, most_tokens).words
         kept = (*words[:3], *words[3 + self.left_out :]) if len(words) > 9 else words
         return Hypothesis(kept, "en")
 
@@ -205,12 +202,11 @@ class Silent(LevelReader):
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
     ) -> Hypothesis:
-        words = super().transcribe(samples, prefix, draft, language, most_tokens).words
+        words = super().transcribe(samples, prefix, language, most_tokens).words
         return Hypothesis(tuple(word for word in words if word.text in ("w0", "w1", "w2")), "en")
 
 
@@ -243,7 +239,6 @@ class Echoing:
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
@@ -322,12 +317,11 @@ class Hasty(LevelReader):
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,
     ) -> Hypothesis:
-        words = super().transcribe(samples, prefix, draft, language, most_tokens).words
+        words = super().transcribe(samples, prefix, language, most_tokens).words
         if self.asked > 1:
             return Hypothesis((replace(words[0], text="w1"), *words[1:]), "en")  # half of it, and all that follow
         return Hypothesis((words[0], replace(words[1], end_s=words[1].end_s - 0.2)), "en")

@@ -16,7 +16,7 @@ import torch
 import whisper
 
 from engine.types import Samples
-from engine.whisper_decoder import WhisperDecoder
+from engine.whisper_decoder import Past, WhisperDecoder
 from models import runtimes
 from models.runtimes import Runtime, Taken
 from models.whisper_ct2 import Ct2Whisper, find_package
@@ -67,19 +67,24 @@ def test_the_exported_encoder_is_the_same_on_as_many_positions(plain: WhisperDec
 @torch.inference_mode()
 def test_the_exported_step_remembers_what_came_before(plain: WhisperDecoder, exported: OnnxDecoder) -> None:
     features = plain.encode(noise(2.0))
-    past, wanted = exported._begin(features), plain._begin(features)
-    whole = plain._forward(wanted, [50258, 50259, 50359, 50363, 11, 600], 6)
-    assert off(exported._forward(past, [50258, 50259, 50359, 50363], 4), whole[:4]) < CLOSE
-    assert off(exported._forward(past, [700], 1), whole[4:5]) > CLOSE, "another token is something else"
-    past.cut(4)
-    assert off(exported._forward(past, [11], 1), whole[4:5]) < CLOSE
-    assert off(exported._forward(past, [600], 1), whole[5:]) < CLOSE
+    begun = [50258, 50259, 50359, 50363]
+    past, wanted, other = exported.begin(features), plain.begin(features), exported.begin(features)
+
+    def ahead(decoder: WhisperDecoder, past: Past, tokens: list[int]) -> torch.Tensor:
+        return decoder.ahead(past, torch.tensor([tokens]), len(tokens))[0]
+
+    whole = ahead(plain, wanted, [*begun, 11, 600])
+    assert off(ahead(exported, past, begun), whole[:4]) < CLOSE
+    ahead(exported, other, begun)
+    assert off(ahead(exported, other, [700]), whole[4:5]) > CLOSE, "another token is something else"
+    assert off(ahead(exported, past, [11]), whole[4:5]) < CLOSE
+    assert off(ahead(exported, past, [600]), whole[5:]) < CLOSE
     assert past.length == wanted.length == 6
     assert off(past.attention[0], wanted.attention[0][:, :4]) < 2 * CLOSE
 
 
 def test_the_shipped_decoding_runs_on_the_exported_graphs(exported: OnnxDecoder) -> None:
-    heard = exported.transcribe(noise(1.0), [], [], "en", 5)
+    heard = exported.transcribe(noise(1.0), [], "en", 5)
     assert heard.words
     assert all(word.end_s <= 1.5 for word in heard.words)
 

@@ -168,7 +168,6 @@ class Reader:
         self,
         samples: np.ndarray,
         prefix: Sequence[int],
-        draft: Sequence[int],
         language: str | None,
         most_tokens: int,
         beams: int = 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -17,6 +18,10 @@ from engine.whisper_decoder import WhisperDecoder
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 WORDS, END, LONGEST = 4, 0, 4
+
+
+def never_loops(tokens: Sequence[int]) -> bool:
+    return False
 
 
 class Language:
@@ -46,7 +51,7 @@ class Language:
 @given(st.integers(0, 10_000), st.integers(1, 6))
 def test_one_beam_is_greedy_and_more_find_no_better_than_the_best(seed: int, beams: int) -> None:
     language = Language(seed)
-    found = likeliest(language.ahead, language.table[-1], END, LONGEST, beams)
+    found = likeliest(language.ahead, language.table[-1], END, LONGEST, beams, never_loops)
     assert found in language.all_texts()
     best = max(map(language.mean, language.all_texts()))
     assert language.mean(found) <= best + 1e-6
@@ -66,14 +71,20 @@ def test_a_beginning_that_was_second_at_first_can_win() -> None:
     def ahead(rows: list[int], tokens: torch.Tensor) -> torch.Tensor:
         return table[tokens[:, 0].clamp(max=2)]
 
-    assert likeliest(ahead, first, END, 5, 1)[0] == 1
-    assert likeliest(ahead, first, END, 5, 2) == (2, END)
+    assert likeliest(ahead, first, END, 5, 1, never_loops)[0] == 1
+    assert likeliest(ahead, first, END, 5, 2, never_loops) == (2, END)
 
 
-def test_no_text_is_longer_than_it_may_be() -> None:
+@pytest.mark.parametrize(("most", "loops_at", "found"), [(3, 99, (1, 1, 1)), (9, 2, (1, 1)), (0, 99, ())])
+def test_a_text_stops_where_it_is_as_long_as_may_be_or_goes_round(
+    most: int, loops_at: int, found: tuple[int, ...]
+) -> None:
     never = torch.log(torch.tensor([1e-9, 0.5, 0.3, 0.2]))
-    assert likeliest(lambda rows, tokens: never.expand(len(rows), -1), never, END, 3, 2) == (1, 1, 1)
-    assert likeliest(lambda rows, tokens: never.expand(len(rows), -1), never, END, 0, 2) == ()
+
+    def ahead(rows: list[int], tokens: torch.Tensor) -> torch.Tensor:
+        return never.expand(len(rows), -1)
+
+    assert likeliest(ahead, never, END, most, 2, lambda tokens: len(tokens) >= loops_at) == found
 
 
 @pytest.fixture(scope="module")
@@ -90,20 +101,20 @@ def decoder() -> WhisperDecoder:
 def test_texts_side_by_side_are_heard_as_each_by_itself(decoder: WhisperDecoder) -> None:
     features = torch.randn(1, 20, 32)
     texts = [[1, 2, 3], [1, 2, 9], [1, 7, 4]]
-    alone = [decoder._forward(decoder._begin(features), text, 3) for text in texts]
-    past = decoder._begin(features)
-    decoder._forward(past, [1], 1)
+    alone = [decoder.ahead(decoder.begin(features), torch.tensor([text]), 1)[0] for text in texts]
+    past = decoder.begin(features)
+    decoder.ahead(past, torch.tensor([[1]]), 1)
     past.pick([0, 0, 0])
     decoder.ahead(past, torch.tensor([[2], [2], [7]]), 1)
     past.pick([1, 0, 2])
     both = decoder.ahead(past, torch.tensor([[3], [9], [4]]), 1)
-    torch.testing.assert_close(both[:, 0], torch.stack([logits[2] for logits in alone]))
+    torch.testing.assert_close(both, torch.stack(alone))
 
 
 def test_what_beams_find_is_likelier_and_its_words_have_times(decoder: WhisperDecoder) -> None:
     sound = np.random.default_rng(1).standard_normal(2 * SAMPLE_RATE_HZ).astype(np.float32)
     prefix = [500, 600]
-    one, five = (decoder.transcribe(sound, prefix, [], "en", 12, beams) for beams in (1, 5))
+    one, five = (decoder.transcribe(sound, prefix, "en", 12, beams) for beams in (1, 5))
     assert five.logprob >= one.logprob - 1e-4
     assert five.no_speech == pytest.approx(one.no_speech)
     times = [time for word in five.words for time in (word.start_s, word.end_s)]
@@ -114,4 +125,4 @@ def test_what_beams_find_is_likelier_and_its_words_have_times(decoder: WhisperDe
 
 def test_where_no_token_has_room_there_is_no_word(decoder: WhisperDecoder) -> None:
     sound = np.zeros(SAMPLE_RATE_HZ, np.float32)
-    assert decoder.transcribe(sound, [], [], "en", 0, 5).words == ()
+    assert decoder.transcribe(sound, [], "en", 0, 5).words == ()

@@ -43,7 +43,7 @@ def test_a_loop_is_asked_again_with_more_silence_after_it(
 
     monkeypatch.setattr(decoder, "_answer", answer)
     sound = np.zeros(round(sound_s * SAMPLE_RATE_HZ), np.float32)
-    decoder.transcribe(sound, [], [], "en", 20)
+    decoder.transcribe(sound, [], "en", 20)
     assert asked == [round(seconds * FRAMES_PER_S) for seconds in heard_s]
 
 
