@@ -49,10 +49,7 @@ class Hypothesis:
 
 
 class Decoder(Protocol):
-    """A recogniser of one piece of sound. `prefix` are tokens that it must begin with.
-
-    beams: how many texts it is to follow side by side, of which it gives the likeliest.
-    """
+    """A recogniser of one piece of sound. `prefix` are tokens that it must begin with."""
 
     def transcribe(
         self,
@@ -60,7 +57,6 @@ class Decoder(Protocol):
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis: ...
 
 
@@ -77,10 +73,9 @@ class Answers:
         language: str | None,
         context_s: float,
         asked_from: Callable[[int], object] = lambda place: None,
-        beams: int = 1,
     ) -> None:
         self._decoder, self._sound, self._asked_from = decoder, sound, asked_from
-        self._context_s, self._beams = context_s, beams
+        self._context_s = context_s
         self.language = language
         self.context = Context(context_s)
 
@@ -118,7 +113,7 @@ class Answers:
         cap = token_cap(_seconds(end - start), segment.language)
         self._asked_from(start)
         sound = self._sound.between(start, end)
-        answer = self._decoder.transcribe(sound, prefix, segment.language, cap - len(prefix), self._beams)
+        answer = self._decoder.transcribe(sound, prefix, segment.language, cap - len(prefix))
         self._learn_language(segment, answer)
         return self._believed(segment, answer, start, end)
 

@@ -31,7 +31,7 @@ class Pace:
     says that they agree; trim_s: a segment longer than this loses its oldest final words; max_s: it is cut here at the
     quietest place; margin_s: what ends later stays tentative; sure_s: what ends so long before that is final by one
     answer (see `Agreement`), or words that are heard anew at every look would wait for the pause; context_s: what was
-    said so long before a segment is heard with it; beams: as of `Decoder`.
+    said so long before a segment is heard with it.
     """
 
     step_s: float | None = 1.0
@@ -43,7 +43,6 @@ class Pace:
     margin_s: float = 0.3
     sure_s: float = 4.0
     context_s: float = 10.0
-    beams: int = 5
 
 
 LIVE = Pace()
@@ -82,7 +81,7 @@ class Listener:
     ) -> None:
         self.detector, self.pace = detector, pace
         self._sound = Sound(start)
-        self._answers = Answers(decoder, self._sound, language, pace.context_s, asked_from, pace.beams)
+        self._answers = Answers(decoder, self._sound, language, pace.context_s, asked_from)
         self._free = start  # no segment will begin before this
         self._seen = start  # voice was looked for up to here
         self._run = 0

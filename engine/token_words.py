@@ -4,15 +4,14 @@
 
 The graph is stepped as tokens come, each hop once, however often the recogniser asks; it is `lookahead` frames late.
 What it makes hangs on the tokens alone. Where in a window a frame lies is added when a window is asked for. The blocks
-are the bridge's own: the graph holds what is added to Whisper's to make them, and Whisper's encoder is not run. It
-belongs to one codec and one size of Whisper, and names both.
+are the bridge's own: the graph holds what is added to Whisper's to make them, and Whisper's encoder is not run for the
+words, only for the noise around where that is watched. It belongs to one codec and one size of Whisper, and names both.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import deque
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,6 @@ OWN = "own."  # outputs: what is added to Whisper's blocks, by its names
 REINSTALL = "install Sottovoce again"
 STEP = SAMPLE_RATE_HZ // 50  # samples of a frame
 LONG_GAP = 200  # frames without tokens after which the bridge begins anew
-LIVE_TOKENS = replace(LIVE, context_s=0.0)  # what was said before would have to go through the blocks anew
 
 State = dict[str, Array]
 
@@ -50,7 +48,7 @@ class TokenBridge:
     """The graph, loaded. rows: how many rows of the voice's codes it reads; lookahead: frames that it is late.
 
     codec_id, recogniser: whose tokens it takes and whose frames it gives; places: [N, width], N the longest window;
-    own: what `engine.whisper_blocks.grown` makes its blocks of. Raises ArtefactError when the file is missing or not
+    own: what `engine.whisper_blocks.merged` makes its blocks of. Raises ArtefactError when the file is missing or not
     what its name says.
     """
 
@@ -208,4 +206,4 @@ def open_listener(
     """Who listens to a sound, or where there are frames, to its tokens."""
     if frames is None:
         return Listener(decoder, detector, language, LIVE if live else OFFLINE, start)
-    return TokenListener(decoder, detector, frames, language, LIVE_TOKENS if live else OFFLINE, start)
+    return TokenListener(decoder, detector, frames, language, LIVE if live else OFFLINE, start)

@@ -1,4 +1,4 @@
-"""Several texts side by side, of which the likeliest is written: beam search, as in openai-whisper.
+"""Several texts side by side, of which the likeliest is written: beam search.
 
 Whoever takes the likeliest token each time cannot go back on it. Where Whisper is unsure of every word, as in noise or
 in a language that it knows badly, it is often a beginning that was second at first which goes on best.
@@ -35,7 +35,8 @@ def likeliest(
     """Tokens, at most so many, the last of them `end` where the text has one.
 
     first: log chances [vocabulary] of the first token; ahead: those of the next ones, [texts, vocabulary]; loops:
-    whether a text goes round, for then nothing better will come. One beam is the likeliest token each time.
+    whether a text goes round, for then nothing better will come. One beam is the likeliest token each time. Unlike
+    openai-whisper's, which waits until as many texts have ended, it stops where one that ended leads.
     """
     done: list[Text] = []
     going, chances = [Text((), 0.0)], first[None]
@@ -43,7 +44,7 @@ def likeliest(
         going, ended = _grown(going, chances, end, beams)
         done += ended
         if length + 1 == most_tokens or loops(going[0].tokens):
-            return max([*done, *going], key=lambda text: text.mean).tokens
+            return max(done or going, key=lambda text: text.mean).tokens  # the mean of what goes round rises
         best = max(done, key=lambda text: text.mean, default=None)
         if best is not None and all(best.mean >= text.mean for text in going):
             return best.tokens

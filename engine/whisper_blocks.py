@@ -24,27 +24,32 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.types import ArtefactError
+
 BLOCK = 150  # frames: three seconds
 
 
 @torch.no_grad()
-def grown(encoder: Any, own: Mapping[str, NDArray[np.float32]]) -> torch.nn.Module:
+def merged(encoder: Any, own: Mapping[str, NDArray[np.float32]]) -> torch.nn.Module:
     """The bridge's own blocks, of those of openai-whisper's encoder in floats, which stays as it is.
 
     own: by Whisper's names, of each linear layer down [rank, in] and up [rank, out], whose product is added to its
-    weight (Hu et al. 2021, LoRA); every other weight as it is. There are as many blocks as there are names of.
+    weight (Hu et al. 2021, LoRA); every other weight as it is. There are as many blocks as there are names of. Raises
+    ArtefactError where they do not fit the encoder.
     """
     made = torch.nn.Module()
-    made.blocks = copy.deepcopy(
-        encoder.blocks[: len({name.split(".")[1] for name in own if name.startswith("blocks.")})]
-    )
+    count = len({name.split(".")[1] for name in own if name.startswith("blocks.")})
+    made.blocks = copy.deepcopy(encoder.blocks[:count])
     made.ln_post = copy.deepcopy(encoder.ln_post)
-    for name, weight in made.named_parameters():
-        layer = name.removesuffix("weight")
-        if f"{layer}up" in own:
-            weight.add_(torch.from_numpy(own[f"{layer}up"].T @ own[f"{layer}down"]))
-        else:
-            weight.copy_(torch.from_numpy(own[name]))
+    try:
+        for name, weight in made.named_parameters():
+            layer = name.removesuffix("weight")
+            if f"{layer}up" in own:
+                weight.add_(torch.from_numpy(own[f"{layer}up"].T @ own[f"{layer}down"]))
+            else:
+                weight.copy_(torch.from_numpy(own[name]))
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ArtefactError(f"the bridge's blocks are of another Whisper ({error}); install Sottovoce again") from error
     return made
 
 

@@ -137,8 +137,11 @@ class WhisperDecoder:
 
     window: in place of the encoder's convolutions, where it is given: frames [n, width] of so many samples, which it
     finds by itself, and of so many seconds of silence after them; own: the blocks that these go through in place of the
-    encoder's; block_size: as of `BlockEncoder`.
+    encoder's; block_size: as of `BlockEncoder`. beams: texts that are followed side by side; in 8 bit they change each
+    other a little, because the inputs of a call are rounded together.
     """
+
+    beams = 5
 
     def __init__(
         self,
@@ -187,7 +190,6 @@ class WhisperDecoder:
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         """See engine.answers.Decoder. At most 29 s of sound."""
         frames = 0
@@ -197,7 +199,7 @@ class WhisperDecoder:
                 break
             frames = features.shape[1]
             spoken, chance = (language, 1.0) if language is not None else self.detect_language(features)
-            answer, looped = self._answer(features, samples, prefix, spoken, most_tokens, beams)
+            answer, looped = self._answer(features, samples, prefix, spoken, most_tokens)
             if not looped:
                 break
         return replace(answer, language_probability=chance)
@@ -214,13 +216,12 @@ class WhisperDecoder:
         prefix: Sequence[int],
         language: str,
         most_tokens: int,
-        beams: int,
     ) -> tuple[Hypothesis, bool]:
         """The answer, and whether its text goes round in a loop or fills all it may."""
         tokenizer = self.tokenizer(language)
         start = list(tokenizer.sot_sequence_including_notimestamps)
         past = self.begin(features)
-        found = self.likeliest(past.fork(), [*start, *prefix], language, most_tokens, beams)
+        found = self.likeliest(past.fork(), [*start, *prefix], language, most_tokens)
         tokens, logprobs, no_speech = self._read(past, start, list(prefix), found, language)
         frames = min(features.shape[1], math.ceil(len(samples) / SAMPLE_RATE_HZ * FRAMES_PER_S))
         words = self._words(tokenizer, past, len(start), [*prefix, *tokens], logprobs, frames, len(prefix))
@@ -309,9 +310,7 @@ class WhisperDecoder:
         mixed = scores.softmax(-1) @ past.sound_values[index][0]
         return torch.as_tensor(block.cross_attn.out(mixed.transpose(0, 1).reshape(x.shape)))
 
-    def likeliest(
-        self, past: Past, given: Sequence[int], language: str, most_tokens: int, beams: int
-    ) -> tuple[int, ...]:
+    def likeliest(self, past: Past, given: Sequence[int], language: str, most_tokens: int) -> tuple[int, ...]:
         """Tokens of the likeliest text after those given, by beam search, the last of them the end where it has one.
 
         past: that of the sound, without text.
@@ -320,7 +319,7 @@ class WhisperDecoder:
         most = min(most_tokens, self.model.dims.n_text_ctx - len(given) - 1)
 
         def ahead(rows: list[int], tokens: Tensor) -> Tensor:
-            if beams > 1:
+            if self.beams > 1:
                 past.pick(rows)
             return (self.ahead(past, tokens, 1)[:, 0] + ban).log_softmax(-1)
 
@@ -328,7 +327,7 @@ class WhisperDecoder:
             return len(tokens) % LOOP_CHECK_TOKENS == 0 and loop_start(tokens) is not None
 
         first = (self.ahead(past, torch.tensor([list(given)]), 1)[0, 0] + ban).log_softmax(-1)
-        return likeliest(ahead, first, tokenizer.eot, most, beams, loops)
+        return likeliest(ahead, first, tokenizer.eot, most, self.beams, loops)
 
     def _read(
         self, past: Past, start: list[int], prefix: list[int], found: Sequence[int], language: str

@@ -25,7 +25,7 @@ from engine.residue import ResidueReader, ResidueWatch, has_residue
 from engine.token_words import TokenFrames, open_frames, open_listener
 from engine.types import ArtefactError, SottovoceError
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
-from engine.whisper_blocks import BLOCK, grown
+from engine.whisper_blocks import BLOCK, merged
 from engine.whisper_decoder import WhisperDecoder, load_model
 
 LOOK_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, RuntimeError, ValueError)
@@ -124,11 +124,11 @@ def main() -> int:
             raise ArtefactError(f"Whisper knows no language {language!r}; write a code such as en, cs or ru")
         model = load_model(Path(settings["path"]), settings["format"], settings["name"])
         tokens = open_frames(settings["codec_id"], settings["name"])
-        window, own = (tokens.window, grown(model.encoder, tokens.bridge.own)) if tokens is not None else (None, None)
+        window, own = (tokens.window, merged(model.encoder, tokens.bridge.own)) if tokens is not None else (None, None)
         decoder = WhisperDecoder(model, window=window, block_size=BLOCK if settings["live"] else None, own=own)
         listener = open_listener(decoder, SileroVad(), tokens, language, settings["live"], settings["start"])
         watch = _watch_for(out, settings["name"], settings["residue"])
-        decoder.transcribe(np.zeros(SAMPLE_RATE_HZ, np.float32), [], language, 1)  # the first pass is slow
+        decoder.transcribe(np.zeros(SAMPLE_RATE_HZ, np.float32), [], language, 3)  # the first pass is slow
     except SottovoceError as error:
         _tell(out, kind="problem", text=str(error))
         return 1

@@ -5,7 +5,7 @@
 They stand in the place of Whisper's encoder where words come from tokens. Each linear layer is Whisper's weight and a
 product of two thin matrices (Hu et al. 2021, LoRA), which alone are trained and kept, with the biases and the norms, so
 that what is shipped is small though it stands for millions of weights. They are run some frames at a time
-(engine.whisper_blocks) and are trained so; cut like that, Whisper's own are wrong in many words. Names are Whisper's.
+(engine.whisper_blocks) and are trained so, in blocks of one second and more. Names are Whisper's.
 """
 
 from __future__ import annotations

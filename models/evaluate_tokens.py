@@ -20,7 +20,7 @@ from engine.artefacts import shared_models
 from engine.captions import join_words
 from engine.listener import LIVE, OFFLINE, Listener, Pace
 from engine.taps import token_pieces
-from engine.token_words import LIVE_TOKENS, STEP, TokenBridge, TokenFrames, TokenListener, bridge_path
+from engine.token_words import STEP, TokenBridge, TokenFrames, TokenListener, bridge_path
 from engine.types import Codes, Provider, Samples, Word
 from engine.vad import SAMPLE_RATE_HZ, SileroVad
 from engine.whisper_blocks import BLOCK, BlockEncoder
@@ -29,7 +29,7 @@ from models.metrics import word_error_rate, word_errors_in_parts
 from models.testset import Mixture
 
 SOUND, DECODED, TOKENS = "sound", "sound of the tokens", "tokens"
-PACES: dict[str, tuple[Pace, Pace]] = {"offline": (OFFLINE, OFFLINE), "live": (LIVE, LIVE_TOKENS)}  # sound's, tokens'
+PACES = {"offline": OFFLINE, "live": LIVE}
 console = Console(stderr=True)
 
 
@@ -84,7 +84,7 @@ def by_sound(sound: Samples, pace: Pace, decoder: Any) -> tuple[list[Word], floa
 def by_tokens(spoken: Tokened, pace: Pace, decoder: Any, bridge: TokenBridge) -> tuple[list[Word], float]:
     """Words of tokens through the bridge, which come as their sound does, and the CPU seconds of that."""
     clock, frames, fed = Clock(), TokenFrames(bridge), 0
-    blocks, before = BlockEncoder(decoder.own, BLOCK if pace == LIVE_TOKENS else None), decoder.blocks
+    blocks, before = BlockEncoder(decoder.own, BLOCK if pace == LIVE else None), decoder.blocks
     feed = clock.around(frames.feed)
 
     def coming(place: int) -> None:
@@ -102,12 +102,12 @@ def by_tokens(spoken: Tokened, pace: Pace, decoder: Any, bridge: TokenBridge) ->
 
 
 def heard_as(
-    way: str, sound: Samples, spoken: Tokened, paces: tuple[Pace, Pace], decoder: Any, bridge: TokenBridge
+    way: str, sound: Samples, spoken: Tokened, pace: Pace, decoder: Any, bridge: TokenBridge
 ) -> tuple[list[Word], float]:
     """Words by one of the ways, and the CPU seconds that their frames took."""
     if way == TOKENS:
-        return by_tokens(spoken, paces[1], decoder, bridge)
-    return by_sound(sound if way == SOUND else spoken.voice, paces[0], decoder)
+        return by_tokens(spoken, pace, decoder, bridge)
+    return by_sound(sound if way == SOUND else spoken.voice, pace, decoder)
 
 
 def from_tokens(mixtures: Sequence[Mixture], decoder: Any) -> dict[str, Any]:

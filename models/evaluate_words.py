@@ -311,14 +311,15 @@ def silence(clips: Sequence[Clip], decoder: Any) -> dict[str, Any]:
 
 
 def whisper_decoder() -> Any:
-    """Whisper base as captions use it, and the bridge's blocks for tokens. Raises ArtefactError without its weights."""
+    """Whisper base as captions use it, and the bridge's blocks for tokens. Raises ArtefactError without its weights, or
+    where the bridge is damaged."""
     from engine.weights import require_weights
-    from engine.whisper_blocks import grown
+    from engine.whisper_blocks import merged
     from engine.whisper_decoder import WhisperDecoder, load_model
 
     weights = require_weights("base")
     model = load_model(weights.path, weights.format, weights.name)
-    own = grown(model.encoder, TokenBridge(bridge_path()).own) if has_bridge() else None
+    own = merged(model.encoder, TokenBridge(bridge_path()).own) if has_bridge() else None
     return WhisperDecoder(model, own=own)
 
 

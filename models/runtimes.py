@@ -4,8 +4,8 @@ All hear the same pieces of the demo recording, on one thread, with the same wei
 sound, and write greedily by the same rules. They take turns at every piece, and what is counted is the processor time
 of this process, so that what else the machine does meets all of them: ratios count. The int8 ones are torch's as it is
 shipped, ONNX Runtime's with the same matrices in 8 bit (encoder and decoder, exported in the run), and CTranslate2's,
-where the package `ctranslate2` is installed. CTranslate2's decoding gives no word times; the
-others' time is with the attention that word times come from, but without the times.
+where the package `ctranslate2` is installed. CTranslate2's decoding gives no word times; the others' time is with the
+attention that word times come from, but without the times. Captions follow five texts, each runtime here only one.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class Taken:
 def stepwise(title: str, decoder: WhisperDecoder) -> Runtime:
     """The shipped decoding, in torch or in what stands in its place."""
     start = list(decoder.tokenizer(LANGUAGE).sot_sequence_including_notimestamps)
+    decoder.beams = 1
 
     @torch.inference_mode()
     def encode(sound: Samples) -> Any:
@@ -89,7 +90,7 @@ def stepwise(title: str, decoder: WhisperDecoder) -> Runtime:
 
     @torch.inference_mode()
     def decode(features: Any) -> list[int]:
-        found = decoder.likeliest(decoder.begin(features), start, LANGUAGE, MOST_TOKENS, beams=1)
+        found = decoder.likeliest(decoder.begin(features), start, LANGUAGE, MOST_TOKENS)
         return [token for token in found if token != decoder.tokenizer(LANGUAGE).eot]
 
     return Runtime(title, encode, decode)

@@ -7,8 +7,8 @@
 Whisper stays as it is. The bridge's convolutions are held to what those of its encoder make of the clean sound: first
 to that alone, a step of which takes a tenth of the time. Then its own blocks, which begin as Whisper's, are held to
 what its whole encoder makes of the clean sound, where it matters to the decoder, and to the words that the decoder
-writes; each step cuts time into blocks of another length, so that they can be run at any. It goes on, with all of
-these, from what training left in the cache, or else from the shipped graph. Ctrl-C or SIGTERM saves.
+writes; each step cuts time into blocks of another length, so that they can be run at any from a second on. It goes on,
+with all of these, from what training left in the cache, or else from the shipped graph. Ctrl-C or SIGTERM saves.
 """
 
 from __future__ import annotations
@@ -74,7 +74,6 @@ class Hearer:
 def frozen_whisper() -> Hearer:
     """Whisper base, on a GPU where there is one. Raises ArtefactError without its weights."""
     model, words = frozen_base()
-    model.requires_grad_(False)
     return Hearer(model.encoder, words)
 
 

@@ -115,6 +115,8 @@ class OnnxDecoder(WhisperDecoder):
     model: with float weights, which stay as they are; folder: empty, for the graphs. Raises ArtefactError.
     """
 
+    beams = 1  # the graph takes one text
+
     def __init__(self, model: Any, folder: Path) -> None:
         super().__init__(model, int8=False)
         try:

@@ -49,7 +49,6 @@ class LevelReader:
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         self.asked += 1
         assert len(samples) <= 29 * SAMPLE_RATE_HZ

@@ -29,7 +29,6 @@ class Noting(LevelReader):
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         self.notes.append((len(samples) / SAMPLE_RATE_HZ, list(prefix)))
         return super().transcribe(samples, prefix, language, most_tokens)
@@ -75,7 +74,6 @@ class Skipping(LevelReader):
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         answer = super().transcribe(samples, prefix, language, most_tokens)
         return replace(answer, words=answer.words[4:]) if prefix else answer
@@ -99,7 +97,6 @@ class Inventing(LevelReader):
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         answer = super().transcribe(samples, prefix, language, most_tokens)
         thanks = tuple(replace(word, text="Thank you.") if word.text == "w2" else word for word in answer.words)
@@ -122,7 +119,6 @@ class Repeating(LevelReader):
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         answer = super().transcribe(samples, prefix, language, most_tokens)
         if not (prefix and answer.words):
@@ -149,7 +145,6 @@ class Guessing(Noting):
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         answer = super().transcribe(samples, prefix, language, most_tokens)
         long = len(samples) >= 4 * SAMPLE_RATE_HZ
@@ -186,7 +181,6 @@ class AtTheEnd(Noting):
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         answer = super().transcribe(samples, prefix, language, most_tokens)
         end_s = len(samples) / SAMPLE_RATE_HZ

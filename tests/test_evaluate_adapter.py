@@ -39,7 +39,6 @@ class Decoder:
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         own = bool((self._features(samples, 0.5) == 1.0).all())
         return Hypothesis((Heard("own" if own else "codes", 0.5, 0.9, 0.9, (1,)),)[len(prefix) :], "en")

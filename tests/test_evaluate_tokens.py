@@ -84,7 +84,6 @@ class Decoder:
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         if self.window is None:
             self.encode(samples, 0.5)

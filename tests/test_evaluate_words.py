@@ -110,7 +110,6 @@ class Decoder:
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         voiced = int((np.abs(samples) > 0.01).sum() / RATE_HZ * 2)
         words = [HeardWord(f" w{n}", 0.4 + n / 2, 0.4 + (n + 1) / 2, 0.9, (n,)) for n in range(voiced)]

@@ -55,7 +55,6 @@ class Wavering(LevelReader):
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         first, *others = super().transcribe(samples, prefix, language, most_tokens).words
         return Hypothesis((replace(first, text=f"{first.text} {self.asked}"), *others), "en")
@@ -98,7 +97,6 @@ def test_words_that_no_two_looks_hear_alike_do_not_wait_for_ever() -> None:
             prefix: Sequence[int],
             language: str | None,
             most_tokens: int,
-            beams: int = 1,
         ) -> Hypothesis:
             self.asked += 1
             words = super().transcribe(samples, prefix, language, most_tokens).words
@@ -176,7 +174,6 @@ class Forgetful(LevelReader):
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         words = super().transcribe(samples, prefix, language, most_tokens).words
         kept = (*words[:3], *words[3 + self.left_out :]) if len(words) > 9 else words
@@ -204,7 +201,6 @@ class Silent(LevelReader):
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         words = super().transcribe(samples, prefix, language, most_tokens).words
         return Hypothesis(tuple(word for word in words if word.text in ("w0", "w1", "w2")), "en")
@@ -241,7 +237,6 @@ class Echoing:
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         length_s = len(samples) / SAMPLE_RATE_HZ
         heard = [Heard("Good", 0.3, 0.6, 0.9, (1,)), Heard("morning", 0.6, 0.9, 0.9, (2,))]
@@ -319,7 +314,6 @@ class Hasty(LevelReader):
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         words = super().transcribe(samples, prefix, language, most_tokens).words
         if self.asked > 1:

@@ -12,12 +12,11 @@ import torch
 from engine.answers import Hypothesis
 from engine.artefacts import shared_models
 from engine.captions import Heard
-from engine.listener import OFFLINE
+from engine.listener import LIVE, OFFLINE
 from engine.livebench import demo_sound
 from engine.recognizer import recognise_file
 from engine.taps import token_pieces
 from engine.token_words import (
-    LIVE_TOKENS,
     LONG_GAP,
     STEP,
     TokenBridge,
@@ -170,14 +169,13 @@ class Reader:
         prefix: Sequence[int],
         language: str | None,
         most_tokens: int,
-        beams: int = 1,
     ) -> Hypothesis:
         self.asked.append((self.frames.at, len(samples), self.frames.window(len(samples), 0.5)))
         words = () if prefix else (Heard("word", 0.5, 0.9, 0.9, (7,)),)
         return Hypothesis(words, "en")
 
 
-@pytest.mark.parametrize("pace", [LIVE_TOKENS, OFFLINE])
+@pytest.mark.parametrize("pace", [LIVE, OFFLINE])
 def test_the_decoder_is_given_the_frames_of_what_the_listener_asks_about(
     model: Bridge, bridge: TokenBridge, pace: object
 ) -> None:
@@ -226,7 +224,7 @@ def test_only_tokens_of_its_own_codec_and_whisper_are_taken(
 
 def test_places_hold_the_longest_segment_and_the_silence_after_it() -> None:
     """Also the longer silence that is given where Whisper loops."""
-    for pace in (LIVE_TOKENS, OFFLINE):
+    for pace in (LIVE, OFFLINE):
         assert (pace.max_s + TRAILING_S[0]) * 50 <= PLACES
 
 

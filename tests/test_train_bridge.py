@@ -12,9 +12,8 @@ import pytest
 import torch
 from whisper.model import ModelDimensions, Whisper
 
-from engine import whisper_blocks
 from engine.types import SottovoceError
-from engine.whisper_blocks import run_blocks
+from engine.whisper_blocks import merged, run_blocks
 from engine.whisper_decoder import encode_mel, stem_of
 from models import token_pairs, train_bridge
 from models.bridge import Bridge, BridgeConfig
@@ -150,6 +149,23 @@ def test_the_distance_is_none_for_whisper_and_one_for_its_mean(
     assert float(found.total(Asked(frames=False))) == float(found.stem)
 
 
+def test_a_step_cuts_time_into_blocks_of_the_length_that_is_asked(
+    whisper: Whisper, model: Bridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(model, hearer(whisper), pairs(6), pairs(6), tmp_path)
+    sizes: list[int] = []
+
+    def noted(blocks: object, x: torch.Tensor, size: int) -> object:
+        sizes.append(size)
+        return run_blocks(blocks, x, size=size)
+
+    monkeypatch.setattr(train_bridge, "run_blocks", noted)
+    for _ in range(20):
+        training.joint_step(0.1)
+    assert len(set(sizes)) > 2
+    assert set(sizes) <= set(train_bridge.SIZES)
+
+
 @torch.no_grad()
 def test_training_begins_with_whispers_own_encoder(whisper: Whisper, model: Bridge) -> None:
     """Places are added before the blocks, and these are Whisper's, where its window is not longer than one of them."""
@@ -166,7 +182,7 @@ def test_the_engine_grows_the_blocks_that_were_trained(whisper: Whisper, model: 
     own = {name: weight.numpy() for name, weight in stirred(model).own.named_parameters()}
     x = torch.randn(1, 50, WIDTH)
     trained = run_blocks(grown(whisper.encoder, model.own), x, size=20).left
-    torch.testing.assert_close(run_blocks(whisper_blocks.grown(whisper.encoder, own), x, size=20).left, trained)
+    torch.testing.assert_close(run_blocks(merged(whisper.encoder, own), x, size=20).left, trained)
     assert float((run_blocks(whisper.encoder, x, size=20).left - trained).abs().max()) > 0.1
     assert hash_of(whisper) == before
 

@@ -87,6 +87,18 @@ def test_a_text_stops_where_it_is_as_long_as_may_be_or_goes_round(
     assert likeliest(ahead, never, END, most, 2, lambda tokens: len(tokens) >= loops_at) == found
 
 
+def test_what_goes_round_does_not_stand_before_a_text_that_ended() -> None:
+    """Token 1 says itself again, ever more surely on the mean; 2, 3 and the end are the better text."""
+    table = torch.log(torch.tensor([[0.25] * 4, [0.01, 0.97, 0.01, 0.01], [0.1, 0.1, 0.1, 0.7], [0.7, 0.1, 0.1, 0.1]]))
+    first = torch.log(torch.tensor([0.01, 0.38, 0.6, 0.01]))
+
+    def ahead(rows: list[int], tokens: torch.Tensor) -> torch.Tensor:
+        return table[tokens[:, 0]]
+
+    found = likeliest(ahead, first, END, 30, 5, lambda tokens: len(tokens) == 8 and len(set(tokens)) == 1)
+    assert found == (2, 3, END)
+
+
 @pytest.fixture(scope="module")
 def decoder() -> WhisperDecoder:
     torch.manual_seed(2)
@@ -111,10 +123,15 @@ def test_texts_side_by_side_are_heard_as_each_by_itself(decoder: WhisperDecoder)
     torch.testing.assert_close(both, torch.stack(alone))
 
 
-def test_what_beams_find_is_likelier_and_its_words_have_times(decoder: WhisperDecoder) -> None:
+def test_what_beams_find_is_likelier_and_its_words_have_times(
+    decoder: WhisperDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sound = np.random.default_rng(1).standard_normal(2 * SAMPLE_RATE_HZ).astype(np.float32)
     prefix = [500, 600]
-    one, five = (decoder.transcribe(sound, prefix, "en", 12, beams) for beams in (1, 5))
+    monkeypatch.setattr(decoder, "beams", 1)
+    one = decoder.transcribe(sound, prefix, "en", 12)
+    monkeypatch.setattr(decoder, "beams", 5)
+    five = decoder.transcribe(sound, prefix, "en", 12)
     assert five.logprob >= one.logprob - 1e-4
     assert five.no_speech == pytest.approx(one.no_speech)
     times = [time for word in five.words for time in (word.start_s, word.end_s)]
@@ -125,4 +142,4 @@ def test_what_beams_find_is_likelier_and_its_words_have_times(decoder: WhisperDe
 
 def test_where_no_token_has_room_there_is_no_word(decoder: WhisperDecoder) -> None:
     sound = np.zeros(SAMPLE_RATE_HZ, np.float32)
-    assert decoder.transcribe(sound, [], "en", 0, 5).words == ()
+    assert decoder.transcribe(sound, [], "en", 0).words == ()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from whisper.model import AudioEncoder
 
-from engine.whisper_blocks import BLOCK, BlockEncoder, run_blocks
+from engine.types import ArtefactError
+from engine.whisper_blocks import BLOCK, BlockEncoder, merged, run_blocks
 
 WIDTH = 16
 
@@ -80,3 +82,47 @@ def test_another_window_is_heard_anew_from_where_it_differs(encoder: AudioEncode
     long, other = frames(400), frames(400, seed=3)
     for x in (long, other, torch.cat([other[:, :200], long[:, :190]], dim=1), long[:, :40]):
         torch.testing.assert_close(blocks(x), run_blocks(encoder, x).left)
+
+
+def own_of(encoder: AudioEncoder, count: int) -> dict[str, np.ndarray]:
+    """What makes the first blocks what they are already."""
+    found = {}
+    for name, weight in encoder.named_parameters():
+        if not name.startswith(("blocks.", "ln_post")) or (
+            name.startswith("blocks.") and int(name.split(".")[1]) >= count
+        ):
+            continue
+        if weight.ndim == 2:
+            layer = name.removesuffix("weight")
+            found[f"{layer}down"] = np.zeros((2, weight.shape[1]), np.float32)
+            found[f"{layer}up"] = np.zeros((2, weight.shape[0]), np.float32)
+        else:
+            found[name] = weight.numpy().copy()
+    return found
+
+
+def test_the_bridges_blocks_are_the_encoders_with_what_is_added(encoder: AudioEncoder) -> None:
+    x, own = frames(40), own_of(encoder, 3)
+    torch.testing.assert_close(run_blocks(merged(encoder, own), x).left, run_blocks(encoder, x).left)
+    random = np.random.default_rng(1)
+    down, up = (random.standard_normal((2, width)).astype(np.float32) for width in (WIDTH, 4 * WIDTH))
+    own |= {"blocks.1.mlp.0.down": down, "blocks.1.mlp.0.up": up}
+    grown = merged(encoder, own)
+    added = grown.blocks[1].mlp[0].weight - encoder.blocks[1].mlp[0].weight
+    torch.testing.assert_close(added, torch.from_numpy(up.T @ down), atol=1e-5, rtol=1e-5)
+    assert torch.equal(grown.blocks[2].mlp[0].weight, encoder.blocks[2].mlp[0].weight)
+
+
+def test_there_may_be_fewer_blocks_than_in_the_encoder(encoder: AudioEncoder) -> None:
+    assert len(merged(encoder, own_of(encoder, 2)).blocks) == 2
+
+
+@pytest.mark.parametrize("change", ["left out", "of another width"])
+def test_blocks_that_do_not_fit_are_refused(encoder: AudioEncoder, change: str) -> None:
+    own = own_of(encoder, 3)
+    if change == "left out":
+        del own["blocks.2.attn_ln.weight"]
+    else:
+        own["blocks.0.attn.query.up"] = np.zeros((2, 2 * WIDTH), np.float32)
+    with pytest.raises(ArtefactError, match="another Whisper"):
+        merged(encoder, own)

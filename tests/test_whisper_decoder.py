@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 import whisper
+from whisper.model import AudioEncoder
 
 from engine.answers import Hypothesis
 from engine.vad import SAMPLE_RATE_HZ
-from engine.whisper_decoder import FRAMES_PER_S, TRAILING_S, WhisperDecoder
+from engine.whisper_blocks import run_blocks
+from engine.whisper_decoder import FRAMES_PER_S, TRAILING_S, WhisperDecoder, has_int8
 
 # openai-whisper leaves the file of its vocabulary to the collector
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -62,3 +66,27 @@ def test_frames_that_are_given_go_through_the_blocks_of_the_encoder(decoder: Whi
     given = WhisperDecoder(decoder.model, int8=False, window=window)
     np.testing.assert_allclose(given._features(sound, 1.5)[0], decoder.frames(sound), atol=1e-5)
     assert asked == [(SAMPLE_RATE_HZ, 1.5)]
+
+
+@torch.no_grad()
+def test_frames_that_are_given_go_through_blocks_of_their_own_and_sound_through_whispers(
+    decoder: WhisperDecoder,
+) -> None:
+    torch.manual_seed(4)
+    model, own = copy.deepcopy(decoder.model), AudioEncoder(80, 1500, 32, 1, 1).eval()
+    sound = np.random.default_rng(1).standard_normal(SAMPLE_RATE_HZ).astype(np.float32)
+    stem, plain = decoder.stem(sound), decoder.frames(sound)
+    given = WhisperDecoder(model, int8=False, window=lambda count, trailing_s: stem, own=own)
+    np.testing.assert_array_equal(given.frames(sound), plain)  # the noise is told from these
+    expected = run_blocks(own, torch.from_numpy(stem)[None]).left
+    torch.testing.assert_close(given._features(sound, 1.5), expected)
+    assert float((expected[0] - torch.from_numpy(plain)).abs().max()) > 0.1
+
+
+@pytest.mark.skipif(not has_int8(), reason="this build of torch has no 8-bit matrices")
+def test_both_encoders_are_in_eight_bits(decoder: WhisperDecoder) -> None:
+    model, own = copy.deepcopy(decoder.model), AudioEncoder(80, 1500, 32, 1, 1).eval()
+    WhisperDecoder(model, own=own)
+    for block in (*model.encoder.blocks, *own.blocks):
+        assert not [layer for layer in block.attn.modules() if isinstance(layer, torch.nn.Linear)]
+        assert [type(layer).__name__ for layer in block.mlp] == ["_Int8Linear", "GELU", "Linear"]
