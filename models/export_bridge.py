@@ -38,8 +38,7 @@ from models.config import FORMAT_VERSION, LOG_NAME, config_from_dict
 from models.export import OPSET, codec_id, finish
 from models.manifest import update_row
 from models.quantize import GRID
-from models.shards import load
-from models.token_pairs import TokenPair, folder, read_blocks
+from models.token_pairs import TokenPair, folder, read_blocks, sources_of
 from models.train_bridge import load_trained
 
 RECOGNISER = "base"  # whose frames the pairs hold
@@ -204,8 +203,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _record(target: Path, log: Path) -> None:
     """The manifest's rows of the graph, and of the log of its training where it is there."""
     manifest = target.with_name("manifest.toml")
-    clips = [*load("train", "speech"), *load("train", "background")]  # whose words are not known talk in the background
-    sources = {clip.source.split("/")[0] for clip in clips}
     blocks, checks = (sum(1 for _ in folder(split).glob("*.npz")) for split in ("train", "validation"))
     update_row(
         name=ROLE,
@@ -216,7 +213,7 @@ def _record(target: Path, log: Path) -> None:
             "Whisper base (Radford et al. 2022, MIT): trained on what its encoder makes of clean voices; what its own"
             " blocks add is added to those of that encoder"
         ],
-        data=sorted(sources),
+        data=sorted(sources_of("train")),
         command=COMMAND.format(blocks=blocks, checks=checks),
         manifest=manifest,
     )

@@ -76,8 +76,8 @@ def voice_codes(bundle: Bundle, sounds: Sequence[Samples]) -> list[NDArray[np.in
     return found
 
 
-def make_block(pairs: Sequence[Pair], bundle: Bundle, whisper: Any) -> bytes:
-    """A block's file."""
+def make_block(pairs: Sequence[Pair], bundle: Bundle, whisper: Any, sources: Sequence[str]) -> bytes:
+    """A block's file. sources: whose sound the pairs were drawn from."""
     codes = voice_codes(bundle, [pair.noisy for pair in pairs])
     stem, clean = ([make(pair.clean) for pair in pairs] for make in (whisper.stem, whisper.frames))
     tokens = [whisper.tokens(pair.text, pair.language) for pair in pairs]
@@ -93,6 +93,7 @@ def make_block(pairs: Sequence[Pair], bundle: Bundle, whisper: Any) -> bytes:
         counts=np.array([len(row) for row in tokens], np.int32),
         snrs_db=np.array([pair.snr_db for pair in pairs], np.float32),
         languages=np.array([pair.language for pair in pairs]),
+        sources=np.array(sources),
     )
     return out.getvalue()
 
@@ -116,6 +117,17 @@ def read_blocks(split: Split) -> Iterator[TokenPair]:
             yield TokenPair(codes, stem, clean, tokens, str(language), float(snr_db))
 
 
+def sources_of(split: Split) -> set[str]:
+    """Whose sound the blocks that are there were drawn from. Raises SottovoceError for a block of another version."""
+    found: set[str] = set()
+    for path in sorted(folder(split).glob("*.npz")):
+        with np.load(path) as block:
+            if "sources" not in block:
+                raise SottovoceError(f"{path} is of another version; delete {path.parent} and make it anew")
+            found |= set(block["sources"].tolist())
+    return found
+
+
 def pairs_of(maker: PairMaker, number: int) -> list[Pair]:
     """A block's pairs; the same number gives the same ones."""
     random = np.random.default_rng([SEED, number])
@@ -129,11 +141,13 @@ def run(split: Split, blocks: int) -> None:
     missing = [n for n in range(blocks) if not (place / f"{n:04d}.npz").exists()]
     if not missing:
         return
-    maker = PairMaker(load(split, "speech"), load(split, "background"))
+    speech, background = load(split, "speech"), load(split, "background")
+    maker = PairMaker(speech, background)
+    sources = sorted({clip.source.split("/")[0] for clip in (*speech, *background)})
     bundle, whisper = load_shipped(), FrozenWhisper()
     bundle.snap()
     for number in track(missing, f"{split}: blocks of {BLOCK_PAIRS} pairs", console=console):
-        write_beside(place / f"{number:04d}.npz", make_block(pairs_of(maker, number), bundle, whisper))
+        write_beside(place / f"{number:04d}.npz", make_block(pairs_of(maker, number), bundle, whisper, sources))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Train the bridge from voice tokens into Whisper: `python -m models.train_bridge [--minutes 70] [--alone 13]`.
+"""Train the bridge from voice tokens into Whisper: `python -m models.train_bridge [--minutes 65] [--alone 13]`.
 
     python -m models.token_pairs --blocks 44                       # once: tokens, and what Whisper hears
     python -m models.token_pairs --blocks 1 --split validation
@@ -299,7 +299,7 @@ def stored_pairs(split: Split) -> list[TokenPair]:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.train_bridge", description="Train the bridge to Whisper.")
-    parser.add_argument("--minutes", type=float, default=70.0, help="stop after so many minutes")
+    parser.add_argument("--minutes", type=float, default=65.0, help="stop after so many minutes")
     parser.add_argument(
         "--alone", type=float, default=13.0, help="so many of a new one's with the convolutions' frames alone"
     )

@@ -20,7 +20,7 @@ from models.bridge import Bridge, BridgeConfig
 from models.bridge_blocks import grown
 from models.checkpoint import Bundle
 from models.config import ModelConfig
-from models.token_pairs import TokenPair, make_block, read_blocks, voice_codes
+from models.token_pairs import TokenPair, make_block, read_blocks, sources_of, voice_codes
 from models.train_bridge import Asked, Hearer, Losses, Training, batch_of, load_trained, losses, stored_pairs
 from models.train_words import IGNORED, Words
 from models.word_pairs import Pair
@@ -263,7 +263,7 @@ def test_blocks_hold_codes_as_a_sound_alone_gives_them(
         for length, text in ((6000, "one"), (3200, "three"), (4801, ""))
     ]
     with torch.no_grad():
-        block = make_block(drawn, bundle, Encoder())
+        block = make_block(drawn, bundle, Encoder(), ["a-package", "another"])
     place = token_pairs.folder("train")
     place.mkdir(parents=True)
     (place / "0000.npz").write_bytes(block)
@@ -277,8 +277,10 @@ def test_blocks_hold_codes_as_a_sound_alone_gives_them(
         assert (each.language, each.snr_db) == ("en", 3.0)
     assert np.load(io.BytesIO(block))["codes"].dtype == np.int16
     assert len(stored_pairs("train")) == 3
+    assert sources_of("train") == {"a-package", "another"}
     with pytest.raises(SottovoceError, match=r"token_pairs --split validation"):
         stored_pairs("validation")
     np.savez(place / "0001.npz", codes=np.zeros((1, 1)), frames=np.ones(1, int), counts=np.ones(1, int))
-    with pytest.raises(SottovoceError, match="of another version; delete"):
-        stored_pairs("train")
+    for read in (stored_pairs, sources_of):
+        with pytest.raises(SottovoceError, match="of another version; delete"):
+            read("train")
