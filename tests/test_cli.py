@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -316,10 +317,19 @@ def test_what_is_no_plain_file_is_never_replaced(
         write_captions(WORDS, name, "srt")
 
 
+def plain_files_alone(opened: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(path: Path, *args: Any, **named: Any) -> Any:
+        assert not path.is_fifo(), "opened before it is read"
+        return opened(path, *args, **named)
+
+    return checked
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_sound_may_come_through_a_pipe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It can be read once, and by nobody else."""
+    """It can be read once, and by nobody else, or who writes into it is done before it is read."""
     heard = fake_recogniser(monkeypatch)
+    monkeypatch.setattr(Path, "open", plain_files_alone(Path.open))
     write("in.wav", noise(1.0))
     os.mkfifo("pipe")
     writer = subprocess.Popen(["cat in.wav > pipe"], shell=True)
