@@ -53,12 +53,16 @@ def likeliest(
 
 
 def _grown(texts: list[Text], chances: Tensor, end: int, beams: int) -> tuple[list[Text], list[Text]]:
-    """The `beams` best texts of one token more that go on, and those better than the last of them that ended."""
+    """The `beams` best texts of one token more that go on, and those better than the last of them that ended.
+
+    A text ends only where nothing is likelier: else short ones, whose mean is high, would leave out what is unsure.
+    """
     best, tokens = chances.topk(min(beams + 1, chances.shape[-1]), dim=-1)
     grown = [
         Text((*text.tokens, int(token)), text.total + float(chance), row)
         for row, text in enumerate(texts)
-        for chance, token in zip(best[row], tokens[row], strict=True)
+        for place, (chance, token) in enumerate(zip(best[row], tokens[row], strict=True))
+        if token != end or not place
     ]
     on: list[Text] = []
     ended: list[Text] = []

@@ -87,6 +87,20 @@ def test_a_text_stops_where_it_is_as_long_as_may_be_or_goes_round(
     assert likeliest(ahead, never, END, most, 2, lambda tokens: len(tokens) >= loops_at) == found
 
 
+def test_a_text_ends_only_where_nothing_is_likelier() -> None:
+    """Ending after 1 has the better mean, but after 1 the word 2 is likelier than the end."""
+    table = torch.log(
+        torch.tensor([[0.25] * 4, [0.45, 0.01, 0.5, 0.04], [0.04, 0.03, 0.03, 0.9], [0.4, 0.2, 0.2, 0.2]])
+    )
+    first = torch.log(torch.tensor([0.001, 0.997, 0.001, 0.001]))
+
+    def ahead(rows: list[int], tokens: torch.Tensor) -> torch.Tensor:
+        return table[tokens[:, 0]]
+
+    assert table[1, 0] / 2 > (table[1, 2] + table[2, 3] + table[3, 0]) / 4  # so it would be chosen
+    assert likeliest(ahead, first, END, 6, 3, never_loops)[:3] == (1, 2, 3)
+
+
 def test_what_goes_round_does_not_stand_before_a_text_that_ended() -> None:
     """Token 1 says itself again, ever more surely on the mean; 2, 3 and the end are the better text."""
     table = torch.log(torch.tensor([[0.25] * 4, [0.01, 0.97, 0.01, 0.01], [0.1, 0.1, 0.1, 0.7], [0.7, 0.1, 0.1, 0.1]]))
