@@ -52,11 +52,7 @@ class Decoder(Protocol):
     """A recogniser of one piece of sound. `prefix` are tokens that it must begin with."""
 
     def transcribe(
-        self,
-        samples: Samples,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: Samples, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis: ...
 
 

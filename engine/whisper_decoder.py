@@ -184,13 +184,7 @@ class WhisperDecoder:
         return self._tokenizers[language]
 
     @torch.inference_mode()
-    def transcribe(
-        self,
-        samples: Samples,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
-    ) -> Hypothesis:
+    def transcribe(self, samples: Samples, prefix: Sequence[int], language: str | None, most_tokens: int) -> Hypothesis:
         """See engine.answers.Decoder. At most 29 s of sound."""
         frames = 0
         for trailing_s in TRAILING_S:
@@ -210,12 +204,7 @@ class WhisperDecoder:
         return self.blocks(torch.from_numpy(self.window(len(samples), trailing_s))[None])
 
     def _answer(
-        self,
-        features: Tensor,
-        samples: Samples,
-        prefix: Sequence[int],
-        language: str,
-        most_tokens: int,
+        self, features: Tensor, samples: Samples, prefix: Sequence[int], language: str, most_tokens: int
     ) -> tuple[Hypothesis, bool]:
         """The answer, and whether its text goes round in a loop or fills all it may."""
         tokenizer = self.tokenizer(language)

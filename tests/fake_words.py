@@ -44,11 +44,7 @@ class LevelReader:
         self.asked = 0
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         self.asked += 1
         assert len(samples) <= 29 * SAMPLE_RATE_HZ

@@ -24,11 +24,7 @@ class Noting(LevelReader):
         self.notes = list[tuple[float, list[int]]]()
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         self.notes.append((len(samples) / SAMPLE_RATE_HZ, list(prefix)))
         return super().transcribe(samples, prefix, language, most_tokens)
@@ -69,11 +65,7 @@ class Skipping(LevelReader):
     """With words before them, it leaves out the first four of the segment's."""
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         answer = super().transcribe(samples, prefix, language, most_tokens)
         return replace(answer, words=answer.words[4:]) if prefix else answer
@@ -92,11 +84,7 @@ class Inventing(LevelReader):
     """Hears thanks in whatever is said last, and knows by itself that nobody speaks there."""
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         answer = super().transcribe(samples, prefix, language, most_tokens)
         thanks = tuple(replace(word, text="Thank you.") if word.text == "w2" else word for word in answer.words)
@@ -114,11 +102,7 @@ class Repeating(LevelReader):
     """Says the words that it is made to begin with once more before what is said."""
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         answer = super().transcribe(samples, prefix, language, most_tokens)
         if not (prefix and answer.words):
@@ -140,11 +124,7 @@ class Guessing(Noting):
     """Is sure of the language from four seconds on, and guesses another before."""
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         answer = super().transcribe(samples, prefix, language, most_tokens)
         long = len(samples) >= 4 * SAMPLE_RATE_HZ
@@ -176,11 +156,7 @@ class AtTheEnd(Noting):
     """Puts the last word at the very end of the sound, as an alignment may."""
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         answer = super().transcribe(samples, prefix, language, most_tokens)
         end_s = len(samples) / SAMPLE_RATE_HZ

@@ -34,11 +34,7 @@ class Decoder:
     def encode(self, samples: np.ndarray, trailing_s: float) -> None: ...
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         own = bool((self._features(samples, 0.5) == 1.0).all())
         return Hypothesis((Heard("own" if own else "codes", 0.5, 0.9, 0.9, (1,)),)[len(prefix) :], "en")

@@ -79,11 +79,7 @@ class Decoder:
         raise AssertionError("each way takes blocks of its own")
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         if self.window is None:
             self.encode(samples, 0.5)

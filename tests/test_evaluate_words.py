@@ -105,11 +105,7 @@ class Decoder:
     """Hears a word for each whole half second of sound."""
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         voiced = int((np.abs(samples) > 0.01).sum() / RATE_HZ * 2)
         words = [HeardWord(f" w{n}", 0.4 + n / 2, 0.4 + (n + 1) / 2, 0.9, (n,)) for n in range(voiced)]

@@ -50,11 +50,7 @@ class Wavering(LevelReader):
     """Never hears the first word alike, so that no word of a segment is agreed on before its end."""
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         first, *others = super().transcribe(samples, prefix, language, most_tokens).words
         return Hypothesis((replace(first, text=f"{first.text} {self.asked}"), *others), "en")
@@ -92,11 +88,7 @@ def test_words_that_no_two_looks_hear_alike_do_not_wait_for_ever() -> None:
         asked = 0
 
         def transcribe(
-            self,
-            samples: np.ndarray,
-            prefix: Sequence[int],
-            language: str | None,
-            most_tokens: int,
+            self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
         ) -> Hypothesis:
             self.asked += 1
             words = super().transcribe(samples, prefix, language, most_tokens).words
@@ -169,11 +161,7 @@ class Forgetful(LevelReader):
         self.left_out = left_out
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         words = super().transcribe(samples, prefix, language, most_tokens).words
         kept = (*words[:3], *words[3 + self.left_out :]) if len(words) > 9 else words
@@ -196,11 +184,7 @@ class Silent(LevelReader):
     """Knows the first three words and no others."""
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         words = super().transcribe(samples, prefix, language, most_tokens).words
         return Hypothesis(tuple(word for word in words if word.text in ("w0", "w1", "w2")), "en")
@@ -232,11 +216,7 @@ class Echoing:
         self.second_s = second_s
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         length_s = len(samples) / SAMPLE_RATE_HZ
         heard = [Heard("Good", 0.3, 0.6, 0.9, (1,)), Heard("morning", 0.6, 0.9, 0.9, (2,))]
@@ -309,11 +289,7 @@ class Hasty(LevelReader):
     """Asked about all, it ends after two words, and says that the second one ended sooner than it did."""
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         words = super().transcribe(samples, prefix, language, most_tokens).words
         if self.asked > 1:

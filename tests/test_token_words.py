@@ -164,11 +164,7 @@ class Reader:
         self.asked: list[tuple[int, int, np.ndarray]] = []
 
     def transcribe(
-        self,
-        samples: np.ndarray,
-        prefix: Sequence[int],
-        language: str | None,
-        most_tokens: int,
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
     ) -> Hypothesis:
         self.asked.append((self.frames.at, len(samples), self.frames.window(len(samples), 0.5)))
         words = () if prefix else (Heard("word", 0.5, 0.9, 0.9, (7,)),)
