@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.answers import Answers, Decoder
+from engine.answers import LEFT_OUT_S, Answers, Decoder
 from engine.captions import SENTENCE_ENDS, Agreement, Heard
 from engine.segment import POST_ROLL_S, VOICE_OFF, VOICE_ON, Segment, Sound
 from engine.types import Samples, Word
@@ -189,6 +189,7 @@ class Listener:
         horizon_s = self._seconds(self._seen) - self.pace.margin_s
         final, tail = self._agreement.update(words, horizon_s)
         segment.tail = tuple(tail)
+        segment.read = segment.tail or segment.read
         self._hold(segment, final)
         heard_to = self._seen
         self._trim(segment)
@@ -249,8 +250,8 @@ class Listener:
 
     def _close(self, segment: Segment, end: int, keep_from: int | None = None) -> Update:
         """The last answer about a segment: all of it is final."""
-        end, whole = min(end, self.fed_to), keep_from is None  # else the last answer goes beyond the cut
-        words = list(segment.tail) if whole and self._is_told(segment) else self._answers.about(segment, end)
+        end = min(end, self.fed_to)
+        words = self._last_answer(segment, end, whole=keep_from is None)  # else the last one goes beyond the cut
         final = self._agreement.finish(self._answers.filled(segment, words, end))
         self._hold(segment, final)
         self._answers.context.add(segment.held)
@@ -262,6 +263,15 @@ class Listener:
             self._forget(keep_from)
         update = self._update(final, [], self._seen, self._free, segment.language)
         return replace(update, guessed=segment.guessed) if final else update
+
+    def _last_answer(self, segment: Segment, end: int, whole: bool) -> list[Heard]:
+        """The words after the held ones, up to `end`. Where it comes to nothing though somebody spoke for a while,
+        what was read there before stays: in loud noise, half a second more of it can cost all the words.
+        """
+        words = list(segment.tail) if whole and self._is_told(segment) else self._answers.about(segment, end)
+        if words or segment.any_final or segment.passed_over([], end, LEFT_OUT_S) is None:
+            return words
+        return [word for word in segment.read if whole or word.end_s <= self._seconds(end)]
 
     def _is_told(self, segment: Segment) -> bool:
         """Whether the last answer was about all that was said, so that there is nothing left to ask."""

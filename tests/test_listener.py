@@ -197,6 +197,43 @@ def test_where_it_says_no_more_of_what_it_passed_over_it_is_not_asked_again() ->
     assert reader.asked == 2
 
 
+class Fading(LevelReader):
+    """Reads the first look's words, and from then on none."""
+
+    def transcribe(
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis:
+        answer = super().transcribe(samples, prefix, language, most_tokens)
+        return answer if self.asked == 1 else replace(answer, words=())
+
+
+@pytest.mark.parametrize(("words", "kept"), [(4, ["w0"]), (2, [])], ids=["of a phrase", "of a cough"])
+def test_what_was_read_stays_where_later_answers_have_no_word(words: int, kept: list[str]) -> None:
+    sound, _ = spoken([0.5, *[0.25] * (words - 1)])
+    updates, reader = listen(np.pad(sound, (0, SAMPLE_RATE_HZ)), LIVE, [1600], reader=Fading())
+    assert updates[0].tentative
+    assert [word.text for update in updates for word in update.final] == kept
+    assert reader.asked >= 2
+
+
+def test_what_was_read_behind_a_cut_is_not_said_before_and_after_it() -> None:
+    class Fitful(LevelReader):
+        """Every other time it has no word."""
+
+        def transcribe(
+            self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
+        ) -> Hypothesis:
+            answer = super().transcribe(samples, prefix, language, most_tokens)
+            return answer if self.asked % 2 else replace(answer, words=())
+
+    sound, _ = spoken([0.5, *[0.1] * 60])
+    updates, reader = listen(sound, replace(LIVE, sure_s=20.0, context_s=0.0), [1600], reader=Fitful())
+    words = [word.text for update in updates for word in update.final]
+    assert words == list(dict.fromkeys(words))
+    assert len(words) > 20
+    assert reader.asked > 10
+
+
 # Answers that say more than was spoken --------------------------------------------------------------------------------
 
 
