@@ -7,7 +7,8 @@
 The frames go through those blocks, whose weights but for that are the user's Whisper's and not in the graph.
 
 The first K rows of the voice's codes are read, -1 where one is left out. A gate runs pairs through the graph a few
-frames at a time, with carried state, against one pass in torch, and nothing is written where they differ.
+frames at a time, with carried state, against one pass in torch, another reads the weights back as training does, and
+nothing is written where they differ.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ def write(model: Bridge, bundle: Bundle, pairs: Sequence[TokenPair], path: Path)
         )
     finish(path, _metadata(model, bundle))
     _require_parity(model, path, pairs)
+    _require_trainable(model, path)
 
 
 def _metadata(model: Bridge, bundle: Bundle) -> dict[str, str]:
@@ -139,6 +141,20 @@ def _require_parity(model: Bridge, path: Path, pairs: Sequence[TokenPair]) -> No
                 raise SottovoceError(f"not exported: frames differ by {worst:.2g} from torch; look for what changed")
     except LOAD_ERRORS as error:
         raise SottovoceError(f"not exported: the graph does not run ({error}); look for what changed") from error
+
+
+def _require_trainable(model: Bridge, path: Path) -> None:
+    """That training can go on from the graph. Raises SottovoceError.
+
+    Weights that are alike, as before any training, are stored once there, and the others could not be found again.
+    """
+    try:
+        again = load_shipped(path)
+    except SottovoceError as error:
+        raise SottovoceError("not exported: some of its weights are all alike; train the bridge first") from error
+    for (name, weight), other in zip(model.named_parameters(), again.parameters(), strict=True):
+        if not torch.allclose(weight, other, atol=1e-6):
+            raise SottovoceError(f"not exported: {name} is read back as something else; look for what changed")
 
 
 def _streamed(bridge: TokenBridge, codes: np.ndarray) -> np.ndarray:

@@ -44,16 +44,21 @@ def bundle() -> Bundle:
     return filled(Bundle.new(CODEC))
 
 
-@pytest.fixture(scope="module")
-def model(bundle: Bundle) -> Bridge:
-    torch.manual_seed(0)
-    made = Bridge(CONFIG, CODEC).eval()
+def as_trained(config: BridgeConfig, bundle: Bundle, seed: int, by: float = 0.05) -> Bridge:
+    """A bridge no two weights of which are the same, as after a training."""
+    torch.manual_seed(seed)
+    made = Bridge(config, CODEC).eval()
     made.take_books(bundle.codec.encoder.speech)
     with torch.no_grad():
-        for weight in made.parameters():  # as after a training, no two are the same
-            weight.add_(0.05 * torch.randn(weight.shape))
+        for weight in made.parameters():
+            weight.add_(by * torch.randn(weight.shape))
     snap(made)
     return made
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Bundle) -> Bridge:
+    return as_trained(CONFIG, bundle, seed=0)
 
 
 def some_codes(count: int = FRAMES, seed: int = 2) -> torch.Tensor:
@@ -158,6 +163,14 @@ def test_a_graph_that_says_something_else_is_not_written(
         write(model, bundle, [pair(1)], tmp_path / "bridge.onnx")
 
 
+def test_a_bridge_that_was_never_trained_is_not_written(bundle: Bundle, tmp_path: Path) -> None:
+    """Nothing is added to any block yet, and training could not go on from such a graph."""
+    fresh = Bridge(CONFIG, CODEC).eval()
+    fresh.take_books(bundle.codec.encoder.speech)
+    with pytest.raises(SottovoceError, match="train the bridge first"):
+        write(fresh, bundle, [pair(1)], tmp_path / "bridge.onnx")
+
+
 @torch.no_grad()
 def test_training_goes_on_from_the_graph(graph: Path, model: Bridge) -> None:
     again = load_shipped(graph).eval()
@@ -168,13 +181,7 @@ def test_training_goes_on_from_the_graph(graph: Path, model: Bridge) -> None:
 
 def test_large_weights_are_stored_in_eight_bits(bundle: Bundle, tmp_path: Path) -> None:
     """At the shipped shape: what is not in eight bits is small."""
-    torch.manual_seed(0)
-    model = Bridge(BridgeConfig(), CODEC)
-    model.take_books(bundle.codec.encoder.speech)
-    with torch.no_grad():
-        for weight in model.own.parameters():  # what is alike is stored once
-            weight.add_(0.1 * torch.randn(weight.shape))
-    snap(model)
+    model = as_trained(BridgeConfig(), bundle, seed=0, by=0.1)
     wide = np.zeros((20, 512), np.float16)
     path, codes = tmp_path / "bridge.onnx", some_codes(20).numpy().astype(np.int16)
     write(model, bundle, [TokenPair(codes, wide, wide, np.array([1]), "en", 5.0)], path)

@@ -31,20 +31,16 @@ from engine.vad import SAMPLE_RATE_HZ, WINDOW
 from engine.whisper_decoder import TRAILING_S
 from models.bridge import PLACES, Bridge
 from models.checkpoint import Bundle
-from models.export_bridge import snap, write
+from models.export_bridge import write
 from models.manifest import update_row
-from tests.test_models_bridge import CODEC, CONFIG, filled, pair, some_codes
+from tests.test_models_bridge import CODEC, CONFIG, as_trained, filled, pair, some_codes
 
 BUNDLE = filled(Bundle.new(CODEC))
 
 
 @pytest.fixture(scope="module")
 def model() -> Bridge:
-    torch.manual_seed(3)
-    made = Bridge(CONFIG, CODEC).eval()
-    made.take_books(BUNDLE.codec.encoder.speech)
-    snap(made)
-    return made
+    return as_trained(CONFIG, BUNDLE, seed=3)
 
 
 @pytest.fixture(scope="module")
