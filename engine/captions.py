@@ -31,6 +31,7 @@ SPACELESS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3000, 0x30
 MAX_COMPRESSION = 2.4  # openai-whisper's own limit: text that packs better than this repeats itself
 NO_SPEECH_LIMIT = 0.6
 LOGPROB_LIMIT = -1.0
+VOICED_S = 1.5  # with so much voice there is somebody, whatever the recogniser thinks: loud noise makes it doubt that
 DOUBTED = 0.2  # a segment without one word likelier than this was noise: 3 of 3 words in 18 minutes without speech
 NGRAM_LONGEST = 12
 ECHO_WORDS = 3
@@ -271,7 +272,7 @@ def sounds_invented(words: Sequence[Word], no_speech: float, logprob: float, spe
     no_speech: Whisper's probability that nobody speaks; logprob: mean over the tokens; speech_s: voice the VAD found.
     """
     text = join_words(words)
-    if no_speech > NO_SPEECH_LIMIT and logprob < LOGPROB_LIMIT:
+    if no_speech > NO_SPEECH_LIMIT and logprob < LOGPROB_LIMIT and speech_s < VOICED_S:
         return True
     if compression_ratio(text) > MAX_COMPRESSION or max((w.probability for w in words), default=1.0) < DOUBTED:
         return True

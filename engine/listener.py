@@ -274,8 +274,11 @@ class Listener:
         return [word for word in segment.read if whole or word.end_s <= self._seconds(end)]
 
     def _is_told(self, segment: Segment) -> bool:
-        """Whether the last answer was about all that was said, so that there is nothing left to ask."""
-        return segment.asked_to >= segment.voiced_to + int(TOLD_S * SAMPLE_RATE_HZ)
+        """Whether the last answer was about all that was said, so that there is nothing left to ask. One that leaves
+        a whole segment without a word is not trusted with that.
+        """
+        said_all = segment.asked_to >= segment.voiced_to + int(TOLD_S * SAMPLE_RATE_HZ)
+        return said_all and bool(segment.tail or segment.any_final)
 
     def _update(
         self,

@@ -197,7 +197,8 @@ def test_what_is_said_twice_without_the_time_for_it_was_said_once(text: str, kep
 
 def test_text_in_silence_is_dropped_and_speech_is_not() -> None:
     assert sounds_invented(said("Thank you."), no_speech=0.5, logprob=-0.4, speech_s=1.0)
-    assert sounds_invented(said("Anything at all"), no_speech=0.9, logprob=-1.3, speech_s=2.0)
+    assert sounds_invented(said("Anything at all"), no_speech=0.9, logprob=-1.3, speech_s=1.0)
+    assert not sounds_invented(said("Telephone number"), no_speech=0.9, logprob=-1.3, speech_s=2.0)
     assert sounds_invented(said("la la la " * 40), no_speech=0.0, logprob=-0.1, speech_s=9.0)
     assert sounds_invented([Word("I'm", 0.0, 0.3, 0.07)], no_speech=0.2, logprob=-0.9, speech_s=0.4)
     assert not sounds_invented(said("Thank you."), no_speech=0.02, logprob=-0.2, speech_s=1.0)

@@ -216,6 +216,24 @@ def test_what_was_read_stays_where_later_answers_have_no_word(words: int, kept: 
     assert reader.asked >= 2
 
 
+class Late(LevelReader):
+    """Has no word for the first three times it is asked."""
+
+    def transcribe(
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis:
+        answer = super().transcribe(samples, prefix, language, most_tokens)
+        return answer if self.asked > 3 else replace(answer, words=())
+
+
+def test_an_answer_without_a_word_is_not_the_last() -> None:
+    """Three looks, the third of which is about all there is: it is asked once more at the end."""
+    sound, _ = spoken([0.5, *[0.25] * 4])
+    updates, reader = listen(np.pad(sound, (0, SAMPLE_RATE_HZ)), replace(LIVE, pause_s=0.6), [1600], reader=Late())
+    assert reader.asked == 4
+    assert [word.text for update in updates for word in update.final] == [f"w{number}" for number in range(5)]
+
+
 def test_what_was_read_behind_a_cut_is_not_said_before_and_after_it() -> None:
     class Fitful(LevelReader):
         """Every other time it has no word."""
