@@ -228,7 +228,7 @@ class Late(LevelReader):
 
 def test_an_answer_without_a_word_is_not_the_last() -> None:
     """Three looks, the third of which is about all there is: it is asked once more at the end."""
-    sound, _ = spoken([0.5, *[0.25] * 4])
+    sound, _ = spoken([0.5, *[0.12] * 4])
     updates, reader = listen(np.pad(sound, (0, SAMPLE_RATE_HZ)), replace(LIVE, pause_s=0.6), [1600], reader=Late())
     assert reader.asked == 4
     assert [word.text for update in updates for word in update.final] == [f"w{number}" for number in range(5)]
