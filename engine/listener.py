@@ -193,7 +193,7 @@ class Listener:
         self._hold(segment, final)
         heard_to = self._seen
         self._trim(segment)
-        return self._update(final, tail, heard_to, self._final_to(segment))
+        return self._update(final, self._kept(segment, tail, heard_to), heard_to, self._final_to(segment))
 
     def _hold(self, segment: Segment, final: Sequence[Heard]) -> None:
         segment.held += final
@@ -265,13 +265,18 @@ class Listener:
         return replace(update, guessed=segment.guessed) if final else update
 
     def _last_answer(self, segment: Segment, end: int, whole: bool) -> list[Heard]:
-        """The words after the held ones, up to `end`. Where it comes to nothing though somebody spoke for a while,
-        what was read there before stays: in loud noise, half a second more of it can cost all the words.
-        """
+        """The words after the held ones, up to `end`."""
         words = list(segment.tail) if whole and self._is_told(segment) else self._answers.about(segment, end)
+        return [word for word in self._kept(segment, words, end) if whole or word.end_s <= self._seconds(end)]
+
+    @staticmethod
+    def _kept(segment: Segment, words: list[Heard], end: int) -> list[Heard]:
+        """The words of an answer; where there is none though somebody spoke for a while, those that were read there
+        before: in loud noise, half a second more of it can cost all the words.
+        """
         if words or segment.any_final or segment.passed_over([], end, LEFT_OUT_S) is None:
             return words
-        return [word for word in segment.read if whole or word.end_s <= self._seconds(end)]
+        return list(segment.read)
 
     def _is_told(self, segment: Segment) -> bool:
         """Whether the last answer was about all that was said, so that there is nothing left to ask. One that leaves
