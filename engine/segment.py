@@ -57,8 +57,8 @@ class Segment:
     chances: list[float] = field(default_factory=list)  # one per window since the first, for the quietest place
     first_window: int = 0
     held: list[Heard] = field(default_factory=list)  # final words whose sound is still in the segment
-    tail: tuple[Heard, ...] = ()  # tentative words after those, and the last such, where the newest answer has none
-    read: tuple[Heard, ...] = ()
+    tail: tuple[Heard, ...] = ()  # tentative words after those
+    read: tuple[Heard, ...] = ()  # likewise, of the newest answer that had any
     language: str | None = None
     guessed: str | None = None  # in which language the last answer about all of it was, sure or not
     any_final: bool = False
