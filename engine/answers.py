@@ -115,7 +115,8 @@ class Answers:
 
     def _learn_language(self, segment: Segment, answer: Hypothesis) -> None:
         segment.guessed = answer.language
-        sure = answer.language_probability >= SURE_LANGUAGE
+        told = segment.language is not None  # then the decoder is as sure of it as we were
+        sure = not told and answer.language_probability >= SURE_LANGUAGE
         if self.language is None and sure and _seconds(segment.voiced) >= SURE_AFTER_S:
             self.language = answer.language
             self.context = Context(self._context_s)  # what was said before was written down by a guess

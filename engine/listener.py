@@ -230,6 +230,7 @@ class Listener:
         segment.start = min(max(segment.start, int(cut_s * SAMPLE_RATE_HZ)), self._seen)
         self._answers.context.add(segment.held[: last + 1])
         segment.held = segment.held[last + 1 :]
+        segment.language = self.language  # where that is not sure, it is told again from what is left
         self._forget(segment.start)
 
     def _cut(self, segment: Segment) -> Update:
@@ -245,7 +246,6 @@ class Listener:
         if self._segment is not None:
             self._segment.chances, self._segment.first_window = list(rest), segment.first_window + (quiet + 1) * WINDOW
             self._segment.voiced_from = at
-            self._segment.language = segment.language if segment.any_final else self.language
         return update
 
     def _close(self, segment: Segment, end: int, keep_from: int | None = None) -> Update:
@@ -261,7 +261,7 @@ class Listener:
             self._forget(self._seen - int(PRE_ROLL_S * SAMPLE_RATE_HZ))
         else:
             self._forget(keep_from)
-        update = self._update(final, [], self._seen, self._free, segment.language)
+        update = self._update(final, [], self._seen, self._free)
         return replace(update, guessed=segment.guessed) if final else update
 
     def _last_answer(self, segment: Segment, end: int, whole: bool) -> list[Heard]:
@@ -285,20 +285,12 @@ class Listener:
         said_all = segment.asked_to >= segment.voiced_to + int(TOLD_S * SAMPLE_RATE_HZ)
         return said_all and bool(segment.tail or segment.any_final)
 
-    def _update(
-        self,
-        final: Sequence[Heard],
-        tail: Sequence[Heard],
-        heard_to: int,
-        final_to: int,
-        language: str | None = None,
-    ) -> Update:
+    def _update(self, final: Sequence[Heard], tail: Sequence[Heard], heard_to: int, final_to: int) -> Update:
         """Heard words -> plain ones, in order of time."""
         told = tuple(self._plain(word) for word in final)
-        spoken = self.language or language or (self._segment.language if self._segment else None)
         tentative = tuple(Word(w.text, max(w.start_s, self._last_s), max(w.end_s, self._last_s)) for w in tail)
         self._told_to = max(self._told_to, final_to)
-        return Update(told, tentative, heard_to, self._told_to, spoken)
+        return Update(told, tentative, heard_to, self._told_to, self.language)
 
     def _plain(self, word: Heard) -> Word:
         start = max(word.start_s, self._last_s)

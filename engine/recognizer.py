@@ -263,7 +263,7 @@ class Recognizer:
         hurry()
         with process.stdout:
             for line in process.stdout:
-                if process is self._process:
+                if process is self._process and line.endswith(b"\n"):  # else it was killed amid what it said
                     self._take(json.loads(line))
         process.wait()
         if process is self._process and self.running:

@@ -34,6 +34,7 @@ from engine.whisper_blocks import BlockEncoder
 TRAILING_S = (2.0, 8.0)
 LOOP_CHECK_TOKENS = 8
 FRAMES_PER_S = 50  # of the encoder's output
+CUT_LETTER = "\ufffd"  # what a text ends with that was cut off amid the tokens of one letter
 
 
 def read_model(path: Path, format: str) -> Any:
@@ -353,4 +354,4 @@ class WhisperDecoder:
             after = at + len(group)
             pieces.append(Heard(word, edges[at] / FRAMES_PER_S, edges[after] / FRAMES_PER_S, chance, tuple(group)))
             at = after
-        return merge_pieces(pieces)
+        return merge_pieces([piece for piece in pieces if CUT_LETTER not in piece.text])

@@ -443,4 +443,4 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for recognizer.json and recognizer.md")
     parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"only these: {','.join(PARTS)}")
     args = parser.parse_args(arguments)
-    return status_of(lambda: run(args.out, args.parts), "stopped; nothing of this run was written")
+    return status_of(lambda: run(args.out, args.parts), f"stopped; the parts that were done are in {args.out}")

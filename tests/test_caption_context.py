@@ -142,6 +142,29 @@ def test_words_of_a_guessed_language_are_not_forced_on_what_comes_after() -> Non
     assert [prefix for _, prefix in reader.notes] == [[], [], [], [*range(2, 12)], [*range(2, 13)]]
 
 
+class Misled(LevelReader):
+    """Takes the first three looks for another language, unsure; sure of a language that it is told, as Whisper is."""
+
+    def transcribe(
+        self, samples: np.ndarray, prefix: Sequence[int], language: str | None, most_tokens: int
+    ) -> Hypothesis:
+        answer = super().transcribe(samples, prefix, language, most_tokens)
+        guess, chance = ("nn", 0.3) if self.asked <= 3 else ("en", 0.95)
+        return replace(answer, language=language or guess, language_probability=1.0 if language else chance)
+
+
+@pytest.mark.parametrize("pause_s", [1.5, 0.1], ids=["of two phrases", "of speech without a pause"])
+def test_a_guess_does_not_become_sure_by_being_told_to_the_recogniser(pause_s: float) -> None:
+    sound, _ = spoken([0.5, *[0.1] * 11, pause_s, *[0.1] * 22])
+    listener = Listener(Misled(), LevelDetector(), None, LIVE)
+    languages = []
+    for at in range(0, len(sound), 1600):
+        listener.feed(sound[at : at + 1600])
+        languages += [update.language for update in iter(listener.advance, None)]
+    assert languages[0] is None
+    assert list(dict.fromkeys(languages)) == [None, "en"]
+
+
 def test_final_words_say_their_language_though_it_was_a_guess() -> None:
     sound, _ = spoken([0.5])
     listener = Listener(Guessing(), LevelDetector(), None, replace(LIVE, step_s=None))

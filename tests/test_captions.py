@@ -197,6 +197,7 @@ def test_what_is_said_twice_without_the_time_for_it_was_said_once(text: str, kep
 
 def test_text_in_silence_is_dropped_and_speech_is_not() -> None:
     assert sounds_invented(said("Thank you."), no_speech=0.5, logprob=-0.4, speech_s=1.0)
+    assert sounds_invented(said("Sous-titres réalisés par la communauté d'Amara.org"), 0.5, -0.4, speech_s=1.0)
     assert sounds_invented(said("Anything at all"), no_speech=0.9, logprob=-1.3, speech_s=1.0)
     assert not sounds_invented(said("Telephone number"), no_speech=0.9, logprob=-1.3, speech_s=2.0)
     assert sounds_invented(said("la la la " * 40), no_speech=0.0, logprob=-0.1, speech_s=9.0)
@@ -207,6 +208,8 @@ def test_text_in_silence_is_dropped_and_speech_is_not() -> None:
 
 def test_the_cap_leaves_room_for_fast_speech_and_stops_runaways() -> None:
     assert token_cap(0.0, "en") == 8
+    assert token_cap(4.0, "hi") > 89  # "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता और समानता प्राप्त है।"
+    assert token_cap(4.0, "fa") > 47
     assert 60 < token_cap(10.0, "en") < token_cap(10.0, None) < 224
 
 

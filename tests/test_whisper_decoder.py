@@ -51,6 +51,19 @@ def test_a_loop_is_asked_again_with_more_silence_after_it(
     assert asked == [round(seconds * FRAMES_PER_S) for seconds in heard_s]
 
 
+def test_a_word_that_was_cut_off_amid_a_letter_is_not_said(
+    decoder: WhisperDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = decoder.tokenizer("hi").encode(" सभी मनुष्यों")
+    texts = set()
+    for count in range(1, len(whole) + 1):
+        monkeypatch.setattr(decoder, "likeliest", lambda *_, count=count: tuple(whole[:count]))
+        answer = decoder.transcribe(np.zeros(2 * SAMPLE_RATE_HZ, np.float32), [], "hi", count)
+        texts |= {word.text for word in answer.words}
+    assert "सभी" in texts
+    assert not any("\ufffd" in text for text in texts)
+
+
 @torch.no_grad()
 def test_frames_that_are_given_go_through_the_blocks_of_the_encoder(decoder: WhisperDecoder) -> None:
     sound = np.random.default_rng(1).standard_normal(SAMPLE_RATE_HZ).astype(np.float32)
