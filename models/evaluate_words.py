@@ -5,7 +5,8 @@
     streaming   public test, a stream of all its utterances (an hour's work): live against offline word errors, and
                 when words are final, of the noisy sound, of what captions hear, and of the voice alone
     languages   Czech, Russian and Dutch, clean and in validation noise: as `caption` hears a file, and live, beside
-                plain Whisper. The Dutch talker is a validation one; the others are the refiner's own
+                plain Whisper (evaluate_languages)
+    floor       English and Russian in validation noise, with more and less of the background left (evaluate_floor)
     coverage    public test at 0 dB: how much of the time of the words, where the voice sounds, a word is written about
     silence     ten minutes of validation noise and music, nobody speaking: words made up
     tokens      public test, all its utterances in a row: words from the voice's tokens beside those from sound
@@ -23,7 +24,6 @@ import argparse
 import itertools
 import json
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,10 @@ from models.shards import RATE_HZ, Clip, load, to_float
 from models.tables import table
 from models.testset import Mixture, build
 from models.training import status_of
-from models.word_pairs import CLEAN, KIND_OF, KINDS, UNKNOWN, Pair, PairMaker, language_of, pairs_of
+from models.word_pairs import CLEAN, KIND_OF, KINDS, UNKNOWN, Pair, PairMaker, pairs_of
 
-PARTS = ("kinds", "streaming", "languages", "coverage", "silence", "tokens", "adapter", "unseen")
+PARTS = ("kinds", "streaming", "languages", "floor", "coverage", "silence", "tokens", "adapter", "unseen")
 PIECE = RATE_HZ // 10
-FOREIGN, FOREIGN_PAIRS, FOREIGN_SEED, FOREIGN_SNR_DB = ("cs", "ru", "nl"), 40, 11, (0.0, 15.0)
 PLAIN_WHISPER, ENHANCED = "plain Whisper", "noisy, enhanced"
 COVER_S = 0.3  # a word may be written so much beside its place and still cover it
 BLOCKS = 6  # of validation pairs
@@ -157,13 +156,18 @@ def heard_by(
             now_s = max(now_s, (listener.fed_to + PIECE) / RATE_HZ)
 
 
-def taps_of(mixture: Samples) -> dict[str, Samples]:
-    """What the recogniser may be given of a noisy sound [N]: itself, what captions hear, and the voice alone."""
+def parted(mixture: Samples) -> tuple[Samples, Samples]:
+    """The voice and the background of a noisy sound [N], a lag late, whole hops of it."""
     models = shared_models(Provider.CPU)
     pipeline, hop = Pipeline(models, Background.parse("drop")), models.info.hop_samples
     steps = [pipeline.step(x) for x in mixture[: len(mixture) // hop * hop].reshape(-1, hop)]
     voice = np.concatenate([step.speech for step in steps])
-    rest = np.concatenate([step.background for step in steps])
+    return voice, np.concatenate([step.background for step in steps])
+
+
+def taps_of(mixture: Samples) -> dict[str, Samples]:
+    """What the recogniser may be given of a noisy sound [N]: itself, what captions hear, and the voice alone."""
+    voice, rest = parted(mixture)
     return {"noisy": mixture, ENHANCED: voice + LEFT_FOR_RECOGNISER * rest, "noisy, voice alone": voice}
 
 
@@ -192,50 +196,12 @@ def streaming(mixtures: Sequence[Mixture], decoder: Any, listen: Listen) -> dict
     return found
 
 
-def more_than(parts: Sequence[WordErrors], others: Sequence[WordErrors]) -> dict[str, Any]:
-    """How many percent more words are wrong in parts of a stream than in the same parts heard otherwise."""
+def more_than(parts: Sequence[WordErrors], others: Sequence[WordErrors], than: str = "offline") -> dict[str, Any]:
+    """How many percent more words are wrong in parts of a stream than in the same parts heard otherwise, called so."""
     more = word_error_rate(
         [WordErrors(part.errors - other.errors, part.words) for part, other in zip(parts, others, strict=True)]
     ).row()
-    return {"over_offline": more["word_errors_percent"], "over_offline_interval": more["interval"]}
-
-
-# Other languages ------------------------------------------------------------------------------------------------------
-
-
-def talkers_of(language: str) -> list[Clip]:
-    """Validation voices of a language with their words, or training ones where there are no others."""
-    for split in ("validation", "train"):
-        if found := [clip for clip in load(split, "speech") if language_of(clip) == language]:
-            return found
-    raise SottovoceError(f"there is no {language} sound yet; run python -m models.data")
-
-
-def in_noise(maker: PairMaker, language: str) -> Iterator[Pair]:
-    """FOREIGN_PAIRS pairs of a language, the same ones each time."""
-    random = np.random.default_rng(FOREIGN_SEED)
-    drawn = (maker.draw(random, language) for _ in itertools.count())
-    yield from itertools.islice(
-        (pair for pair in drawn if FOREIGN_SNR_DB[0] <= pair.snr_db <= FOREIGN_SNR_DB[1]), FOREIGN_PAIRS
-    )
-
-
-def languages(noises: Sequence[Clip], decoder: Any, listen: Listen) -> dict[str, Any]:
-    """Word errors in percent of FOREIGN_PAIRS pairs of each language: a file, live, and by `listen` (plain Whisper)."""
-    found: dict[str, Any] = {}
-    for language in FOREIGN:
-        maker = PairMaker([*talkers_of(language), *load("validation", "speech")], noises)
-        counts: dict[str, list[WordErrors]] = defaultdict(list)
-        for pair in track(in_noise(maker, language), language, FOREIGN_PAIRS, console=console):
-            for name, sound in (("clean", pair.clean), ("noisy", pair.noisy)):
-                heard = taps_of(sound)[ENHANCED]
-                paces = {"file": OFFLINE, "live": LIVE}
-                texts = {how: join_words(heard_live(heard, pace, decoder, language)[0]) for how, pace in paces.items()}
-                for how, text in (texts | {PLAIN_WHISPER: listen(sound, language)}).items():
-                    counts[f"{language}, {name}, {how}"].append(word_errors(text, pair.text, language))
-        for title, errors in counts.items():
-            found[title] = word_error_rate(errors).row()
-    return found
+    return {f"over_{than}": more["word_errors_percent"], f"over_{than}_interval": more["interval"]}
 
 
 # Speech that is left out ----------------------------------------------------------------------------------------------
@@ -345,6 +311,10 @@ def markdown(found: dict[str, Any]) -> str:
             for name, row in found["languages"].items()
         ]
         text.append(table(["language", "word_errors_percent", "interval", "words"], lines))
+    if "floor" in found:
+        from models.evaluate_floor import as_table as floor_table
+
+        text.append(floor_table(found["floor"]))
     if "coverage" in found:
         text.append(
             "at 0 dB {covered_percent} % of the time of {words} words is written about\n".format(**found["coverage"])
@@ -371,7 +341,13 @@ def measure(parts: Sequence[str], out: Path) -> Iterator[tuple[str, dict[str, An
     if "streaming" in parts:
         yield "streaming", streaming(utterances(None), decoder, plain_whisper())
     if "languages" in parts:
+        from models.evaluate_languages import languages  # it hears as is heard here
+
         yield "languages", languages(load("validation", "background"), decoder, plain_whisper())
+    if "floor" in parts:
+        from models.evaluate_floor import floors  # likewise
+
+        yield "floor", floors(load("validation", "background"), decoder)
     if "coverage" in parts:
         at_zero = [mixture for mixture in build("mixtures") if mixture.transcript and mixture.snr_db == 0.0]
         yield "coverage", coverage(at_zero, decoder)

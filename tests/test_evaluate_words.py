@@ -21,19 +21,17 @@ from models.evaluate_words import (
     PAUSE_S,
     covered,
     kinds,
-    languages,
     markdown,
     more_than,
     nobody_speaks,
     sounding_of,
     stream_of,
     streaming,
-    talkers_of,
 )
 from models.metrics import WordErrors
 from models.shards import RATE_HZ, Clip
 from models.testset import Mixture
-from models.word_pairs import KIND_OF, KINDS, NOISES, Pair
+from models.word_pairs import KIND_OF, KINDS, Pair
 
 
 def pair(kind: str, told: str, snr_db: float, equal: float = 1.0) -> Pair:
@@ -137,45 +135,6 @@ def test_the_voice_sounds_where_it_is_within_reach_of_its_own_loudest() -> None:
     sounds = sounding_of(items)
     assert len(sounds) == round((2 + 2 * PAUSE_S) * 50) + 1
     assert np.flatnonzero(sounds).tolist() == [*range(25), *range(135, 160)]
-
-
-@pytest.fixture
-def voices(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Clip]]:
-    random = np.random.default_rng(0)
-
-    def clip(source: str, speaker: str, text: str) -> Clip:
-        return Clip((3000 * random.standard_normal(RATE_HZ)).astype(np.int16), speaker, "", source, text)
-
-    spoken = {
-        "validation": [clip("fillets-ng-data-nl/a", "nl/big", "een"), clip("hedgewars-data/a", "h/1", "")],
-        "train": [clip("fillets-ng-data-cs/a", "cs/1", "jedna"), clip("festvox-ru/a", "ru/1", "odin")],
-    }
-    monkeypatch.setattr(evaluate_words, "load", lambda split, kind: spoken[split])
-    return spoken
-
-
-def test_languages_are_heard_of_validation_voices_where_there_are_any(
-    voices: dict[str, list[Clip]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert [clip.speaker for clip in talkers_of("nl")] == ["nl/big"]
-    assert [clip.speaker for clip in talkers_of("cs")] == ["cs/1"]
-    with pytest.raises(SottovoceError, match=r"models\.data"):
-        talkers_of("el")
-    monkeypatch.setattr(evaluate_words, "FOREIGN_PAIRS", 4)
-    monkeypatch.setattr(evaluate_words, "taps_of", lambda sound: {"noisy, enhanced": sound})
-    heard: list[str] = []
-
-    def live(sound: np.ndarray, pace: object, decoder: object, language: str) -> tuple[list[Word], list[float]]:
-        heard.append(language)
-        return [Word("jedna", 0.0, 1.0)], [0.5]
-
-    monkeypatch.setattr(evaluate_words, "heard_live", live)
-    noises = [Clip(np.full(RATE_HZ * 3, 500, np.int16), "", name, "x", "") for name in NOISES]
-    found = languages(noises, None, lambda samples, language="en": "een" if language == "nl" else "")
-    assert heard == ["cs"] * 16 + ["ru"] * 16 + ["nl"] * 16
-    assert found["nl, noisy, plain Whisper"]["word_errors_percent"] < 100.0
-    assert found["ru, clean, live"]["word_errors_percent"] == 100.0
-    assert "| nl, noisy, file" in markdown({"languages": found})
 
 
 def test_a_stream_is_heard_live_and_offline_and_the_difference_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
