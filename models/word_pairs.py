@@ -6,8 +6,8 @@ Encoding is most of what training the recogniser's quantiser costs, and Whisper 
     CACHE/words/SPLIT-windows/0007.npz   with --windows: pieces as long as a live run looks at to tell the noise by
 
 A block is there when it is whole; those that are there are left alone, so that Ctrl-C loses one block at most and the
-same command goes on. What is drawn: one talker's utterances in a row, 1.5 to 14 s, and as much silence after them as
-live windows have (Whisper loops where less than 0.5 s follows), in one kind of noise, a room or none.
+same command goes on. What is drawn: one talker's utterances in a row, 1.5 to 26 s, and as much silence after them as
+live windows have or, at times, none (where Whisper by itself begins to loop), in one kind of noise, a room or none.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ KIND_OF = {
 KINDS = tuple(dict.fromkeys(KIND_OF.values()))
 LANGUAGES = {"festvox-ru": "ru", "fillets-ng-data-cs": "cs", "fillets-ng-data-nl": "nl", "voice-": "en"}
 SHARES = {"en": 0.55, "ru": 0.15, "cs": 0.18, "nl": 0.12}  # of what is drawn, where a split has them
-LENGTH_S, LONGEST_S = (1.5, 14.0), 15.0
 TRAILING_S = (0.5, 2.5)
 PAUSE_S = (0.1, 0.6)
 SNR_DB, BABBLE_SNR_DB = (-5.0, 20.0), (2.0, 20.0)
@@ -66,6 +65,20 @@ NOISE_RMS = 0.05
 # What else noises of training windows go through, so that few recordings are many (`PairMaker.varied`).
 SPEED, BACKWARDS_SHARE, TWO_OF_A_KIND_SHARE, VARIED_MICROPHONE_SHARE = (0.7, 1.4), 0.3, 0.3, 0.8
 console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How long pairs are: utterances until a length drawn from length_s is there, never beyond longest_s, and silence;
+    but none in a share bare of them."""
+
+    length_s: tuple[float, float]
+    longest_s: float
+    bare: float = 0.0
+
+
+AS_LIVE = Extent((1.5, 14.0), 15.0)
+TO_LEARN = Extent((1.5, 26.0), 26.5, bare=0.25)  # with a pause and the silence no more than Whisper takes
 
 
 @dataclass(frozen=True)
@@ -92,12 +105,14 @@ def language_of(clip: Clip) -> str | None:
 class PairMaker:
     """Draws pairs from lists of clips. varied: noises also faster or slower, backwards, two of a kind at once."""
 
-    def __init__(self, speech: Sequence[Clip], background: Sequence[Clip], varied: bool = False) -> None:
-        self.varied = varied
+    def __init__(
+        self, speech: Sequence[Clip], background: Sequence[Clip], varied: bool = False, extent: Extent = AS_LIVE
+    ) -> None:
+        self.varied, self.extent = varied, extent
         self._talkers: dict[str, dict[str, list[Clip]]] = defaultdict(lambda: defaultdict(list))
         self._noises: dict[str, list[Clip]] = defaultdict(list)
         for clip in speech:
-            if (language := language_of(clip)) is not None and len(clip.samples) < LONGEST_S * RATE_HZ:
+            if (language := language_of(clip)) is not None and len(clip.samples) < extent.longest_s * RATE_HZ:
                 self._talkers[language][clip.speaker].append(clip)
         for clip in background:
             self._noises[clip.class_name].append(clip)
@@ -115,7 +130,7 @@ class PairMaker:
             language = str(random.choice(names, p=share / share.sum()))
         talkers = self._talkers[language]
         talker = str(random.choice(sorted(talkers)))
-        voice, text = _in_a_row(talkers[talker], random)
+        voice, text = _in_a_row(talkers[talker], self.extent, random)
         if random.random() < MICROPHONE_SHARE:
             voice = coloured(voice, random)
         heard = voice
@@ -136,7 +151,7 @@ class PairMaker:
 
     def _without_voice(self, random: np.random.Generator) -> Pair:
         """Noise alone: nothing is to be written."""
-        kind, length = self._kind(random), round(float(random.uniform(*LENGTH_S)) * RATE_HZ)
+        kind, length = self._kind(random), round(float(random.uniform(*self.extent.length_s)) * RATE_HZ)
         level = 10 ** (random.uniform(*LEVEL_DB) / 20) / NOISE_RMS
         noise = self._noise(kind, "", length, random) * np.float32(level)
         noise *= np.float32(min(1.0, 0.99 / max(float(np.abs(noise).max()), 1e-6)))
@@ -181,20 +196,21 @@ def _at_level(x: Samples) -> Samples:
     return (x * (NOISE_RMS / max(rms, 1e-5))).astype(np.float32)
 
 
-def _in_a_row(clips: Sequence[Clip], random: np.random.Generator) -> tuple[Samples, str]:
+def _in_a_row(clips: Sequence[Clip], extent: Extent, random: np.random.Generator) -> tuple[Samples, str]:
     """Whole utterances until a length is reached, with pauses between and silence after; and their words."""
-    wanted = float(random.uniform(*LENGTH_S)) * RATE_HZ
+    wanted = float(random.uniform(*extent.length_s)) * RATE_HZ
     parts, texts, length = list[Samples](), list[str](), 0
     while not texts or length < wanted:
         clip = clips[int(random.integers(len(clips)))]
-        if texts and length + len(clip.samples) > LONGEST_S * RATE_HZ:
+        if texts and length + len(clip.samples) > extent.longest_s * RATE_HZ:
             break
         pause = np.zeros(round(random.uniform(*PAUSE_S) * RATE_HZ), np.float32)
         sound = to_float(clip.samples)
         parts += [pause, sound * np.float32(NOISE_RMS / max(active_rms(sound), 1e-5))]
         texts.append(clip.transcript.strip())
         length += len(pause) + len(sound)
-    parts.append(np.zeros(round(random.uniform(*TRAILING_S) * RATE_HZ), np.float32))
+    bare = extent.bare > 0.0 and random.random() < extent.bare
+    parts.append(np.zeros(0 if bare else round(random.uniform(*TRAILING_S) * RATE_HZ), np.float32))
     return np.concatenate(parts), " ".join(texts)
 
 
@@ -310,7 +326,8 @@ def read_blocks(split: Split, windows: bool = False) -> Iterator[Heard]:
 
 def run(split: Split, blocks: int, windows: bool = False) -> None:
     """Make the blocks that are not there yet."""
-    maker = PairMaker(load(split, "speech"), load(split, "background"), varied=windows and split == "train")
+    varied, extent = windows and split == "train", AS_LIVE if windows else TO_LEARN
+    maker = PairMaker(load(split, "speech"), load(split, "background"), varied, extent)
     place, drawn = folder(split, windows), windows_of if windows else pairs_of
     place.mkdir(parents=True, exist_ok=True)
     missing = [n for n in range(blocks) if not (place / f"{n:04d}.npz").exists()]

@@ -13,6 +13,7 @@ from engine.types import SottovoceError
 from models import word_pairs
 from models.shards import Clip
 from models.word_pairs import (
+    AS_LIVE,
     BABBLE,
     BLOCK_PAIRS,
     CLEAN,
@@ -20,6 +21,8 @@ from models.word_pairs import (
     KINDS,
     NOISES,
     SOUNDS,
+    TO_LEARN,
+    Extent,
     PairMaker,
     make_block,
     pairs_of,
@@ -36,12 +39,17 @@ def clip(source: str, speaker: str, text: str, class_name: str = "", seconds: fl
     return Clip(sound.astype(np.int16), speaker, class_name, source, text)
 
 
-@pytest.fixture
-def maker() -> PairMaker:
+def maker_of(extent: Extent) -> PairMaker:
     speech = [clip("voice-a/x.wav", f"a/{n % 3}", f"words {n}", seed=n) for n in range(9)]
     speech += [clip("festvox-ru/x.wav", "ru/nsh", f"slova {n}", seed=20 + n) for n in range(3)]
     speech += [clip("hedgewars-data/x.ogg", "h/1", "", seed=30), clip("tuxpaint-stamps-default/x.ogg", "t/1", "frog")]
-    return PairMaker(speech, [clip("noises", "", "", name, 3.0, seed=40 + n) for n, name in enumerate(NOISES)])
+    noises = [clip("noises", "", "", name, 3.0, seed=40 + n) for n, name in enumerate(NOISES)]
+    return PairMaker(speech, noises, extent=extent)
+
+
+@pytest.fixture
+def maker() -> PairMaker:
+    return maker_of(AS_LIVE)
 
 
 class Whisper:
@@ -67,6 +75,21 @@ def test_pairs_are_whole_utterances_of_a_talker_whose_words_are_known(maker: Pai
         assert len(pair.clean) / RATE_HZ >= 0.5 + len(words) / 2 * 1.2
     assert {pair.language for pair in pairs} == {"en", "ru"}
     assert {pair.noise for pair in pairs} == set(SOUNDS)
+
+
+def test_what_is_learnt_from_is_as_long_as_whisper_hears_and_ends_with_silence_or_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(word_pairs, "ROOM_SHARE", 0.0)
+    monkeypatch.setattr(word_pairs, "MICROPHONE_SHARE", 0.0)
+    maker, random = maker_of(TO_LEARN), np.random.default_rng(5)
+    pairs = [pair for pair in (maker.draw(random) for _ in range(120)) if pair.text]
+    lengths_s = np.array([len(pair.clean) / RATE_HZ for pair in pairs])
+    assert lengths_s.min() < 4.0
+    assert 24.0 < lengths_s.max() <= 30.0
+    silent_s = np.array([np.argmax(np.abs(pair.clean[::-1]) > 1e-5) / RATE_HZ for pair in pairs])
+    assert 0.1 < np.mean(silent_s < 0.05) < 0.4
+    assert np.mean(silent_s > 0.4) > 0.5
 
 
 def test_noise_alone_comes_too_with_nothing_to_write(maker: PairMaker) -> None:
@@ -171,7 +194,13 @@ def test_blocks_that_are_there_are_left_alone(
 ) -> None:
     monkeypatch.setenv("SOTTOVOCE_CACHE", str(tmp_path))
     monkeypatch.setattr(word_pairs, "load", lambda split, kind: [])
-    monkeypatch.setattr(word_pairs, "PairMaker", lambda speech, background, varied: maker)
+    wanted: list[tuple[bool, Extent]] = []
+
+    def making(speech: object, background: object, varied: bool, extent: Extent) -> PairMaker:
+        wanted.append((varied, extent))
+        return maker
+
+    monkeypatch.setattr(word_pairs, "PairMaker", making)
     monkeypatch.setattr(word_pairs, "FrozenWhisper", lambda int8: Whisper())
     place = word_pairs.folder("validation")
     place.mkdir(parents=True)
@@ -179,6 +208,8 @@ def test_blocks_that_are_there_are_left_alone(
     word_pairs.run("validation", 2)
     assert sorted(path.name for path in place.iterdir()) == ["0000.npz", "0001.npz"]
     assert (place / "0000.npz").read_bytes() == b"mine"
+    word_pairs.run("train", 0, windows=True)
+    assert wanted == [(False, TO_LEARN), (True, AS_LIVE)]
 
 
 def test_without_sound_it_is_said_what_to_do() -> None:
