@@ -114,7 +114,7 @@ def caption_figures(view: LiveView, spoken: str | None) -> str:
     """How many words, how soon they were final, and how many were wrong where it is known what was said."""
     after_s = view.final_after_s
     figures = f"captions: {len(view.words)} words, final {np.median(after_s):.1f} s after they ended"
-    figures += f" (median; {max(after_s):.1f} at most)"
+    figures += f" (median; 95 % after {np.percentile(after_s, 95):.1f}, all after {max(after_s):.1f})"
     if spoken is None:
         return figures
     said = [w for w in map(normalised, spoken.split()) if w]
