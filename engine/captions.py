@@ -28,10 +28,12 @@ OPENING = frozenset("\"'“‘¿¡([{-–—„«")
 
 SPACELESS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3000, 0x30FF), (0x3400, 0x9FFF), (0xFF00, 0xFFEF))
 
-# Languages whose words take many of Whisper's tokens, and those whose single letters take two or three.
-LONG = frozenset({"el", "fa", "he", "ja", "ps", "sd", "ur", "yi"})
-SPELT = frozenset({"am", "as", "bn", "bo", "gu", "hi", "hy", "ka", "km", "kn", "lo"})
-SPELT |= {"ml", "mr", "my", "ne", "pa", "sa", "si", "ta", "te", "th"}
+# The most of Whisper's tokens a second. A calm voice takes 3 of English, 6 to 8 of Russian and Czech, 8 to 12 of those
+# in the second line, and 14 or more where single letters are two or three tokens.
+TOKENS_PER_S, OF_OTHERS = {"en": 7.0}, 12.0
+TOKENS_PER_S |= dict.fromkeys(["el", "fa", "he", "ja", "ps", "sd", "ur", "yi"], 20.0)
+TOKENS_PER_S |= dict.fromkeys(["am", "as", "bn", "bo", "gu", "hi", "hy", "ka", "km", "kn", "lo"], 40.0)
+TOKENS_PER_S |= dict.fromkeys(["ml", "mr", "my", "ne", "pa", "sa", "si", "ta", "te", "th"], 40.0)
 MAX_COMPRESSION = 2.4  # openai-whisper's own limit: text that packs better than this repeats itself
 NO_SPEECH_LIMIT = 0.6
 LOGPROB_LIMIT = -1.0
@@ -205,11 +207,8 @@ def compression_ratio(text: str) -> float:
 
 
 def token_cap(speech_s: float, language: str | None) -> int:
-    """The most tokens that can have been spoken in this time: twice a calm voice's, but where a word's length varies
-    much. Calm voices take 3 a second of English, 6 to 8 of Russian and Czech, 8 to 12 of those in LONG, more in SPELT.
-    """
-    rate = 7.0 if language == "en" else 20.0 if language in LONG else 40.0 if language in SPELT else 12.0
-    return int(rate * speech_s) + 8
+    """The most tokens that can have been spoken in this time."""
+    return int(TOKENS_PER_S.get(language or "", OF_OTHERS) * speech_s) + 8
 
 
 def loop_start(items: Sequence[object]) -> int | None:

@@ -17,9 +17,9 @@ from engine.captions import join_words
 from engine.listener import LIVE, OFFLINE
 from engine.types import LEFT_FOR_RECOGNISER_DB
 from models.evaluate_languages import in_noise, talkers_of
-from models.evaluate_words import PAUSE_S, heard_live, more_than, parted
+from models.evaluate_words import heard_live, in_a_row, more_than, parted
 from models.metrics import WordErrors, word_error_rate, word_errors_in_parts
-from models.shards import RATE_HZ, Clip, load
+from models.shards import Clip, load
 from models.tables import table
 from models.word_pairs import Pair, PairMaker
 
@@ -41,8 +41,8 @@ def floors(noises: Sequence[Clip], decoder: Any) -> dict[str, Any]:
 
 
 def _of_one(pairs: Sequence[Pair], language: str, decoder: Any) -> dict[str, Any]:
-    pause, text = np.zeros(round(PAUSE_S * RATE_HZ), np.float32), " ".join(pair.text for pair in pairs)
-    voice, rest = parted(np.concatenate([part for pair in pairs for part in (pair.noisy, pause)]))
+    text = " ".join(pair.text for pair in pairs)
+    voice, rest = parted(in_a_row([pair.noisy for pair in pairs]))
     errors: dict[tuple[str, float], list[WordErrors]] = {}
     for floor_db in FLOORS_DB:
         console.print(f"floor: {language}, {floor_db:g} dB", highlight=False)

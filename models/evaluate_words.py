@@ -116,9 +116,14 @@ def _shares(rows: Sequence[tuple[float, str, str, float, float]]) -> dict[str, A
 
 def stream_of(mixtures: Sequence[Mixture], name: str) -> tuple[Samples, str]:
     """The mixtures' `mixture` or `speech` in a row with pauses, and all that is said."""
+    sound = in_a_row([getattr(mixture, name) for mixture in mixtures])
+    return sound, " ".join(mixture.transcript for mixture in mixtures)
+
+
+def in_a_row(sounds: Sequence[Samples]) -> Samples:
+    """One sound of several, a pause after each."""
     pause = np.zeros(round(PAUSE_S * RATE_HZ), np.float32)
-    parts = [part for mixture in mixtures for part in (getattr(mixture, name), pause)]
-    return np.concatenate(parts), " ".join(mixture.transcript for mixture in mixtures)
+    return np.concatenate([part for sound in sounds for part in (sound, pause)])
 
 
 def heard_live(sound: Samples, pace: Pace, decoder: Any, language: str = "en") -> tuple[list[Word], list[float]]:
