@@ -50,6 +50,7 @@ LANGUAGE_OPTION = typer.Option(
 LanguageOption = Annotated[str | None, LANGUAGE_OPTION]
 WHISPER_OPTION = typer.Option("--whisper", metavar="SIZE", help="The Whisper of captions; see sottovoce models.")
 WhisperOption = Annotated[str | None, WHISPER_OPTION]
+AdapterOption = Annotated[bool, typer.Option("--adapter", help="Words from the codes of the quantiser inside Whisper.")]
 InFile = Annotated[Path, typer.Argument(metavar="IN", show_default=False)]
 OutFile = Annotated[Path, typer.Argument(metavar="OUT", show_default=False)]
 
@@ -128,6 +129,7 @@ def live(
     provider: ChosenProvider = None,
     whisper: WhisperOption = None,
     tap: Annotated[Tap, typer.Option("--from", help=TAP_HELP)] = "enhanced",
+    adapter: AdapterOption = False,
 ) -> None:
     """Clean a microphone as it goes, until Ctrl-C. What no option says is as you chose it in the settings."""
     from app.commands_live import alone, live_run, load_ahead
@@ -137,7 +139,7 @@ def live(
         from app.settings_use import LiveFlags
 
         ends, words = (input_id, output_id, virtual_mic), (captions, also, language)
-        flags = LiveFlags(*ends, background, level, *words, record, recording, seconds, provider, whisper, tap)
+        flags = LiveFlags(*ends, background, level, *words, record, recording, seconds, provider, whisper, tap, adapter)
         status = live_run(flags.request(), control)
     raise typer.Exit(status)
 
@@ -216,6 +218,7 @@ def caption(
     language: Annotated[str, LANGUAGE_OPTION] = "en",
     tap: Annotated[Tap, typer.Option("--from", help=TAP_HELP)] = "enhanced",
     whisper: Annotated[str, WHISPER_OPTION] = "base",
+    adapter: AdapterOption = False,
     force: ForceOption = False,
     provider: ProviderOption = "auto",
 ) -> None:
@@ -224,7 +227,7 @@ def caption(
     from app.commands_files import caption as run
     from app.settings_use import spoken
 
-    request = CaptionRequest(source, out, form, spoken(language), tap, force, provider, whisper)
+    request = CaptionRequest(source, out, form, spoken(language), tap, force, provider, whisper, adapter)
     raise typer.Exit(run(request))
 
 

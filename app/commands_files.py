@@ -136,6 +136,7 @@ class CaptionRequest:
     force: bool
     provider: str
     whisper: str = DEFAULT_WHISPER
+    adapter: bool = False
 
 
 def caption(request: CaptionRequest) -> int:
@@ -156,6 +157,7 @@ def caption(request: CaptionRequest) -> int:
                     request.language,
                     model=request.whisper,
                     codec_id=heard.codec_id,
+                    adapter=request.adapter,
                     progress=lambda seconds: progress(seconds, heard.duration_s),
                     found=spoken.append,
                     words=words,

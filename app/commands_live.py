@@ -45,6 +45,7 @@ class LiveRequest:
     provider: str
     whisper: str = DEFAULT_WHISPER
     tap: str = CaptionTap.ENHANCED
+    adapter: bool = False
 
 
 def positive_seconds(seconds: float | None) -> float:
@@ -76,6 +77,8 @@ def live_run(request: LiveRequest, control: ControlServer | None) -> int:
     seconds = positive_seconds(request.seconds)
     if request.also is not None and not request.captions:
         raise UsageError("--also is a second sound to caption; give --captions with it")
+    if request.adapter and not request.captions:
+        raise UsageError("--adapter is about captions; give --captions with it")
     config = EngineConfig(
         input=request.input_id,
         output=request.output_id,
@@ -89,6 +92,7 @@ def live_run(request: LiveRequest, control: ControlServer | None) -> int:
         level=request.level,
         whisper=request.whisper,
         tap=CaptionTap(request.tap),
+        adapter=request.adapter,
     )
     from engine.live import Engine
 

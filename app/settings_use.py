@@ -45,6 +45,7 @@ class LiveFlags:
     provider: str | None = None
     whisper: str | None = None
     tap: str = CaptionTap.ENHANCED
+    adapter: bool = False
 
     def request(self, remembered: Remembered | None = None) -> LiveRequest:
         """Flags, then what was chosen in the settings (None: as their file has them), then what `live` always did.
@@ -75,6 +76,7 @@ class LiveFlags:
             provider=self.provider or settings.provider,
             whisper=self.whisper or settings.whisper,
             tap=self.tap,
+            adapter=self.adapter,
         )
 
     def _target(self, settings: Settings) -> tuple[str | None, bool]:

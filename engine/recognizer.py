@@ -68,7 +68,8 @@ class Recognizer:
 
     language: a code such as "en", or None to find it out. weights: what was loaded, with its hash and source.
     residue: tell, too, which noise there is in what `watch` is given. codec_id: of the tokens that are fed with the
-    sound and from which the words are to come; the sound then only tells when somebody speaks.
+    sound and from which the words are to come; the sound then only tells when somebody speaks. adapter: the words come
+    through the quantiser inside Whisper (engine.adapter).
     """
 
     def __init__(
@@ -81,12 +82,15 @@ class Recognizer:
         source: str = SPEECH,
         residue: bool = False,
         codec_id: str | None = None,
+        adapter: bool = False,
     ) -> None:
         self.language, self.model, self.source = language, model, source
-        self._codec_id = codec_id
+        self._codec_id, self._adapter = codec_id, adapter
         self.weights: Weights | None = None
         if language is not None and language not in known_languages():
             raise UsageError(f"Whisper knows no language {language!r}; write a code such as en, cs or ru")
+        if adapter and model != DEFAULT_NAME:
+            raise UsageError(f"the quantiser comes with Whisper {DEFAULT_NAME} alone; leave --adapter out")
         self.dropped = 0  # samples left out because the recogniser was too far behind
         self.failure: str | None = None
         self.spoken = language  # the language given, or else the one last heard, or as long as none is sure a guess
@@ -231,6 +235,7 @@ class Recognizer:
             "start": start,
             "residue": self._residue,
             "codec_id": self._codec_id,
+            "adapter": self._adapter,
         }
         threads = str(self._threads)
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
@@ -357,6 +362,7 @@ def recognise_file(
     model: str = DEFAULT_NAME,
     threads: int = 1,
     codec_id: str | None = None,
+    adapter: bool = False,
     progress: Callable[[float], None] | None = None,
     found: Callable[[str | None], None] | None = None,
     words: list[Word] | None = None,
@@ -364,11 +370,12 @@ def recognise_file(
     """Words of a whole recording, 16 kHz mono: an array or an iterator of pieces of any length, in constant memory.
 
     codec_id: the pieces are whole hops of sound with their tokens [K, hops], and the words come from the tokens.
+    adapter: as of `Recognizer`.
     progress is called with the seconds recognised so far, found with the language at the end, however it ends. words: a
     list to gather into, for who wants what was recognised before an interrupt. Raises SottovoceError when the
     recogniser cannot be had or fails.
     """
-    recognizer = Recognizer(language, model=model, live=False, threads=threads, codec_id=codec_id)
+    recognizer = Recognizer(language, model=model, live=False, threads=threads, codec_id=codec_id, adapter=adapter)
     words = [] if words is None else words
     recognizer.start()
     try:

@@ -2,8 +2,9 @@
 
     Whisper's frames ─► residue.onnx ─► codes, residue energy every 40 ms, kind of noise, a point among kinds' clouds
 
-The graph is a half of the vector quantiser of "Explainable Disentanglement on Discrete Speech Representations for
-Noise-Robust ASR"; models/noise_vq.py is what it comes from. It belongs to one size of Whisper, which it names.
+The graph is the vector quantiser of "Explainable Disentanglement on Discrete Speech Representations for Noise-Robust
+ASR", but for a last block that engine.adapter adds; models/noise_vq.py is what it comes from. It belongs to one size of
+Whisper, which it names.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from engine.paths import assets_dir
 from engine.types import RESIDUE_STEP_S, ArtefactError, Residue, Samples
 
 ROLE = "residue"
+OWN = "own."  # outputs: what is added to Whisper's last block to decode codes, by its names
 WINDOW_S, STEP_S, LEAST_S = 2.0, 1.0, 0.2  # how much is looked at, how often, and at the end at the least
 SMOOTHED = 5  # looks whose mean is told
 LEAST_CHANCE = 1e-6
@@ -79,11 +81,31 @@ class ResidueReader:
         chances = np.exp(logits - logits.max())
         return Reading(codes, energy_db, chances / chances.sum(), (float(point[0]), float(point[1])))
 
+    def entered(self, frames: Samples) -> Samples:
+        """Frames of Whisper's encoder [T, width] -> what the block that decodes their codes begins with, [T, width]."""
+        whole = np.concatenate([frames, frames[-1:]]) if len(frames) % 2 else frames
+        found: Samples = self._session.raw.run(["entered"], {"frames": np.ascontiguousarray(whole[None])})[0]
+        return found[: len(frames)]
+
+    @property
+    def own(self) -> dict[str, Samples]:
+        """What `engine.whisper_blocks.merged` makes that block of Whisper's last one with.
+
+        Raises ArtefactError where the graph does not hold it.
+        """
+        names = [name for name in self._session.outputs if name.startswith(OWN)]
+        if not names:
+            raise ArtefactError("the quantiser's graph decodes no codes; install Sottovoce again")
+        values = self._session.raw.run(names, {"frames": self._least()})
+        return {name.removeprefix(OWN): value for name, value in zip(names, values, strict=True)}
+
+    def _least(self) -> Samples:
+        return np.zeros((1, 2, self._session.shapes["frames"][2]), np.float32)
+
     @property
     def codebook(self) -> Samples:
         """The quantiser's vectors [codes, D]."""
-        width = self._session.shapes["frames"][2]
-        found: Samples = self._session.run({"frames": np.zeros((1, 2, width), np.float32)})["codebook"]
+        found: Samples = self._session.raw.run(["codebook"], {"frames": self._least()})[0]
         return found
 
 

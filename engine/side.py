@@ -103,7 +103,7 @@ class Side:
         if c.tap is CaptionTap.TOKENS and not self._from_tokens and not c.tokens_only:
             raise UsageError("there is no bridge from tokens to words among the artefacts; choose --from enhanced")
         codec_id = self._info.codec_id if self._from_tokens else None
-        return Recognizer(c.language, model=c.whisper, residue=c.residue, codec_id=codec_id)
+        return Recognizer(c.language, model=c.whisper, residue=c.residue, codec_id=codec_id, adapter=c.adapter)
 
     def start(self) -> None:
         """Once the sound runs, which need not wait for the check of Whisper's weights: what it gave by then waits.

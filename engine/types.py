@@ -144,7 +144,7 @@ class EngineConfig:
     level: bring the voice to a steady level. residue: tell which noise there is while captions run. also: a second
     sound to caption, never mixed with the first: a device's id, or "speakers" for what they play. whisper: the size of
     Whisper that captions use (engine.sizes); the residue is told with DEFAULT_WHISPER alone. record_title: what
-    recorded tokens call themselves.
+    recorded tokens call themselves. adapter: captions come through the quantiser inside Whisper, with DEFAULT_WHISPER.
     """
 
     input: str | None = None
@@ -158,6 +158,7 @@ class EngineConfig:
     language: str | None = "en"
     tap: CaptionTap = CaptionTap.ENHANCED
     whisper: str = DEFAULT_WHISPER
+    adapter: bool = False
     record_dir: str | None = None
     record_title: str = ""
     virtual_mic: bool = False

@@ -31,7 +31,7 @@ BLOCK = 150  # frames: three seconds
 
 @torch.no_grad()
 def merged(encoder: Any, own: Mapping[str, NDArray[np.float32]]) -> torch.nn.Module:
-    """The bridge's own blocks, of those of openai-whisper's encoder in floats, which stays as it is.
+    """The bridge's own blocks, or the adapter's, of those of openai-whisper's encoder in floats, which stays as it is.
 
     own: by Whisper's names, of each linear layer down [rank, in] and up [rank, out], whose product is added to its
     weight (Hu et al. 2021, LoRA); every other weight as it is. There are as many blocks as there are names of. Raises
@@ -49,8 +49,17 @@ def merged(encoder: Any, own: Mapping[str, NDArray[np.float32]]) -> torch.nn.Mod
             else:
                 weight.copy_(torch.from_numpy(own[name]))
     except (KeyError, RuntimeError, ValueError) as error:
-        raise ArtefactError(f"the bridge's blocks are of another Whisper ({error}); install Sottovoce again") from error
+        raise ArtefactError(
+            f"an artefact's blocks are of another Whisper ({error}); install Sottovoce again"
+        ) from error
     return made
+
+
+def ending(encoder: Any) -> torch.nn.Module:
+    """The last block and the last norm of openai-whisper's encoder, themselves, as `run_blocks` has them."""
+    found = torch.nn.Module()
+    found.blocks, found.ln_post = encoder.blocks[-1:], encoder.ln_post
+    return found
 
 
 @dataclass

@@ -21,6 +21,7 @@ import whisper
 from torch import Tensor
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
+from engine.adapter import Adapter
 from engine.alignment import align
 from engine.answers import Hypothesis
 from engine.captions import Heard, loop_start, merge_pieces
@@ -138,7 +139,8 @@ class WhisperDecoder:
 
     window: in place of the encoder's convolutions, where it is given: frames [n, width] of so many samples, which it
     finds by itself, and of so many seconds of silence after them; own: the blocks that these go through in place of the
-    encoder's; block_size: as of `BlockEncoder`. beams: texts that are followed side by side; in 8 bit they change each
+    encoder's; block_size: as of `BlockEncoder`; adapter: what all frames go through before words are read from them.
+    beams: texts that are followed side by side; in 8 bit they change each
     other a little, because the inputs of a call are rounded together.
     """
 
@@ -151,17 +153,19 @@ class WhisperDecoder:
         window: Callable[[int, float], Samples] | None = None,
         block_size: int | None = None,
         own: Any = None,
+        adapter: Adapter | None = None,
     ) -> None:
-        self.model, self.window = model, window
+        self.model, self.window, self.adapter = model, window, adapter
         self.own = own if own is not None else model.encoder
         self.blocks: Callable[[Tensor], Tensor] = BlockEncoder(self.own, block_size)
         model.requires_grad_(False)
         self.own.requires_grad_(False)
+        adapting = () if adapter is None else adapter.own.blocks
         self._to_vocabulary: torch.nn.Module | None = None
         if int8 and has_int8():
             self._to_vocabulary = _Int8Linear(model.decoder.token_embedding.weight, None)
             quantise(model.decoder)
-            for block in {*model.encoder.blocks, *self.own.blocks}:
+            for block in {*model.encoder.blocks, *self.own.blocks, *adapting}:
                 quantise(block.attn)  # the inner layer of the MLP too, not its outer one:
                 block.mlp[0] = _Int8Linear(block.mlp[0].weight, block.mlp[0].bias)  # its outliers made Whisper loop
         self.heads = model.dims.n_text_head
@@ -201,8 +205,10 @@ class WhisperDecoder:
 
     def _features(self, samples: Samples, trailing_s: float) -> Tensor:
         if self.window is None:
-            return self.encode(samples, trailing_s)
-        return self.blocks(torch.from_numpy(self.window(len(samples), trailing_s))[None])
+            frames = self.encode(samples, trailing_s)
+        else:
+            frames = self.blocks(torch.from_numpy(self.window(len(samples), trailing_s))[None])
+        return frames if self.adapter is None else self.adapter(frames)
 
     def _answer(
         self, features: Tensor, samples: Samples, prefix: Sequence[int], language: str, most_tokens: int

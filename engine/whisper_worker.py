@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from whisper.tokenizer import LANGUAGES
 
+from engine.adapter import Adapter
 from engine.artefacts import ORT_ERRORS
 from engine.listener import Listener, Update
 from engine.memory import Tidying
@@ -125,7 +126,9 @@ def main() -> int:
         model = load_model(Path(settings["path"]), settings["format"], settings["name"])
         tokens = open_frames(settings["codec_id"], settings["name"])
         window, own = (tokens.window, merged(model.encoder, tokens.bridge.own)) if tokens is not None else (None, None)
-        decoder = WhisperDecoder(model, window=window, block_size=BLOCK if settings["live"] else None, own=own)
+        adapter = Adapter(model.encoder, settings["name"]) if settings["adapter"] else None
+        block_size = BLOCK if settings["live"] else None
+        decoder = WhisperDecoder(model, window=window, block_size=block_size, own=own, adapter=adapter)
         listener = open_listener(decoder, SileroVad(), tokens, language, settings["live"], settings["start"])
         watch = _watch_for(out, settings["name"], settings["residue"])
         decoder.transcribe(np.zeros(SAMPLE_RATE_HZ, np.float32), [], language, 3)  # the first pass is slow

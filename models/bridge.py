@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from whisper.audio import mel_filters
 
-from models.bridge_blocks import OwnBlocks
+from models.bridge_blocks import OwnBlocks, waves
 from models.config import ModelConfig
 from models.front import State
 from models.quantize import BandQuantizer
@@ -28,7 +28,6 @@ MEL_FRAME, MEL_STEP, MELS = 400, 160, 80  # of Whisper's spectrogram
 QUIETEST = 1e-8  # power of a mel band below which nothing is told
 MIDDLE, SPREAD = -4.0, 2.0  # of its decimal logarithm, about
 PLACES = 1500  # of Whisper's longest window, 30 s
-LONGEST_WAVE = 10_000.0  # frames, of what places are told by
 
 
 @dataclass(frozen=True)
@@ -165,10 +164,7 @@ class Bridge(nn.Module):
 
     def places(self, at: Tensor) -> Tensor:
         """What is added to the frames at these places [T] of a window, [T, width]: Whisper's own waves."""
-        half = self.config.width // 2
-        rates = LONGEST_WAVE ** (-torch.arange(half, device=at.device) / (half - 1))
-        angle = at.float()[:, None] * rates
-        return torch.cat([angle.sin(), angle.cos()], dim=1)
+        return waves(at, self.config.width)
 
     def whole(self, codes: Tensor) -> Tensor:
         """A window of codes [B, T, K], silence after it -> frames [B, T, width], without their places."""

@@ -19,6 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WIDER = 4  # the inner layer of a block
+LONGEST_WAVE = 10_000.0  # frames, of what places are told by
+
+
+def waves(at: Tensor, width: int) -> Tensor:
+    """How Whisper tells the places [T] of frames in a window: sines and cosines, [T, width]."""
+    half = width // 2
+    rates = LONGEST_WAVE ** (-torch.arange(half, device=at.device) / (half - 1))
+    angle = at.float()[:, None] * rates
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 class Added(nn.Module):

@@ -1,72 +1,43 @@
-"""Words through the quantiser inside Whisper: the part `adapter` of `python -m models.evaluate recognizer`.
+"""Words with and without the quantiser inside Whisper: the part `adapter` of `python -m models.evaluate recognizer`.
 
-The quantiser that training left in the cache stands between Whisper's encoder, which hears a sound or goes on from the
-bridge, and its decoder, which then writes from codes alone. The parts `streaming` and `tokens` have the same ways
-without it, over all utterances. Its latent decoder is not shipped, so this needs the training checkpoint
-(`python -m models.train_words`).
+Words come from sound as it is, from what captions hear of it and from its tokens, each as a file; where the quantiser
+stands between what Whisper's decoder would read and that, the words are written from codes alone (engine.adapter).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from rich.console import Console
-from torch import Tensor
 
 from engine.captions import join_words
 from engine.listener import OFFLINE
-from engine.paths import cache_dir
 from engine.token_words import TokenBridge, bridge_path, has_bridge
-from engine.types import Samples
 from models.evaluate_tokens import by_sound, by_tokens, tokened
 from models.evaluate_words import ENHANCED, stream_of, taps_of
-from models.export_words import load_trained
 from models.metrics import word_error_rate, word_errors_in_parts
-from models.noise_vq import NoiseVq
 from models.testset import Mixture
 
+WITHOUT, WITH = "without adapter", "with adapter"
 console = Console(stderr=True)
 
 
-@torch.no_grad()
-def quantised(model: NoiseVq, frames: Tensor) -> Tensor:
-    """Frames [B, T, width] as the latent decoder makes them of their codes."""
-    made: Tensor = model(frames, torch.ones(frames.shape[:2], dtype=torch.bool))[0]
-    return made
-
-
-@contextmanager
-def through(model: NoiseVq, decoder: Any) -> Iterator[None]:
-    """Whatever frames the decoder would read, of sound or of tokens, are quantised first."""
-    features: Callable[[Samples, float], Tensor] = decoder._features
-    decoder._features = lambda samples, trailing_s: quantised(model, features(samples, trailing_s))
-    try:
-        yield
-    finally:
-        decoder._features = features
-
-
-def with_adapter(mixtures: Sequence[Mixture], decoder: Any) -> dict[str, Any]:
-    """Word errors of the stream of these, each as a file: clean, noisy, what captions hear of that, and its tokens.
-
-    Raises SottovoceError without a trained quantiser.
-    """
-    model = load_trained(cache_dir() / "words" / "vq.pt").eval()
+def adapted(mixtures: Sequence[Mixture], plain: Any, adapting: Any) -> dict[str, Any]:
+    """Word errors of the stream of these: clean, noisy, what captions hear of that, and its tokens, by each decoder."""
     clean, text = stream_of(mixtures, "speech")
     noisy = stream_of(mixtures, "mixture")[0]
     sounds = {"clean": clean, "noisy": noisy, ENHANCED: taps_of(noisy)[ENHANCED]}
+    bridge = TokenBridge(bridge_path()) if has_bridge() else None
+    spoken = tokened(noisy) if bridge is not None else None
     found: dict[str, Any] = {"utterances": len(mixtures)}
-    with through(model, decoder):
+    for how, decoder in ((WITHOUT, plain), (WITH, adapting)):
         for name, sound in sounds.items():
-            console.print(f"adapter: {name}", highlight=False)
-            found[name] = _row(by_sound(sound, OFFLINE, decoder)[0], text)
-        if has_bridge():
-            console.print("adapter: noisy, tokens", highlight=False)
-            bridge = TokenBridge(bridge_path())
-            found["noisy, tokens"] = _row(by_tokens(tokened(noisy), OFFLINE, decoder, bridge)[0], text)
+            console.print(f"adapter: {name}, {how}", highlight=False)
+            found[f"{name}, {how}"] = _row(by_sound(sound, OFFLINE, decoder)[0], text)
+        if bridge is not None and spoken is not None:
+            console.print(f"adapter: noisy, tokens, {how}", highlight=False)
+            found[f"noisy, tokens, {how}"] = _row(by_tokens(spoken, OFFLINE, decoder, bridge)[0], text)
     return found
 
 

@@ -11,7 +11,8 @@
     silence     ten minutes of validation noise and music, nobody speaking: words made up
     tokens      public test, all its utterances in a row: words from the voice's tokens beside those from sound
                 (evaluate_tokens)
-    adapter     public test, 40 utterances in a row: words through the quantiser that training left (evaluate_adapter)
+    adapter     public test, 40 utterances in a row: words through the quantiser inside Whisper and without, from sound
+                and from tokens (evaluate_adapter)
     unseen      public test: how the residue parts kinds of noise it was never taught, beside a plain quantiser's, and
                 how many tokens are the same in noise as without (separability)
 
@@ -281,9 +282,10 @@ def silence(clips: Sequence[Clip], decoder: Any) -> dict[str, Any]:
 # The command ----------------------------------------------------------------------------------------------------------
 
 
-def whisper_decoder() -> Any:
-    """Whisper base as captions use it, and the bridge's blocks for tokens. Raises ArtefactError without its weights, or
-    where the bridge is damaged."""
+def whisper_decoder(adapting: bool = False) -> Any:
+    """Whisper base as captions use it, and the bridge's blocks for tokens; adapting: through its quantiser, too. Raises
+    ArtefactError without its weights, or where an artefact is damaged."""
+    from engine.adapter import Adapter
     from engine.weights import require_weights
     from engine.whisper_blocks import merged
     from engine.whisper_decoder import WhisperDecoder, load_model
@@ -291,7 +293,7 @@ def whisper_decoder() -> Any:
     weights = require_weights("base")
     model = load_model(weights.path, weights.format, weights.name)
     own = merged(model.encoder, TokenBridge(bridge_path()).own) if has_bridge() else None
-    return WhisperDecoder(model, own=own)
+    return WhisperDecoder(model, own=own, adapter=Adapter(model.encoder, "base") if adapting else None)
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -364,9 +366,9 @@ def measure(parts: Sequence[str], out: Path) -> Iterator[tuple[str, dict[str, An
 
         yield "tokens", from_tokens(utterances(None), decoder)
     if "adapter" in parts:
-        from models.evaluate_adapter import with_adapter  # it takes its streams from here
+        from models.evaluate_adapter import adapted  # it takes its streams from here
 
-        yield "adapter", with_adapter(utterances(), decoder)
+        yield "adapter", adapted(utterances(), decoder, whisper_decoder(adapting=True))
     if "unseen" in parts:
         yield "unseen", unseen([item for item in build("mixtures") if item.noise_class not in KINDS], decoder, out)
 

@@ -1,10 +1,13 @@
 """Write what the engine runs of the quantiser inside Whisper: `python -m models.export_words [--checkpoint FILE]`.
 
     frames [1, T, width], T even ─► codes [T/2], energy_db [T/2], logits [kinds], point [2]; codebook [codes, latent]
+                                 ─► entered [T, width]: what the block that decodes the codes begins with
+    nothing                      ─► own.*: what is added to Whisper's last block to make it
 
-From W(X) to the kind of noise. The latent decoder is left out: engine.residue shows what the residue knows, captions
-are Whisper's own. The point is where the residue lies in a plane in which the kinds are far apart (Fisher 1936), fitted
-here on the training pairs together with each kind's cloud. A gate compares the graph with torch before it is written.
+From W(X) to the kind of noise (engine.residue), and to what stands in its place for the words (engine.adapter). The
+block's weights but for what is added are the user's Whisper's and not in the graph. The point is where the residue lies
+in a plane in which the kinds are far apart (Fisher 1936), fitted here on the training pairs together with each kind's
+cloud. A gate compares the graph with torch before it is written.
 """
 
 from __future__ import annotations
@@ -28,11 +31,12 @@ from torch.nn import functional
 
 from engine.artefacts import ORT_ERRORS, load_onnx
 from engine.paths import assets_dir, cache_dir
-from engine.residue import ROLE, WINDOW_S
+from engine.residue import OWN, ROLE, WINDOW_S
 from engine.types import SottovoceError
-from models.checkpoint import snapped, unpacked
+from models.checkpoint import on_grid, snapped, unpacked
 from models.config import FORMAT_VERSION, LOG_NAME
 from models.export import OPSET, finish
+from models.grown_decoder import GrownDecoder
 from models.manifest import update_row
 from models.noise_vq import NoiseVq, VqConfig
 from models.shards import SPLITS, load
@@ -55,7 +59,7 @@ COMMAND = (
 
 
 class ResidueGraph(nn.Module):
-    """The half of a trained quantiser that listens, with the plane [2 * latent, 2] and its centre [2 * latent]."""
+    """A trained quantiser but for Whisper's block, with the plane [2 * latent, 2] and its centre [2 * latent]."""
 
     vectors: Tensor
     plane: Tensor
@@ -63,13 +67,14 @@ class ResidueGraph(nn.Module):
 
     def __init__(self, model: NoiseVq, plane: Tensor, centre: Tensor) -> None:
         super().__init__()
-        self.encoder, self.classifier = model.encoder, model.classifier
+        self.encoder, self.classifier, self.decoder = model.encoder, model.classifier, decoder_of(model)
         self.register_buffer("vectors", model.codebook.vectors.clone())
         self.register_buffer("plane", plane)
         self.register_buffer("centre", centre)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """frames [1, T, width], T even -> codes [T/2], energy_db [T/2], logits [K], point [2], codebook [codes, D]."""
+        """frames [1, T, width], T even -> codes [T/2], energy_db [T/2], logits [K], point [2], codebook [codes, D],
+        entered [T, width], what is added."""
         there = torch.ones_like(frames[:, :, 0])
         z = self.encoder(frames, there > 0)
         codes = (z @ self.vectors.T).argmax(2)
@@ -78,15 +83,29 @@ class ResidueGraph(nn.Module):
         energy_db = 10 * torch.log10(residue.square().sum(2) + 1e-6)
         point = (summary - self.centre) @ self.plane
         codebook = self.vectors + 0.0 * frames[0, 0, 0]  # an output that hangs on no input would lose its name
-        return codes[0], energy_db[0], self.classifier.decide(summary)[0], point[0], codebook
+        entered = self.decoder.entered(self.vectors[codes], frames.shape[1])
+        added = (weight * 1.0 for weight in self.decoder.own.parameters())  # an output may not be a weight itself
+        listened = (codes[0], energy_db[0], self.classifier.decide(summary)[0], point[0], codebook)
+        return (*listened, entered[0], *added)
+
+
+def decoder_of(model: NoiseVq) -> GrownDecoder:
+    """The latent decoder, as it can be shipped. Raises SottovoceError where its block is its own, which is large."""
+    if not isinstance(model.decoder, GrownDecoder):
+        raise SottovoceError("a latent decoder with a block of its own is not shipped; train anew with --fresh")
+    return model.decoder
 
 
 @torch.no_grad()
 def snap(model: NoiseVq) -> None:
     """Round the weights as they are shipped, so that the graph holds exactly what was measured."""
-    for part in (model.encoder, model.classifier):
+    for part in (model.encoder, model.classifier, model.decoder):
         for weight in part.parameters():
             weight.copy_(snapped(weight))
+    for name, weight in decoder_of(model).own.named_parameters():
+        if name.endswith((".down", ".up")):
+            weight.copy_(on_grid(weight))
+    model.codebook.vectors.copy_(on_grid(model.codebook.vectors))
 
 
 @torch.no_grad()
@@ -161,7 +180,8 @@ def write(model: NoiseVq, pairs: Sequence[Heard], path: Path) -> None:
     plane, centre = fisher_plane(x, kinds)
     graph = ResidueGraph(copy.deepcopy(model), torch.from_numpy(plane), torch.from_numpy(centre)).eval()
     frames = torch.from_numpy(pairs[0].noisy[: len(pairs[0].noisy) // 2 * 2].astype(np.float32))[None]
-    outputs = ["codes", "energy_db", "logits", "point", "codebook"]
+    outputs = ["codes", "energy_db", "logits", "point", "codebook", "entered"]
+    outputs += [OWN + name for name, _ in decoder_of(model).own.named_parameters()]
     half = {0: "half"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's age, and of branches on shapes that never change here
@@ -171,7 +191,7 @@ def write(model: NoiseVq, pairs: Sequence[Heard], path: Path) -> None:
             str(path),
             input_names=["frames"],
             output_names=outputs,
-            dynamic_axes={"frames": {1: "frames"}, "codes": half, "energy_db": half},
+            dynamic_axes={"frames": {1: "frames"}, "codes": half, "energy_db": half, "entered": {0: "frames"}},
             opset_version=OPSET,
             do_constant_folding=False,  # weights would be stored turned round, off their rows' grid
             dynamo=False,
@@ -206,7 +226,7 @@ def _require_parity(graph: ResidueGraph, path: Path, pairs: Sequence[Heard]) -> 
 
 
 def load_shipped(path: Path) -> NoiseVq:
-    """What listens of an exported graph, with a latent decoder that knows nothing. Raises SottovoceError."""
+    """The quantiser of an exported graph, which training goes on from. Raises SottovoceError."""
     load_onnx(path)  # tells a file that is not there, or cut
     try:
         graph = onnx.load(str(path))
@@ -214,7 +234,7 @@ def load_shipped(path: Path) -> NoiseVq:
         raw = {tensor.name: tensor for tensor in graph.graph.initializer}
         model = NoiseVq(VqConfig(**config))
         with torch.no_grad():
-            for part in ("encoder", "classifier"):
+            for part in ("encoder", "classifier", "decoder"):
                 for name, weight in getattr(model, part).named_parameters(part):
                     weight.copy_(torch.from_numpy(unpacked(raw, name).copy()))
             model.codebook.vectors.copy_(torch.from_numpy(unpacked(raw, "vectors").copy()))

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.grown_decoder import GrownDecoder
+
 Sampling = Literal["mean", "conv", "transformer"]
 ROPE_BASE = 10_000.0
 FORGOTTEN = 0.03  # a code used less than so often, in parts of an even share, is put where something is
@@ -23,7 +25,10 @@ FORGOTTEN = 0.03  # a code used less than so often, in parts of an even share, i
 
 @dataclass(frozen=True)
 class VqConfig:
-    """Shapes; the defaults are the paper's best, at Whisper base's width. classes: of noise, clean and unknown too."""
+    """Shapes; the defaults are the paper's best, at Whisper base's width. classes: of noise, clean and unknown too.
+
+    rank: of what is added to Whisper's last block to make the latent decoder's of it; 0: that block is its own.
+    """
 
     width: int = 512
     latent: int = 64
@@ -32,6 +37,7 @@ class VqConfig:
     sampling: Sampling = "transformer"
     decay: float = 0.9
     classes: int = 12
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -208,12 +214,19 @@ class NoiseVq(nn.Module):
         super().__init__()
         self.config = config
         self.encoder, self.codebook = LatentEncoder(config), Codebook(config)
-        self.decoder, self.classifier = LatentDecoder(config), NoiseClassifier(config)
+        self.decoder = GrownDecoder(config) if config.rank else LatentDecoder(config)
+        self.classifier = NoiseClassifier(config)
 
     def quantise(self, x: Tensor, there: Tensor) -> Quantised:
         """W(X) [B, T, width] and where it is there [B, T] -> its tokens and residue, at half the frames."""
         done: Quantised = self.codebook(self.encoder(x, there), downsampled(there))
         return done
+
+    def fitted(self) -> list[nn.Parameter]:
+        """What models.vq_start fits where the latent decoder grows from Whisper's last block."""
+        if not isinstance(self.decoder, GrownDecoder):
+            return []
+        return [*self.encoder.parameters(), *self.decoder.enter.parameters(), *self.decoder.places.parameters()]
 
     def forward(self, x: Tensor, there: Tensor, heard: Tensor | None = None) -> tuple[Tensor, Quantised, Tensor]:
         """-> (in W's place [B, T, width], what became of the latents, noise logits [B, classes]).

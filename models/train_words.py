@@ -6,14 +6,16 @@
 
 The four losses of the paper: the words, written by Whisper's own decoder (frozen, as its encoder is) from what the
 latent decoder gives it; alpha and beta, which hold a noisy sound's codes to the clean one's; and the kind of noise,
-told from the residue, with less weight the better that is told on validation. In the last quarter of the time the kind
-and alpha go on alone (models.train_kinds). Ctrl-C or SIGTERM saves; the same command goes on.
+told from the residue, with less weight the better that is told on validation. It begins fitted (models.vq_start).
+Ctrl-C or SIGTERM saves; the same command goes on. models.train_kinds comes next and moves the codes of sounds a little;
+with --decoder the latent decoder alone is then taught what that did to the words.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,18 +30,23 @@ from torch.nn import functional
 
 from engine.paths import cache_dir
 from engine.types import SottovoceError
+from engine.whisper_blocks import ending
+from models import vq_start
+from models.grown_decoder import GrownDecoder
 from models.noise_vq import NoiseVq, VqConfig, VqWeights, alpha_loss, beta_loss, downsampled, noise_weight
 from models.sources import Split
-from models.train_kinds import FRAMES, KindTraining, side_by_side, stretch
+from models.train_kinds import FRAMES, side_by_side, stretch
 from models.training import alike, best_device, descend, in_bfloat16, log_row, rate_at, set_rate, status_of
 from models.word_pairs import KINDS, Heard, read_blocks
 
 SEED = 3
 BATCH, NEAR = 12, 48  # pairs of a step, drawn from so many of about one length
-RATE, BETAS = 1e-3, (0.9, 0.95)
+RATE, BETAS = 5e-4, (0.9, 0.95)
+FITTED_SHARE = 0.1  # of the rate, for what begins fitted: at all of it, codes were lost within 200 steps
+DECAY = 0.98  # of the codes' running means: a step here has two frames of each
+RANK = 12  # of what the latent decoder adds to Whisper's last block
 KIND_TOKENS = FRAMES // 2
-SETTLE_SHARE = 0.25  # of the minutes, at the end, for kinds and codes without words
-EVALUATE_EVERY = 200
+EVALUATE_EVERY = 150
 IGNORED = -100  # targets that count for nothing
 
 
@@ -61,6 +68,7 @@ class Words:
     def __init__(self, model: Any, starts: dict[str, list[int]]) -> None:
         model.requires_grad_(False)
         self._decoder, self._starts = model.decoder, starts
+        self.ending = ending(model.encoder)
         self.device = next(model.decoder.parameters()).device
 
     def batch(self, pairs: Sequence[Heard]) -> Batch:
@@ -151,8 +159,10 @@ class Training:
         weights: VqWeights | None = None,
     ) -> None:
         self.model, self.words, self.weights = NoiseVq(config).to(words.device), words, weights or VqWeights()
+        if isinstance(self.model.decoder, GrownDecoder):
+            self.model.decoder.grow(words.ending)
         self.train, self.validation = sorted(train, key=lambda pair: len(pair.clean)), validation
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, betas=BETAS, weight_decay=1e-2)
+        self.optimizer = self._optimizer_of(self.model)
         self.step, self.told = 0, 0.0
         self.path, self.log = folder / "vq.pt", folder / "training.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
@@ -180,15 +190,28 @@ class Training:
         torch.save({**states, "step": self.step, "told": self.told, "config": asdict(self.model.config)}, beside)
         beside.replace(self.path)
 
+    def _optimizer_of(self, part: torch.nn.Module) -> torch.optim.Optimizer:
+        """For the model or a part of it."""
+        fitted = {id(weight) for weight in self.model.fitted()}
+        weights = list(part.parameters())
+        groups = [
+            {"params": [weight for weight in weights if id(weight) in fitted], "share": FITTED_SHARE},
+            {"params": [weight for weight in weights if id(weight) not in fitted], "share": 1.0},
+        ]
+        return torch.optim.AdamW([group for group in groups if group["params"]], betas=BETAS, weight_decay=1e-2)
+
     def one_step(self, rate: float) -> Losses:
         """A step at a share of the full rate."""
         self.model.train()
-        chosen = alike(self.train, BATCH, NEAR, self._random)
-        found = losses(self.model, self.words, self.words.batch(chosen), self._random)
         set_rate(self.optimizer, RATE * rate)
+        found = self._losses()
         descend(self.optimizer, found.total(self.weights, self.told))
         self.step += 1
         return found
+
+    def _losses(self) -> Losses:
+        chosen = alike(self.train, BATCH, NEAR, self._random)
+        return losses(self.model, self.words, self.words.batch(chosen), self._random)
 
     @torch.no_grad()
     def judge(self) -> dict[str, float]:
@@ -211,27 +234,46 @@ class Training:
             batches = [self.words.batch(self.validation[at : at + 1]) for at in range(len(self.validation))]
             return float(np.mean([float(self.words.loss(batch.noisy, batch)) for batch in batches]))
 
-    def report(self, seconds: float) -> None:
-        """Judge, log and save."""
+    def report(self, began: float) -> None:
+        """Judge, log and save. began: when this did, by time.monotonic."""
         figures = self.judge()
         self.told = figures["accuracy"]
         figures = {name: round(value, 4) for name, value in figures.items()}
-        log_row(self.log, {"step": self.step, "wall_s": round(seconds), **figures})
+        log_row(self.log, {"step": self.step, "wall_s": round(time.monotonic() - began), **figures})
         self.save()
 
-    def run(self, minutes: float) -> None:
-        """Steps until the minutes are over or somebody stops it; saves either way."""
+    def run(self, minutes: float, decoder: bool = False) -> None:
+        """All of it, or the latent decoder alone, until the minutes are over or somebody stops it; saves either way."""
         began = time.monotonic()
         print(json.dumps({"whisper_alone": round(self.plain(), 4)}), flush=True)
+        self.report(began)
         try:
-            while (done := (time.monotonic() - began) / (60 * minutes * (1.0 - SETTLE_SHARE))) < 1.0:
-                self.one_step(rate_at(self.step, done))
-                if self.step % EVALUATE_EVERY == 0:
-                    self.report(time.monotonic() - began)
-            KindTraining(self.model, self.train, self._random).run(minutes * SETTLE_SHARE)
+            (self._teach_decoder if decoder else self._teach)(minutes)
         except KeyboardInterrupt:
             print("stopped", flush=True)
-        self.report(time.monotonic() - began)
+        self.report(began)
+
+    def _until(self, minutes: float) -> Iterator[float]:
+        """Shares of the full rate, one for each step until the minutes are over; judged now and then."""
+        began, first = time.monotonic(), self.step
+        while (done := (time.monotonic() - began) / (60 * minutes)) < 1.0:
+            yield rate_at(self.step - first, done)
+            if self.step % EVALUATE_EVERY == 0:
+                self.report(began)
+
+    def _teach(self, minutes: float) -> None:
+        for rate in self._until(minutes):
+            self.one_step(rate)
+
+    def _teach_decoder(self, minutes: float) -> None:
+        """The words, by the latent decoder alone: codes and residue stay what they are."""
+        optimizer = self._optimizer_of(self.model.decoder)
+        for rate in self._until(minutes):
+            self.model.eval()
+            set_rate(optimizer, RATE * rate)
+            found = self._losses()
+            descend(optimizer, found.words + self.weights.beta * found.beta)
+            self.step += 1
 
 
 def frozen_base() -> tuple[Any, Words]:
@@ -267,19 +309,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m models.train_words", description="Train Whisper's quantiser.")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop after so many minutes")
     parser.add_argument("--fresh", action="store_true", help="begin anew; what was there is kept as vq.before.pt")
-    parser.add_argument("--sampling", choices=("mean", "conv", "transformer"), default="transformer")
-    parser.add_argument("--codes", type=int, default=1024)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="on so many processors")
+    parser.add_argument("--decoder", action="store_true", help="the latent decoder alone, after models.train_kinds")
+    parser.add_argument("--sampling", choices=("mean", "conv", "transformer"), default="mean")
+    parser.add_argument("--codes", type=int, choices=(512, 1024, 2048), default=2048)
     args = parser.parse_args(arguments)
     torch.manual_seed(SEED)
 
     def work() -> None:
-        config = VqConfig(codes=args.codes, sampling=args.sampling, classes=len(KINDS))
+        torch.set_num_threads(args.threads)
+        config = VqConfig(codes=args.codes, sampling=args.sampling, decay=DECAY, classes=len(KINDS), rank=RANK)
         pairs = list(stored_pairs("train")), list(stored_pairs("validation"))
         training = Training(config, frozen_words(), *pairs, folder=cache_dir() / "words")
-        if args.fresh and training.path.exists():
-            training.path.replace(training.path.with_suffix(".before.pt"))
-        training.resume()
-        training.run(args.minutes)
+        if args.fresh:
+            for path in (training.path, training.log):
+                if path.exists():
+                    path.replace(path.with_suffix(f".before{path.suffix}"))
+        if not training.resume():
+            vq_start.fit(training.model, training.words, vq_start.seen())
+        training.run(args.minutes, args.decoder)
 
     return status_of(work)
 

@@ -33,9 +33,9 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, grad_clip: float = G
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """How large the next steps are."""
+    """How large the next steps are; a group with a "share" of its own takes so much of that."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)
 
 
 def rate_at(step: int, done: float, warmup_steps: int = WARMUP_STEPS) -> float:

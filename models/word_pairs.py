@@ -242,19 +242,19 @@ class FrozenWhisper:
         from engine.whisper_decoder import WhisperDecoder, load_model
 
         weights = require_weights("base")
-        self._decoder = WhisperDecoder(load_model(weights.path, weights.format, weights.name), int8=int8)
+        self.decoder = WhisperDecoder(load_model(weights.path, weights.format, weights.name), int8=int8)
 
     def frames(self, sound: Samples) -> np.ndarray:
         """Sound [N] -> what the encoder makes of it, float16 [frames, width], on as many positions as it has."""
-        return self._decoder.frames(sound).astype(np.float16)
+        return self.decoder.frames(sound).astype(np.float16)
 
     def stem(self, sound: Samples) -> np.ndarray:
         """Sound [N] -> what its convolutions make of it, float16 [frames, width]."""
-        return self._decoder.stem(sound).astype(np.float16)
+        return self.decoder.stem(sound).astype(np.float16)
 
     def tokens(self, text: str, language: str) -> list[int]:
         """The words as the decoder is to write them, its end of text after them."""
-        tokenizer = self._decoder.tokenizer(language)
+        tokenizer = self.decoder.tokenizer(language)
         return [*(tokenizer.encode(" " + text) if text else ()), tokenizer.eot]
 
 

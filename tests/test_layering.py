@@ -35,6 +35,7 @@ NETWORK = {
 }  # fmt: skip
 ROOMS = {"app", "engine", "models", "assets", "tests"}
 MAY_USE = {"app": {"app", "engine"}, "engine": {"engine"}, "models": {"models", "engine"}, "assets": set()}
+WHISPER_HOME = {"adapter.py", *(f"whisper_{part}.py" for part in ("beams", "blocks", "decoder", "worker"))}
 ASSETS_BYTES = 25_000_000
 
 
@@ -115,7 +116,7 @@ def test_the_app_leaves_sound_and_networks_to_the_engine() -> None:
     [
         ({"onnxruntime"}, {"artefacts.py"}),
         ({"sounddevice", "rtmixer"}, {"devices.py"}),
-        ({"torch", "whisper"}, {"whisper_beams.py", "whisper_blocks.py", "whisper_decoder.py", "whisper_worker.py"}),
+        ({"torch", "whisper"}, WHISPER_HOME),
         (NETWORK, {"fetch.py", "control.py", "followers.py", "caption_server.py"}),
         (QT, set()),
     ],

@@ -39,7 +39,7 @@ def pairs() -> list[Heard]:
 @pytest.fixture(scope="module")
 def model() -> NoiseVq:
     torch.manual_seed(0)
-    made = NoiseVq(VqConfig(width=WIDTH, latent=8, codes=32, heads=2, classes=len(KINDS))).eval()
+    made = NoiseVq(VqConfig(width=WIDTH, latent=8, codes=32, heads=2, classes=len(KINDS), rank=2)).eval()
     snap(made)
     return made
 
@@ -59,7 +59,8 @@ def test_the_graph_says_what_torch_says(folder: Path, model: NoiseVq, pairs: lis
     for length in (2, 50, FRAMES):
         frames = pairs[1].noisy[:length].astype(np.float32)
         there = torch.ones(1, length, dtype=torch.bool)
-        _, quantised, logits = model(torch.from_numpy(frames)[None], there)
+        quantised = model.quantise(torch.from_numpy(frames)[None], there)
+        logits = model.classifier(quantised.residue, torch.ones(quantised.indices.shape, dtype=torch.bool))
         reading = reader.read(frames)
         np.testing.assert_array_equal(reading.codes, quantised.indices[0].numpy())
         np.testing.assert_allclose(reading.chances, logits[0].softmax(0).numpy(), atol=1e-4)
@@ -223,7 +224,8 @@ def test_chances_are_as_likely_as_they_can_be_and_no_kind_changes(
 @pytest.mark.parametrize("sampling", ["mean", "transformer"])
 def test_training_goes_on_from_the_shipped_graph(sampling: Sampling, pairs: list[Heard], tmp_path: Path) -> None:
     torch.manual_seed(3)
-    model = NoiseVq(VqConfig(width=WIDTH, latent=8, codes=32, heads=2, sampling=sampling, classes=len(KINDS))).eval()
+    config = VqConfig(width=WIDTH, latent=8, codes=32, heads=2, sampling=sampling, classes=len(KINDS), rank=2)
+    model = NoiseVq(config).eval()
     with torch.no_grad():
         for weight in model.parameters():  # equal ones, such as zeros, would be stored once
             weight += 0.01 * torch.randn_like(weight)
@@ -232,7 +234,8 @@ def test_training_goes_on_from_the_shipped_graph(sampling: Sampling, pairs: list
     back = load_shipped(tmp_path / "residue.onnx")
     assert back.config == model.config
     ours, theirs = model.state_dict(), back.state_dict()
-    for name in (name for name in ours if name.startswith(("encoder.", "classifier.", "codebook.vectors"))):
+    learned = ("encoder.", "classifier.", "decoder.", "codebook.vectors")
+    for name in (name for name in ours if name.startswith(learned)):
         assert torch.equal(ours[name], theirs[name]), name
     (tmp_path / "cut.onnx").write_bytes((tmp_path / "residue.onnx").read_bytes()[:5000])
     for wrong in ("cut.onnx", "none.onnx"):
