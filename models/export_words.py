@@ -68,6 +68,7 @@ class ResidueGraph(nn.Module):
     def __init__(self, model: NoiseVq, plane: Tensor, centre: Tensor) -> None:
         super().__init__()
         self.encoder, self.classifier, self.decoder = model.encoder, model.classifier, decoder_of(model)
+        self.aside = model.config.aside > 0
         self.register_buffer("vectors", model.codebook.vectors.clone())
         self.register_buffer("plane", plane)
         self.register_buffer("centre", centre)
@@ -78,9 +79,11 @@ class ResidueGraph(nn.Module):
         there = torch.ones_like(frames[:, :, 0])
         z = self.encoder(frames, there > 0)
         codes = (z @ self.vectors.T).argmax(2)
-        residue = z - self.vectors[codes]
+        residue = left = z - self.vectors[codes]
+        if self.aside:
+            residue = torch.cat([left, self.encoder.aside(frames, there > 0)], dim=2)
         summary = self.classifier.summary(residue, there[:, ::2])
-        energy_db = 10 * torch.log10(residue.square().sum(2) + 1e-6)
+        energy_db = 10 * torch.log10(left.square().sum(2) + 1e-6)
         point = (summary - self.centre) @ self.plane
         codebook = self.vectors + 0.0 * frames[0, 0, 0]  # an output that hangs on no input would lose its name
         entered = self.decoder.entered(self.vectors[codes], frames.shape[1])

@@ -1,6 +1,6 @@
 """A latent decoder that is small: the last block of Whisper's encoder, and what is added to its weights.
 
-    codes [B, T/2, latent] ─► perceptron ─► each twice, and its place ─► last block, grown ─► in W(X)'s place
+    codes [B, T/2, coded] ─► perceptron ─► each twice, and its place ─► last block, grown ─► in W(X)'s place
 
 Codes say what sounds, not when; Whisper's frames say both, and its text decoder loses its way without that. With
 k-means for codes, before any training, a token of clean sound cost 4.5 nats without places, 4.3 with 12 dimensions of
@@ -21,7 +21,7 @@ from models.bridge_blocks import OwnBlocks, grown, waves
 if TYPE_CHECKING:
     from models.noise_vq import VqConfig
 
-HIDDEN = 3  # times the latents: the perceptron's inner layer
+HIDDEN = 4  # times a code's dimensions: the perceptron's inner layer
 PLACES = 64  # dimensions of what a place adds: with 12 of them it was two nats a token worse before training
 
 
@@ -30,8 +30,8 @@ class GrownDecoder(nn.Module):
 
     def __init__(self, config: VqConfig) -> None:
         super().__init__()
-        inner = HIDDEN * config.latent
-        self.enter = nn.Sequential(nn.Linear(config.latent, inner), nn.GELU(), nn.Linear(inner, config.width))
+        inner = HIDDEN * config.coded
+        self.enter = nn.Sequential(nn.Linear(config.coded, inner), nn.GELU(), nn.Linear(inner, config.width))
         few = min(PLACES, config.width)
         self.places = nn.Sequential(nn.Linear(config.width, few, bias=False), nn.Linear(few, config.width, bias=False))
         self.own = OwnBlocks(1, config.width, config.rank)
@@ -42,13 +42,13 @@ class GrownDecoder(nn.Module):
         self._through = [grown(ending, self.own)]
 
     def entered(self, codes: Tensor, count: int) -> Tensor:
-        """Codes [B, ceil(count / 2), latent] -> what the block begins with, [B, count, width]."""
+        """Codes [B, ceil(count / 2), coded] -> what the block begins with, [B, count, width]."""
         frames = self.enter(codes).repeat_interleave(2, dim=1)[:, :count]
         places: Tensor = self.places(waves(torch.arange(count, device=codes.device), frames.shape[2]))
         return frames + places
 
     def forward(self, codes: Tensor, there: Tensor) -> Tensor:
-        """Codes [B, ceil(T / 2), latent] and where frames are [B, T] -> [B, T, width].
+        """Codes [B, ceil(T / 2), coded] and where frames are [B, T] -> [B, T, width].
 
         What is not there is heard, too: it is padding codes, which say so. Raises SottovoceError before `grow`.
         """

@@ -9,7 +9,7 @@ Speech Representations for Noise-Robust ASR"; the padding code as in WhisperSpee
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,6 +20,7 @@ from models.grown_decoder import GrownDecoder
 
 Sampling = Literal["mean", "conv", "transformer"]
 ROPE_BASE = 10_000.0
+ASIDE_HIDDEN = 3  # times what is left aside: the inner layer that finds it
 FORGOTTEN = 0.03  # a code used less than so often, in parts of an even share, is put where something is
 
 
@@ -27,7 +28,8 @@ FORGOTTEN = 0.03  # a code used less than so often, in parts of an even share, i
 class VqConfig:
     """Shapes; the defaults are the paper's best, at Whisper base's width. classes: of noise, clean and unknown too.
 
-    rank: of what is added to Whisper's last block to make the latent decoder's of it; 0: that block is its own.
+    rank: of what is added to Whisper's last block to make the latent decoder's of it; 0: that block is its own. aside:
+    so many of the latents are no part of any code and belong to the residue alone; 0: the paper's.
     """
 
     width: int = 512
@@ -38,13 +40,20 @@ class VqConfig:
     decay: float = 0.9
     classes: int = 12
     rank: int = 0
+    aside: int = 0
+
+    @property
+    def coded(self) -> int:
+        """Dimensions of a code."""
+        return self.latent - self.aside
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """What became of latents: unit vectors z and their codes' [B, T, latent], indices [B, T], residue z - Q(z).
+    """What became of latents: unit vectors z and their codes' [B, T, coded], indices [B, T], residue [B, T, latent].
 
-    Where nothing was said, `indices` hold the padding code and the residue is zero.
+    The residue is z - Q(z), and what is left aside of every code. Where nothing was said, `indices` hold the padding
+    code and the residue is zero.
     """
 
     z: Tensor
@@ -102,19 +111,32 @@ class LatentEncoder(nn.Module):
         else:
             self.norm = nn.LayerNorm(width)
             self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.project = nn.Linear(width, config.latent)
+        self.project = nn.Linear(width, config.coded)
+        if config.aside:
+            few = ASIDE_HIDDEN * config.aside
+            self.leave = nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, few), nn.GELU(), nn.Linear(few, config.aside)
+            )
 
     def forward(self, x: Tensor, there: Tensor) -> Tensor:
-        """W(X) [B, T, width] and where it is there [B, T] -> z [B, ceil(T / 2), latent], of length one."""
-        x = x * there[..., None]
-        if x.shape[1] % 2:
-            x = torch.cat([x, x[:, -1:]], dim=1)
+        """W(X) [B, T, width] and where it is there [B, T] -> z [B, ceil(T / 2), coded], of length one."""
+        x = _even(x * there[..., None])
         if self.sampling == "mean":
             y = x.unflatten(1, (-1, 2)).mean(2)
         else:
             y = x[:, ::2] + self.stride(x.transpose(1, 2)).transpose(1, 2)
         y = self.block(y, downsampled(there)) if self.sampling == "transformer" else y + self.mlp(self.norm(y))
         return functional.normalize(self.project(y).float(), dim=2)
+
+    def aside(self, x: Tensor, there: Tensor) -> Tensor:
+        """What no code is made of, as `forward`: [B, ceil(T / 2), aside]."""
+        found: Tensor = self.leave(_even(x * there[..., None]).unflatten(1, (-1, 2)).mean(2))
+        return found.float()
+
+
+def _even(x: Tensor) -> Tensor:
+    """Frames [B, T, width] or one more, the last again."""
+    return torch.cat([x, x[:, -1:]], dim=1) if x.shape[1] % 2 else x
 
 
 class Codebook(nn.Module):
@@ -126,13 +148,13 @@ class Codebook(nn.Module):
     def __init__(self, config: VqConfig) -> None:
         super().__init__()
         self.decay, self.size = config.decay, config.codes
-        noise = nn.init.kaiming_normal_(torch.empty(config.codes, config.latent))
+        noise = nn.init.kaiming_normal_(torch.empty(config.codes, config.coded))
         self.register_buffer("vectors", functional.normalize(noise, dim=1))
         self.register_buffer("uses", torch.full((config.codes,), 1.0 / config.codes))  # share of late
-        self.padding = nn.Parameter(torch.zeros(config.latent))
+        self.padding = nn.Parameter(torch.zeros(config.coded))
 
     def forward(self, z: Tensor, there: Tensor) -> Quantised:
-        """z [B, T, latent] of length one, there [B, T]. In training the codes move, and gradients pass them by."""
+        """z [B, T, coded] of length one, there [B, T]. In training the codes move, and gradients pass them by."""
         with torch.autocast(z.device.type, enabled=False):  # neighbours are told apart in floats
             indices = (z @ self.vectors.T).argmax(2)
         if self.training:
@@ -143,12 +165,12 @@ class Codebook(nn.Module):
         return Quantised(z, codes, torch.where(there, indices, self.size), residue)
 
     def decode(self, indices: Tensor) -> Tensor:
-        """Indices [B, T], the padding code among them -> vectors [B, T, latent]. Raises IndexError beyond it."""
+        """Indices [B, T], the padding code among them -> vectors [B, T, coded]. Raises IndexError beyond it."""
         return torch.cat([self.vectors, self.padding[None]])[indices]
 
     @torch.no_grad()
     def _follow(self, z: Tensor, indices: Tensor) -> None:
-        """Move each code towards the mean of what it stood for [N, latent], forgotten ones to where something is."""
+        """Move each code towards the mean of what it stood for [N, coded], forgotten ones to where something is."""
         if not len(z):
             return
         chosen = functional.one_hot(indices, self.size).to(z.dtype)
@@ -170,12 +192,12 @@ class LatentDecoder(nn.Module):
 
     def __init__(self, config: VqConfig) -> None:
         super().__init__()
-        self.project = nn.Linear(config.latent, config.width)
+        self.project = nn.Linear(config.coded, config.width)
         self.block = Block(config.width, config.heads)
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, codes: Tensor, there: Tensor) -> Tensor:
-        """Codes [B, ceil(T / 2), latent] and where frames are [B, T] -> [B, T, width]."""
+        """Codes [B, ceil(T / 2), coded] and where frames are [B, T] -> [B, T, width]."""
         frames = self.project(codes).repeat_interleave(2, dim=1)[:, : there.shape[1]]
         # frames that are not there are padding codes, which say so: nothing is hidden from the block
         done: Tensor = self.norm(self.block(frames, torch.ones_like(there)))
@@ -219,14 +241,21 @@ class NoiseVq(nn.Module):
 
     def quantise(self, x: Tensor, there: Tensor) -> Quantised:
         """W(X) [B, T, width] and where it is there [B, T] -> its tokens and residue, at half the frames."""
-        done: Quantised = self.codebook(self.encoder(x, there), downsampled(there))
-        return done
+        said = downsampled(there)
+        done: Quantised = self.codebook(self.encoder(x, there), said)
+        if not self.config.aside:
+            return done
+        # the kind of noise is learned by what is aside alone: where it moved the codes, words were lost in a minute
+        aside = self.encoder.aside(x, there) * said[..., None]
+        return replace(done, residue=torch.cat([done.residue.detach(), aside], dim=2))
 
     def fitted(self) -> list[nn.Parameter]:
         """What models.vq_start fits where the latent decoder grows from Whisper's last block."""
         if not isinstance(self.decoder, GrownDecoder):
             return []
-        return [*self.encoder.parameters(), *self.decoder.enter.parameters(), *self.decoder.places.parameters()]
+        aside = {id(weight) for name, weight in self.encoder.named_parameters() if name.startswith("leave.")}
+        coding = [weight for weight in self.encoder.parameters() if id(weight) not in aside]
+        return [*coding, *self.decoder.enter.parameters(), *self.decoder.places.parameters()]
 
     def forward(self, x: Tensor, there: Tensor, heard: Tensor | None = None) -> tuple[Tensor, Quantised, Tensor]:
         """-> (in W's place [B, T, width], what became of the latents, noise logits [B, classes]).
@@ -253,7 +282,7 @@ def noise_weight(weights: VqWeights, accuracy: float) -> float:
 
 
 def alpha_loss(clean: Tensor, noisy: Quantised, there: Tensor) -> Tensor:
-    """How far the clean sound's latents z [B, T, latent] are from the codes of the noisy one; there [B, T].
+    """How far the clean sound's latents z [B, T, coded] are from the codes of the noisy one; there [B, T].
 
     The clean ones stand still: drawn together, both would end as one point.
     """

@@ -168,8 +168,9 @@ def stretch(there: Tensor, starts: NDArray[np.int64], lengths: NDArray[np.int64]
 
 
 def trained_parts(model: NoiseVq) -> list[torch.nn.Parameter]:
-    """What is trained here."""
-    return [*model.encoder.parameters(), *model.classifier.parameters()]
+    """What is trained here: what finds the residue and tells kinds from it, but no code where it has dimensions aside."""
+    finding = model.encoder.leave if model.config.aside else model.encoder
+    return [*finding.parameters(), *model.classifier.parameters()]
 
 
 @torch.no_grad()

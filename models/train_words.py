@@ -41,10 +41,10 @@ from models.word_pairs import KINDS, Heard, read_blocks
 
 SEED = 3
 BATCH, NEAR = 12, 48  # pairs of a step, drawn from so many of about one length
-RATE, BETAS = 5e-4, (0.9, 0.95)
+RATE, BETAS = 2e-4, (0.9, 0.95)
 FITTED_SHARE = 0.1  # of the rate, for what begins fitted: at all of it, codes were lost within 200 steps
 DECAY = 0.98  # of the codes' running means: a step here has two frames of each
-RANK = 12  # of what the latent decoder adds to Whisper's last block
+RANK, ASIDE = 12, 24  # see VqConfig
 KIND_TOKENS = FRAMES // 2
 EVALUATE_EVERY = 150
 IGNORED = -100  # targets that count for nothing
@@ -318,7 +318,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         torch.set_num_threads(args.threads)
-        config = VqConfig(codes=args.codes, sampling=args.sampling, decay=DECAY, classes=len(KINDS), rank=RANK)
+        config = VqConfig(
+            codes=args.codes, sampling=args.sampling, decay=DECAY, classes=len(KINDS), rank=RANK, aside=ASIDE
+        )
         pairs = list(stored_pairs("train")), list(stored_pairs("validation"))
         training = Training(config, frozen_words(), *pairs, folder=cache_dir() / "words")
         if args.fresh:

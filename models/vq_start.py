@@ -88,7 +88,7 @@ def fit(model: NoiseVq, words: Words, looked: Sequence[Seen], seed: int = 0) -> 
     minded = _minded(looked, halves, words)
     with torch.no_grad():
         before = before - _fit_places(decoder, before, place)
-        latents = _latents(calmed(before), minded, model.config.latent)
+        latents = _latents(calmed(before), minded, model.config.coded)
         noisy, clean = (torch.cat([halved(getattr(one.pair, name)) for one in looked]) for name in ("noisy", "clean"))
         weight, bias = least_squares(torch.cat([noisy, clean]), latents.repeat(2, 1))
         model.encoder.project.weight.copy_(weight)
@@ -162,7 +162,7 @@ def _begin_as_nothing(model: NoiseVq) -> None:
 
 
 def _fit_way_in(decoder: GrownDecoder, codes: Tensor, chosen: Tensor, before: Tensor, minded: Tensor) -> None:
-    """From codes [codes, latent] to the mean of the frames [N, width] that each was chosen for [N], in the metric."""
+    """From codes [codes, coded] to the mean of the frames [N, width] that each was chosen for [N], in the metric."""
     uses = torch.bincount(chosen, minlength=len(codes)).clamp(min=1).float()
     wanted = torch.zeros(len(codes), before.shape[1]).index_add_(0, chosen, before) / uses[:, None]
     share, middle = uses / uses.sum(), before.median(0).values
