@@ -7,8 +7,7 @@
 The four losses of the paper: the words, written by Whisper's own decoder (frozen, as its encoder is) from what the
 latent decoder gives it; alpha and beta, which hold a noisy sound's codes to the clean one's; and the kind of noise,
 told from the residue, with less weight the better that is told on validation. It begins fitted (models.vq_start).
-Ctrl-C or SIGTERM saves; the same command goes on. models.train_kinds comes next and moves the codes of sounds a little;
-with --decoder the latent decoder alone is then taught what that did to the words.
+Ctrl-C or SIGTERM saves; the same command goes on. models.train_kinds comes next, and leaves the codes as they are.
 """
 
 from __future__ import annotations
@@ -162,7 +161,7 @@ class Training:
         if isinstance(self.model.decoder, GrownDecoder):
             self.model.decoder.grow(words.ending)
         self.train, self.validation = sorted(train, key=lambda pair: len(pair.clean)), validation
-        self.optimizer = self._optimizer_of(self.model)
+        self.optimizer = self._new_optimizer()
         self.step, self.told = 0, 0.0
         self.path, self.log = folder / "vq.pt", folder / "training.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
@@ -190,10 +189,9 @@ class Training:
         torch.save({**states, "step": self.step, "told": self.told, "config": asdict(self.model.config)}, beside)
         beside.replace(self.path)
 
-    def _optimizer_of(self, part: torch.nn.Module) -> torch.optim.Optimizer:
-        """For the model or a part of it."""
+    def _new_optimizer(self) -> torch.optim.Optimizer:
         fitted = {id(weight) for weight in self.model.fitted()}
-        weights = list(part.parameters())
+        weights = list(self.model.parameters())
         groups = [
             {"params": [weight for weight in weights if id(weight) in fitted], "share": FITTED_SHARE},
             {"params": [weight for weight in weights if id(weight) not in fitted], "share": 1.0},
@@ -204,14 +202,11 @@ class Training:
         """A step at a share of the full rate."""
         self.model.train()
         set_rate(self.optimizer, RATE * rate)
-        found = self._losses()
+        chosen = alike(self.train, BATCH, NEAR, self._random)
+        found = losses(self.model, self.words, self.words.batch(chosen), self._random)
         descend(self.optimizer, found.total(self.weights, self.told))
         self.step += 1
         return found
-
-    def _losses(self) -> Losses:
-        chosen = alike(self.train, BATCH, NEAR, self._random)
-        return losses(self.model, self.words, self.words.batch(chosen), self._random)
 
     @torch.no_grad()
     def judge(self) -> dict[str, float]:
@@ -242,38 +237,20 @@ class Training:
         log_row(self.log, {"step": self.step, "wall_s": round(time.monotonic() - began), **figures})
         self.save()
 
-    def run(self, minutes: float, decoder: bool = False) -> None:
-        """All of it, or the latent decoder alone, until the minutes are over or somebody stops it; saves either way."""
+    def run(self, minutes: float) -> None:
+        """Steps until the minutes are over or somebody stops it; saves either way."""
         began = time.monotonic()
         print(json.dumps({"whisper_alone": round(self.plain(), 4)}), flush=True)
         self.report(began)
+        first, start = self.step, time.monotonic()
         try:
-            (self._teach_decoder if decoder else self._teach)(minutes)
+            while (done := (time.monotonic() - start) / (60 * minutes)) < 1.0:
+                self.one_step(rate_at(self.step - first, done))
+                if self.step % EVALUATE_EVERY == 0:
+                    self.report(began)
         except KeyboardInterrupt:
             print("stopped", flush=True)
         self.report(began)
-
-    def _until(self, minutes: float) -> Iterator[float]:
-        """Shares of the full rate, one for each step until the minutes are over; judged now and then."""
-        began, first = time.monotonic(), self.step
-        while (done := (time.monotonic() - began) / (60 * minutes)) < 1.0:
-            yield rate_at(self.step - first, done)
-            if self.step % EVALUATE_EVERY == 0:
-                self.report(began)
-
-    def _teach(self, minutes: float) -> None:
-        for rate in self._until(minutes):
-            self.one_step(rate)
-
-    def _teach_decoder(self, minutes: float) -> None:
-        """The words, by the latent decoder alone: codes and residue stay what they are."""
-        optimizer = self._optimizer_of(self.model.decoder)
-        for rate in self._until(minutes):
-            self.model.eval()
-            set_rate(optimizer, RATE * rate)
-            found = self._losses()
-            descend(optimizer, found.words + self.weights.beta * found.beta)
-            self.step += 1
 
 
 def frozen_base() -> tuple[Any, Words]:
@@ -310,7 +287,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="stop after so many minutes")
     parser.add_argument("--fresh", action="store_true", help="begin anew; what was there is kept as vq.before.pt")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="on so many processors")
-    parser.add_argument("--decoder", action="store_true", help="the latent decoder alone, after models.train_kinds")
     parser.add_argument("--sampling", choices=("mean", "conv", "transformer"), default="mean")
     parser.add_argument("--codes", type=int, choices=(512, 1024, 2048), default=2048)
     args = parser.parse_args(arguments)
@@ -329,7 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
                     path.replace(path.with_suffix(f".before{path.suffix}"))
         if not training.resume():
             vq_start.fit(training.model, training.words, vq_start.seen())
-        training.run(args.minutes, args.decoder)
+        training.run(args.minutes)
 
     return status_of(work)
 

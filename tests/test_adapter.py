@@ -20,6 +20,7 @@ from models.export_words import decoder_of, snap, write
 from models.grown_decoder import GrownDecoder
 from models.manifest import update_row
 from models.noise_vq import NoiseVq, VqConfig
+from models.train_kinds import KindTraining
 from models.train_words import Training, Words
 from models.vq_start import Seen, before_last, fit, nearest, spherical_means
 from models.word_pairs import KINDS, Heard
@@ -158,15 +159,35 @@ def test_codes_by_k_means_lie_where_vectors_are() -> None:
     assert float((z * codes[nearest(z, codes)]).sum(1).min()) > 0.99
 
 
-def test_the_decoder_alone_learns_and_moves_no_code(whisper: Whisper, looked: list[Seen], tmp_path: Path) -> None:
-    pairs = [one.pair for one in looked]
-    training = Training(CONFIG, Words(whisper, STARTS), pairs, pairs, tmp_path)
-    fit(training.model, training.words, looked)
-    before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
-    words = training.judge()["words"]
-    training.run(0.1, decoder=True)
-    moved = {name for name, tensor in training.model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert moved and all(name.startswith("decoder.") for name in moved)
-    assert training.judge()["words"] < words
-    again = Training(CONFIG, Words(whisper, STARTS), pairs, pairs, tmp_path)
-    assert again.resume() and again.judge()["words"] == pytest.approx(training.judge()["words"])
+def test_kinds_are_learned_without_moving_a_code(whisper: Whisper, looked: list[Seen], tmp_path: Path) -> None:
+    config, pairs = replace(CONFIG, latent=12, aside=4), [one.pair for one in looked]
+    training = Training(config, Words(whisper, STARTS), pairs, pairs, tmp_path)
+    model = training.model
+    fit(model, training.words, looked)
+    codes = model.codebook.vectors.clone()
+    training.one_step(1.0)
+    assert not torch.equal(model.codebook.vectors, codes)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    KindTraining(model, pairs, np.random.default_rng(0)).one_step(1.0)
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved
+    assert all(name.startswith(("encoder.leave.", "classifier.")) for name in moved)
+
+
+def test_what_is_left_aside_is_in_the_residue_and_in_no_code(
+    whisper: Whisper, looked: list[Seen], tmp_path: Path
+) -> None:
+    torch.manual_seed(4)
+    model = NoiseVq(replace(CONFIG, latent=12, aside=4)).eval()
+    fit(model, Words(whisper, STARTS), looked)
+    frames = torch.from_numpy(looked[0].pair.noisy.astype(np.float32))[None, :31]
+    there = torch.ones(1, 31, dtype=torch.bool)
+    with torch.no_grad():
+        first = model.quantise(frames, there)
+        for weight in model.encoder.leave.parameters():
+            weight.mul_(3.0)
+        second = model.quantise(frames, there)
+    assert first.residue.shape == (1, 16, 12)
+    assert torch.equal(first.indices, second.indices)
+    assert torch.equal(first.residue[..., :8], second.residue[..., :8])
+    assert not torch.allclose(first.residue[..., 8:], second.residue[..., 8:])
