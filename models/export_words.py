@@ -49,12 +49,11 @@ WORDS_LOG = "words.jsonl"
 SCALES = tuple(float(scale) for scale in np.geomspace(0.25, 8.0, 81))
 LEAST_PIECES = 16  # of a kind, for its cloud to mean anything
 COMMAND = (
-    "python -m models.word_pairs --blocks 72 && python -m models.word_pairs --blocks 6 --split validation"
-    " && python -m models.train_words --minutes 36 --sampling {sampling}"
+    "python -m models.word_pairs --blocks 48 && python -m models.word_pairs --blocks 4 --split validation"
+    " && python -m models.train_words --fresh --minutes 34 --sampling {sampling}"
     " && python -m models.word_pairs --windows --blocks {windows}"
     " && python -m models.word_pairs --windows --blocks {checks} --split validation"
-    " && python -m models.train_kinds --minutes 4 (kept as A.pt) && python -m models.train_kinds --minutes 6 (B.pt)"
-    " && python -m models.average A.pt B.pt && python -m models.export_words"
+    " && python -m models.train_kinds --minutes 5 && python -m models.export_words"
 )
 
 
@@ -284,7 +283,10 @@ def main(arguments: list[str] | None = None) -> int:
             file=target.name,
             kind="model",
             license="MIT",
-            ancestors=["Whisper base (Radford et al. 2022, MIT): its encoder's frames are what this was trained on"],
+            ancestors=[
+                "Whisper base (Radford et al. 2022, MIT): its encoder's frames are what this was trained on; what its"
+                " latent decoder adds is added to the last block of that encoder"
+            ],
             data=sorted(sources),
             command=COMMAND.format(windows=windows, checks=checks, sampling=model.config.sampling),
             manifest=assets_dir() / "manifest.toml",

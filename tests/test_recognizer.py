@@ -306,6 +306,16 @@ def test_a_file_is_captioned(demo: tuple[np.ndarray, str]) -> None:
 
 
 @pytest.mark.weights
+def test_a_file_is_captioned_from_the_quantisers_codes(demo: tuple[np.ndarray, str]) -> None:
+    sound, said = demo[0][: 12 * SAMPLE_RATE_HZ], demo[1].split()
+    plainly, coded = (plain(join_words(recognise_file(sound, "en", adapter=adapter))) for adapter in (False, True))
+    assert coded != plainly, "the quantiser is heard"
+    heard = coded.split()
+    assert jiwer.wer(" ".join(said[: len(heard)]), coded) < 0.7
+    assert len(heard) > 0.5 * len(plainly.split())
+
+
+@pytest.mark.weights
 def test_live_captions_say_the_same_and_final_words_never_change(demo: tuple[np.ndarray, str]) -> None:
     sound, said = demo
     sound = sound[: 12 * SAMPLE_RATE_HZ]
