@@ -175,6 +175,7 @@ def fake_recogniser(monkeypatch: pytest.MonkeyPatch, interrupted: bool = False) 
         words: list[Word],
         model: str = "base",
         codec_id: str | None = None,
+        adapter: bool = False,
     ) -> None:
         for piece in sound:
             heard.append(piece[0] if codec_id else piece)
@@ -252,6 +253,28 @@ def test_where_there_is_a_bridge_the_recogniser_is_given_tokens(
     assert asked == [tiny_models.CODEC_ID]
     assert sum(codes.shape[1] for _, codes in given) == 51  # and what is late of the last
     assert all(len(voice) == tiny_models.HOP * codes.shape[1] for voice, codes in given)
+
+
+@pytest.mark.parametrize("tap", ["raw", "enhanced", "tokens"])
+@pytest.mark.parametrize("adapter", [False, True])
+def test_words_come_through_the_quantiser_where_that_is_asked_for(
+    tap: str, adapter: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("engine.recognizer.recognise_file", lambda *_, adapter, **__: asked.append(adapter))
+    write("in.wav", noise(0.5, RATE_HZ, 1), RATE_HZ)
+    assert cli.run(["caption", "in.wav", "--from", tap, *(["--adapter"] if adapter else [])]) == 0
+    assert asked == [adapter]
+
+
+def test_the_quantiser_is_for_one_whisper_and_for_captions(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("in.wav", noise(0.5, RATE_HZ, 1), RATE_HZ)
+    assert cli.run(["caption", "in.wav", "--whisper", "small", "--adapter"]) == 2
+    assert "leave --adapter out" in capsys.readouterr().err
+    assert cli.run(["live", "--adapter", "--seconds", "1"]) == 2
+    assert "--captions" in capsys.readouterr().err
 
 
 def test_a_recording_is_captioned_by_the_whisper_that_is_named(

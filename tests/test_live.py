@@ -259,7 +259,7 @@ class Scribe:
     lag_s = 0.5
     pid = None
 
-    def __init__(self, language: str | None, model: str, residue: bool = False, codec_id: str | None = None) -> None:
+    def __init__(self, language: str | None, model: str, **_: object) -> None:
         self._fed, self._told, self.running = 0, 0, False
         self.watched = 0
 

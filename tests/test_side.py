@@ -106,6 +106,13 @@ def test_words_from_sound_are_given_no_tokens(tiny: Models, monkeypatch: pytest.
         assert np.array_equal(heard, hop.heard if tap is CaptionTap.RAW else mixed)
 
 
+@pytest.mark.parametrize("adapter", [False, True])
+def test_words_come_through_the_quantiser_where_that_is_asked_for(
+    tiny: Models, monkeypatch: pytest.MonkeyPatch, adapter: bool
+) -> None:
+    assert given(captioned(tiny, monkeypatch, adapter=adapter), hops(tiny, 1)).settings["adapter"] is adapter
+
+
 def test_without_a_bridge_the_tokens_sound_is_heard_where_it_is_all_there_is(
     tiny: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
