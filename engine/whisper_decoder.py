@@ -140,8 +140,8 @@ class WhisperDecoder:
     window: in place of the encoder's convolutions, where it is given: frames [n, width] of so many samples, which it
     finds by itself, and of so many seconds of silence after them; own: the blocks that these go through in place of the
     encoder's; block_size: as of `BlockEncoder`; adapter: what all frames go through before words are read from them.
-    beams: texts that are followed side by side; in 8 bit they change each
-    other a little, because the inputs of a call are rounded together.
+    beams: texts that are followed side by side; in 8 bit they change each other a little, because the inputs of a call
+    are rounded together.
     """
 
     beams = 5

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 BLOCKS = 12  # of stored pairs that are looked at
 ROUNDS, RIDGE = 12, 1e-3  # of k-means; of least squares
 MINDED_PAIRS, MINDED_POWER, LEAST_MINDED = 128, 0.5, 1e-4
-LOUDEST = 3.0
+LOUDEST = 3.0  # times the usual length: as far as a frame may lie from the middle
 LIFT = 2.0  # latents have one dimension that is always so many times the others together: unit vectors tell lengths so
 STEPS, RATE = 1500, 3e-3  # of fitting the decoder's way in
 console = Console(stderr=True)
@@ -79,8 +79,9 @@ def before_last(decoder: Any, sound: Samples) -> np.ndarray:
 
 def fit(model: NoiseVq, words: Words, looked: Sequence[Seen], seed: int = 0) -> None:
     """Set the weights of a new model, whose latent decoder grows from Whisper's last block, in place."""
-    decoder = model.decoder
+    decoder, home = model.decoder, next(model.parameters()).device
     assert isinstance(decoder, GrownDecoder)
+    model.cpu()
     decoder.own.take(words.ending)
     decoder.grow(words.ending)
     halves = [halved(one.before) for one in looked]
@@ -99,6 +100,7 @@ def fit(model: NoiseVq, words: Words, looked: Sequence[Seen], seed: int = 0) -> 
         model.codebook.vectors.copy_(codes)
         chosen = nearest(z, codes)
     _fit_way_in(decoder, codes, chosen, before, minded)
+    model.to(home)
 
 
 def halved(frames: np.ndarray) -> Tensor:
@@ -121,7 +123,8 @@ def _minded(looked: Sequence[Seen], halves: Sequence[Tensor], words: Words) -> T
     spoken = [number for number, one in enumerate(looked) if len(one.pair.tokens) > 1][:MINDED_PAIRS]
     for number in track(spoken, "what the words depend on", console=console):
         pair, x = looked[number].pair, halves[number].clone().requires_grad_(True)
-        heard = run_blocks(words.ending, x.repeat_interleave(2, dim=0)[None], size=2 * len(x)).left
+        frames = x.to(words.device).repeat_interleave(2, dim=0)[None]
+        heard = run_blocks(words.ending, frames, size=2 * len(x)).left
         (words.loss(heard, words.batch([pair])) * len(pair.tokens)).backward()
         assert x.grad is not None
         found += x.grad.T @ x.grad
