@@ -56,6 +56,8 @@ while len(frame := sys.stdin.buffer.read(head.size)) == head.size:
     at += length // 4 if kind == b"A" else struct.unpack("<Q", payload)[0]
     deaths = sorted(folder.glob("die*"))
     if deaths and at >= 16000:
+        if deaths[0].name.endswith("amid"):
+            sys.stdout.write('{{"kind": "words", "fin'); sys.stdout.flush()
         deaths[0].unlink(); print("out of memory", file=sys.stderr, flush=True); os._exit(3)
     word = [str(at), (at - length // 4) / 16000, at / 16000, 0.9]
     tell(kind="words", final=[word], tentative=[], heard_to=at, final_to=at, language="en")
@@ -64,7 +66,7 @@ while len(frame := sys.stdin.buffer.read(head.size)) == head.size:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose files tell the stand-in what to do: `deaf`, and one `die...` for each death."""
+    """A folder whose files tell the stand-in what to do: `deaf`, and one `die...` for each death, `...amid` a line."""
     script = tmp_path / "worker.py"
     script.write_text(STAND_IN.format(folder=str(tmp_path)), encoding="utf-8")
     monkeypatch.setattr(module, "WORKER", (sys.executable, str(script)))
@@ -150,8 +152,9 @@ def test_another_whisper_than_the_residues_is_told(stand_in: Path, monkeypatch: 
         list(noise_files.residue_of([np.zeros(100, np.float32)]))
 
 
-def test_a_death_is_survived_once_and_no_word_is_lost(stand_in: Path) -> None:
-    (stand_in / "die1").touch()
+@pytest.mark.parametrize("death", ["die1", "die1-amid"])
+def test_a_death_is_survived_once_and_no_word_is_lost(stand_in: Path, death: str) -> None:
+    (stand_in / death).touch()
     recognizer = Recognizer("en")
     recognizer.start()
     feed_seconds(recognizer, 3.0)
