@@ -40,8 +40,8 @@ from models.word_pairs import KINDS, Heard, read_blocks
 
 SEED = 3
 BATCH, NEAR = 12, 48  # pairs of a step, drawn from so many of about one length
-RATE, BETAS = 2e-4, (0.9, 0.95)
-FITTED_SHARE = 0.1  # of the rate, for what begins fitted: at all of it, codes were lost within 200 steps
+NEW_RATE, RATE, BETAS = 1e-3, 2e-4, (0.9, 0.95)  # of what begins from nothing, and of what begins fitted
+FITTED_SHARE = 0.1  # of the rate, for what is fitted itself: at all of it, codes were lost within 200 steps
 DECAY = 0.98  # of the codes' running means: a step here has two frames of each
 RANK, ASIDE = 12, 24  # see VqConfig
 KIND_TOKENS = FRAMES // 2
@@ -201,7 +201,7 @@ class Training:
     def one_step(self, rate: float) -> Losses:
         """A step at a share of the full rate."""
         self.model.train()
-        set_rate(self.optimizer, RATE * rate)
+        set_rate(self.optimizer, (RATE if self.model.fitted() else NEW_RATE) * rate)
         chosen = alike(self.train, BATCH, NEAR, self._random)
         found = losses(self.model, self.words, self.words.batch(chosen), self._random)
         descend(self.optimizer, found.total(self.weights, self.told))
