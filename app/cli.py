@@ -50,7 +50,9 @@ LANGUAGE_OPTION = typer.Option(
 LanguageOption = Annotated[str | None, LANGUAGE_OPTION]
 WHISPER_OPTION = typer.Option("--whisper", metavar="SIZE", help="The Whisper of captions; see sottovoce models.")
 WhisperOption = Annotated[str | None, WHISPER_OPTION]
-AdapterOption = Annotated[bool, typer.Option("--adapter", help="Words from the codes of the quantiser inside Whisper.")]
+AdapterOption = Annotated[
+    bool, typer.Option("--adapter", help="To try it: words from the quantiser's codes, more of them wrong.")
+]
 InFile = Annotated[Path, typer.Argument(metavar="IN", show_default=False)]
 OutFile = Annotated[Path, typer.Argument(metavar="OUT", show_default=False)]
 
